@@ -1,0 +1,104 @@
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { checkoutName, ensureToolchain, readRepositoryFile, repository, runOrFail, withLock } from './setup.mjs';
+import { formatBytes, print, runMain, step } from './terminal.mjs';
+
+const NAME = 'bigquery_sync';
+const PACKAGE = join(repository, 'pkg');
+const STAMP = join(PACKAGE, '.stamp');
+const WASM = `${NAME}_bg.wasm`;
+
+/** What rustc uses for this target without being asked. Never all features: Node.js would refuse the module. */
+const FEATURES = [
+	'bulk-memory',
+	'bulk-memory-opt',
+	'call-indirect-overlong',
+	'multivalue',
+	'mutable-globals',
+	'nontrapping-float-to-int',
+	'reference-types',
+	'sign-ext',
+];
+
+/**
+ * Builds the wasm core into `pkg/` unless it is there already, built from the same sources by the same tools.
+ *
+ * @param {{quiet?: boolean}} [options] quiet: says nothing when there is nothing to do
+ */
+export async function ensureBuilt({ quiet = false } = {}) {
+	const { rust, wasmBindgen } = await ensureToolchain();
+	await withLock(`build-${checkoutName()}`, async () => {
+		const stamp = await sourceStamp(rust);
+		const built = await readFile(STAMP, 'utf8').catch(() => '');
+		if (built === stamp && existsSync(join(PACKAGE, WASM))) {
+			if (!quiet) await step('wasm core', async () => `${await describeSize()}, unchanged`);
+			return;
+		}
+		await step('wasm core', async () => {
+			await build(wasmBindgen, stamp);
+			return describeSize();
+		});
+	});
+}
+
+async function build(wasmBindgen, stamp) {
+	const target = process.env.CARGO_TARGET_DIR ?? join(repository, 'target');
+	const compiled = join(target, 'wasm32-unknown-unknown', 'release', `${NAME}.wasm`);
+	const unfinished = join(target, 'pkg-unfinished');
+	const cargo = ['build', '--release', '--lib', '--target', 'wasm32-unknown-unknown'];
+	if (process.env.CI) cargo.push('--locked');
+	await runOrFail('The Rust core does not compile for WebAssembly.', 'cargo', cargo, {
+		env: { CARGO_TARGET_DIR: target },
+	});
+	await rm(unfinished, { recursive: true, force: true });
+	const bindgen = ['--target', 'web', '--out-dir', unfinished, '--out-name', NAME, compiled];
+	await runOrFail('wasm-bindgen refused the compiled core.', join(wasmBindgen, 'wasm-bindgen'), bindgen);
+	await optimise(join(unfinished, WASM));
+	await publish(unfinished, stamp);
+}
+
+async function optimise(wasm) {
+	const optimiser = join(repository, 'node_modules', 'binaryen', 'bin', 'wasm-opt');
+	const features = FEATURES.map((feature) => `--enable-${feature}`);
+	const args = [optimiser, '-O3', ...features, wasm, '-o', wasm];
+	await runOrFail('wasm-opt refused the compiled core.', process.execPath, args);
+}
+
+/** Each file is replaced in one step, so that a reader never meets half a file; the stamp comes last. */
+async function publish(unfinished, stamp) {
+	await mkdir(PACKAGE, { recursive: true });
+	await rm(STAMP, { force: true });
+	for (const name of await readdir(unfinished)) await rename(join(unfinished, name), join(PACKAGE, name));
+	await rm(unfinished, { recursive: true, force: true });
+	await writeFile(STAMP, stamp);
+}
+
+async function describeSize() {
+	const wasm = await readFile(join(PACKAGE, WASM));
+	return `${formatBytes(wasm.length)}, ${formatBytes(gzipSync(wasm).length)} gzip`;
+}
+
+async function sourceStamp(rust) {
+	const hash = createHash('sha256').update(rust);
+	const binaryen = JSON.parse(await readRepositoryFile('node_modules/binaryen/package.json'));
+	hash.update(binaryen.version);
+	const source = await readdir(join(repository, 'src'), { recursive: true, withFileTypes: true });
+	const files = source.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+	const others = ['Cargo.toml', 'Cargo.lock', '.cargo/config.toml', 'scripts/build.mjs'];
+	for (const path of [...files.sort(), ...others.map((name) => join(repository, name))]) {
+		const text = await readFile(path).catch(() => Buffer.alloc(0));
+		hash.update(`${relative(repository, path)}\0${text.length}\0`).update(text);
+	}
+	return hash.digest('hex');
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+	await runMain(async () => {
+		await ensureBuilt();
+		print('  The core is in pkg/.');
+	});
+}
