@@ -26,6 +26,7 @@ for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
  * @property {number} [timeout_s] after it the process and its children are ended
  * @property {(line: string) => void} [onLine] called for each line of stdout
  * @property {boolean} [echo] also shows the output as it comes
+ * @property {boolean} [merge] lets stderr go to stdout, so that their lines keep their order
  */
 
 /**
@@ -48,7 +49,8 @@ for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
  */
 export function run(command, args = [], options = {}) {
 	return new Promise((resolve) => {
-		const child = spawn(command, args, {
+		const [program, ...parameters] = options.merge ? mergeStreams(command, args) : [command, ...args];
+		const child = spawn(program, parameters, {
 			cwd: options.cwd ?? repository,
 			env: { ...process.env, ...options.env },
 			stdio: ['ignore', 'pipe', 'pipe'],
@@ -87,11 +89,18 @@ export function run(command, args = [], options = {}) {
 export async function runOrFail(failure, command, args, options) {
 	const result = await run(command, args, options);
 	if (!result.found) throw new ExpectedFailure(`${failure}\nThe command \`${command}\` was not found.`);
-	if (result.timedOut) throw new ExpectedFailure(`${failure}\nIt took longer than ${options?.timeout_s} s.`, result.output);
+	if (result.timedOut) {
+		throw new ExpectedFailure(`${failure}\nIt took longer than ${options?.timeout_s} s.`, result.output);
+	}
 	if (result.code !== 0) throw new ExpectedFailure(failure, result.output);
 	return result;
 }
 
+function mergeStreams(command, args) {
+	return ['sh', '-c', 'exec "$0" "$@" 2>&1', command, ...args];
+}
+
+/** @param {RunOptions} options */
 function collect(child, result, { onLine, echo }) {
 	let rest = '';
 	child.stdout.setEncoding('utf8');

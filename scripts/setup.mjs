@@ -35,10 +35,11 @@ export async function ensureToolchain() {
 export async function ensureNode() {
 	const { engines } = JSON.parse(await readRepositoryFile('package.json'));
 	const wanted = engines.node.replace('>=', '');
-	if (isOlder(process.versions.node, wanted))
+	if (isOlder(process.versions.node, wanted)) {
 		throw new ExpectedFailure(
 			`Node.js ${wanted} or newer is needed; this is ${process.versions.node}.\nInstall a current one from https://nodejs.org or with your version manager.`
 		);
+	}
 }
 
 /** Installs the npm packages of package-lock.json unless exactly these are installed already. */
@@ -64,16 +65,19 @@ export async function ensureNodeModules() {
 export async function ensureRust() {
 	addCargoToPath();
 	const [cargo, rustc] = await Promise.all([run('cargo', ['--version']), run('rustc', ['--version'])]);
-	if (!cargo.found || !rustc.found)
+	if (!cargo.found || !rustc.found) {
 		throw new ExpectedFailure(
 			'Rust was not found. Install it with rustup, as https://rustup.rs describes, then run this again.'
 		);
-	if (cargo.code !== 0 || rustc.code !== 0)
+	}
+	if (cargo.code !== 0 || rustc.code !== 0) {
 		throw new ExpectedFailure('Rust is installed but does not start.', cargo.output + rustc.output);
+	}
 	const version = rustc.stdout.split(' ')[1] ?? 'unknown';
 	const wanted = /^rust-version = "(.+)"$/m.exec(await readRepositoryFile('Cargo.toml'))?.[1] ?? '0';
-	if (isOlder(version, wanted))
+	if (isOlder(version, wanted)) {
 		throw new ExpectedFailure(`Rust ${wanted} or newer is needed; this is ${version}. Run \`rustup update stable\`.`);
+	}
 	return version;
 }
 
@@ -84,15 +88,17 @@ export async function ensureWasmTarget() {
 	await step('wasm target', async () => {
 		hint(`adding Rust's target ${WASM_TARGET} once`);
 		const result = await run('rustup', ['target', 'add', WASM_TARGET]);
-		if (!result.found)
+		if (!result.found) {
 			throw new ExpectedFailure(
 				`Rust's target ${WASM_TARGET} is missing, and there is no rustup to add it.\nInstall the target with the package manager that Rust came from, or install Rust with rustup (https://rustup.rs).`
 			);
-		if (result.code !== 0)
+		}
+		if (result.code !== 0) {
 			throw new ExpectedFailure(
 				`rustup could not add the target ${WASM_TARGET}; the output above says why.\nOnce \`rustup target add ${WASM_TARGET}\` works in this folder, run this again.`,
 				result.output
 			);
+		}
 	});
 }
 
@@ -206,7 +212,8 @@ async function takeLock(path) {
 }
 
 async function removeStaleLock(path) {
-	const [text, status] = await Promise.all([readFile(path, 'utf8'), stat(path)]).catch(() => ['', undefined]);
+	const text = await readFile(path, 'utf8').catch(() => '');
+	const status = await stat(path).catch(() => undefined);
 	if (!text || !status) return false;
 	const { pid, host } = JSON.parse(text);
 	const isOld = Date.now() - status.mtimeMs > LOCK_AGE_MAX_MS;

@@ -20,7 +20,7 @@ export class ExpectedFailure extends Error {
 /**
  * Colours a text where the terminal shows colours.
  *
- * @param {import('node:util').InspectColor} style
+ * @param {'dim' | 'bold' | 'red' | 'green' | 'yellow'} style
  * @param {string} text
  */
 export function colour(style, text) {
