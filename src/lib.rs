@@ -1,4 +1,10 @@
 //! Keeps Harper tables continuously equal to BigQuery tables.
+//!
+//! The core decides and never acts: [`engine::Engine::step`] takes one event and returns one command. Only
+//! `wasm` knows JavaScript, a clock, randomness or input and output.
 
+pub mod bigquery;
+pub mod error;
+pub mod time;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;

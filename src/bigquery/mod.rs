@@ -1,0 +1,9 @@
+//! What BigQuery is asked and what it answers.
+
+pub mod failure;
+pub mod json;
+pub mod page;
+pub mod request;
+pub mod schema;
+pub mod sql;
+pub mod value;

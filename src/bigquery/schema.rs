@@ -1,0 +1,152 @@
+//! The columns of a source table, as `tables.get` and query results describe them.
+
+use crate::error::{Failure, Kind as FailureKind};
+use serde::Deserialize;
+
+/// BigQuery nests records at most 15 deep; a little more is tolerated, anything else is refused.
+const NESTING_MAX: usize = 20;
+
+/// The type of a column's values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Type {
+    /// 64-bit integer.
+    Int64,
+    /// Double.
+    Float64,
+    /// Decimal with 38 digits, 9 of them fractional.
+    Numeric,
+    /// Decimal with 76 digits, 38 of them fractional.
+    BigNumeric,
+    /// Boolean.
+    Bool,
+    /// Text.
+    String,
+    /// Bytes, base64 on the wire.
+    Bytes,
+    /// Instant, microseconds since the epoch on the wire.
+    Timestamp,
+    /// Civil date.
+    Date,
+    /// Time of day.
+    Time,
+    /// Civil date and time.
+    DateTime,
+    /// Geography; selected as GeoJSON.
+    Geography,
+    /// Interval, in BigQuery's own notation on the wire.
+    Interval,
+    /// JSON document, as text on the wire.
+    Json,
+    /// Half-open range of dates, datetimes or timestamps.
+    Range(Box<Type>),
+    /// Record of named fields.
+    Record(Vec<Field>),
+    /// A type this version does not know; carried as text.
+    Unknown(String),
+}
+
+/// A column, or a field of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// The name as BigQuery spells it.
+    pub name: String,
+    /// The type of a value (of each element when repeated).
+    pub kind: Type,
+    /// Whether the field holds an array.
+    pub repeated: bool,
+}
+
+/// A field as the API spells it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WireField {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    mode: Option<String>,
+    #[serde(default)]
+    fields: Vec<WireField>,
+    range_element_type: Option<WireRangeElement>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct WireRangeElement {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Field {
+    /// Converts the API's list of fields.
+    ///
+    /// # Errors
+    /// When records are nested deeper than BigQuery allows.
+    pub fn from_wire(fields: &[WireField]) -> Result<Vec<Field>, Failure> {
+        fields.iter().map(|field| convert(field, 0)).collect()
+    }
+}
+
+fn convert(field: &WireField, depth: usize) -> Result<Field, Failure> {
+    if depth > NESTING_MAX {
+        let message = format!("column {} nests records deeper than {NESTING_MAX} levels", field.name);
+        return Err(Failure::new(FailureKind::ResponseMalformed, message));
+    }
+    let kind = match field.kind.to_ascii_uppercase().as_str() {
+        "RECORD" | "STRUCT" => {
+            let fields: Result<Vec<Field>, Failure> =
+                field.fields.iter().map(|inner| convert(inner, depth + 1)).collect();
+            Type::Record(fields?)
+        }
+        "RANGE" => {
+            let element = field.range_element_type.as_ref().map_or("DATE", |element| element.kind.as_str());
+            Type::Range(Box::new(scalar(&element.to_ascii_uppercase())))
+        }
+        name => scalar(name),
+    };
+    let repeated = field.mode.as_deref().is_some_and(|mode| mode.eq_ignore_ascii_case("REPEATED"));
+    Ok(Field { name: field.name.clone(), kind, repeated })
+}
+
+fn scalar(name: &str) -> Type {
+    match name {
+        "INTEGER" | "INT64" => Type::Int64,
+        "FLOAT" | "FLOAT64" => Type::Float64,
+        "NUMERIC" | "DECIMAL" => Type::Numeric,
+        "BIGNUMERIC" | "BIGDECIMAL" => Type::BigNumeric,
+        "BOOLEAN" | "BOOL" => Type::Bool,
+        "STRING" => Type::String,
+        "BYTES" => Type::Bytes,
+        "TIMESTAMP" => Type::Timestamp,
+        "DATE" => Type::Date,
+        "TIME" => Type::Time,
+        "DATETIME" => Type::DateTime,
+        "GEOGRAPHY" => Type::Geography,
+        "INTERVAL" => Type::Interval,
+        "JSON" => Type::Json,
+        other => Type::Unknown(other.to_owned()),
+    }
+}
+
+impl Type {
+    /// Returns the type's name in BigQuery's SQL.
+    pub fn name(&self) -> &str {
+        match self {
+            Type::Int64 => "INT64",
+            Type::Float64 => "FLOAT64",
+            Type::Numeric => "NUMERIC",
+            Type::BigNumeric => "BIGNUMERIC",
+            Type::Bool => "BOOL",
+            Type::String => "STRING",
+            Type::Bytes => "BYTES",
+            Type::Timestamp => "TIMESTAMP",
+            Type::Date => "DATE",
+            Type::Time => "TIME",
+            Type::DateTime => "DATETIME",
+            Type::Geography => "GEOGRAPHY",
+            Type::Interval => "INTERVAL",
+            Type::Json => "JSON",
+            Type::Range(_) => "RANGE",
+            Type::Record(_) => "STRUCT",
+            Type::Unknown(name) => name,
+        }
+    }
+}

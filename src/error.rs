@@ -1,0 +1,195 @@
+//! The failures that users and the engine see: a kind with a stable code, what happened, what to do.
+
+use serde::Serialize;
+use std::fmt;
+
+/// What kind of failure it was. The kind decides whether trying again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The configuration is wrong.
+    Configuration,
+    /// The configuration does not fit the checkpoints that are already there.
+    CheckpointMismatch,
+    /// The project, dataset, table or job does not exist.
+    NotFound,
+    /// A configured column is not in the source table.
+    ColumnMissing,
+    /// The cursor column has a type that cannot order rows in time.
+    CursorType,
+    /// A source column has the name of one of the component's own attributes.
+    ColumnReserved,
+    /// The credentials lack a permission.
+    PermissionDenied,
+    /// The credentials are missing, malformed or refused.
+    Credentials,
+    /// The access token expired.
+    Unauthenticated,
+    /// BigQuery refused the query as invalid.
+    QueryInvalid,
+    /// The query would bill more than the configured limit.
+    BytesBilledLimit,
+    /// A BigQuery quota is used up for now.
+    QuotaExceeded,
+    /// BigQuery asks for fewer requests.
+    RateLimited,
+    /// BigQuery failed or is overloaded.
+    Unavailable,
+    /// No answer came within the time limit.
+    Timeout,
+    /// The connection failed.
+    Unreachable,
+    /// The result of a query is gone.
+    ResultLost,
+    /// An answer of BigQuery was cut or is not what was asked for.
+    ResponseMalformed,
+    /// Harper did not commit the rows.
+    HarperWrite,
+    /// Harper could not be read.
+    HarperRead,
+    /// The target table could not be made ready.
+    HarperTable,
+    /// More rows were rejected than the configuration allows.
+    TooManyRejectedRows,
+}
+
+/// What the engine does after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// Try again soon, with growing delays.
+    Retry,
+    /// Somebody has to change something; look again from time to time.
+    Recheck,
+    /// Only a new start (after a change) can help.
+    Halt,
+}
+
+impl Kind {
+    /// Every kind, in the order of the documentation.
+    pub const ALL: [Kind; 22] = [
+        Kind::Configuration,
+        Kind::CheckpointMismatch,
+        Kind::NotFound,
+        Kind::ColumnMissing,
+        Kind::CursorType,
+        Kind::ColumnReserved,
+        Kind::PermissionDenied,
+        Kind::Credentials,
+        Kind::Unauthenticated,
+        Kind::QueryInvalid,
+        Kind::BytesBilledLimit,
+        Kind::QuotaExceeded,
+        Kind::RateLimited,
+        Kind::Unavailable,
+        Kind::Timeout,
+        Kind::Unreachable,
+        Kind::ResultLost,
+        Kind::ResponseMalformed,
+        Kind::HarperWrite,
+        Kind::HarperRead,
+        Kind::HarperTable,
+        Kind::TooManyRejectedRows,
+    ];
+
+    /// Returns the stable code that logs, the status and documentation name the kind by.
+    pub fn code(self) -> &'static str {
+        match self {
+            Kind::Configuration => "configuration",
+            Kind::CheckpointMismatch => "checkpoint_mismatch",
+            Kind::NotFound => "not_found",
+            Kind::ColumnMissing => "column_missing",
+            Kind::CursorType => "cursor_type",
+            Kind::ColumnReserved => "column_reserved",
+            Kind::PermissionDenied => "permission_denied",
+            Kind::Credentials => "credentials",
+            Kind::Unauthenticated => "unauthenticated",
+            Kind::QueryInvalid => "query_invalid",
+            Kind::BytesBilledLimit => "bytes_billed_limit",
+            Kind::QuotaExceeded => "quota_exceeded",
+            Kind::RateLimited => "rate_limited",
+            Kind::Unavailable => "unavailable",
+            Kind::Timeout => "timeout",
+            Kind::Unreachable => "unreachable",
+            Kind::ResultLost => "result_lost",
+            Kind::ResponseMalformed => "response_malformed",
+            Kind::HarperWrite => "harper_write",
+            Kind::HarperRead => "harper_read",
+            Kind::HarperTable => "harper_table",
+            Kind::TooManyRejectedRows => "too_many_rejected_rows",
+        }
+    }
+
+    /// Returns the kind that a code names.
+    pub fn from_code(code: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// Tells what the engine does after a failure of this kind.
+    pub fn recovery(self) -> Recovery {
+        match self {
+            Kind::Unauthenticated
+            | Kind::RateLimited
+            | Kind::Unavailable
+            | Kind::Timeout
+            | Kind::Unreachable
+            | Kind::ResultLost
+            | Kind::ResponseMalformed
+            | Kind::HarperWrite
+            | Kind::HarperRead => Recovery::Retry,
+            Kind::NotFound
+            | Kind::ColumnMissing
+            | Kind::CursorType
+            | Kind::ColumnReserved
+            | Kind::PermissionDenied
+            | Kind::Credentials
+            | Kind::QueryInvalid
+            | Kind::BytesBilledLimit
+            | Kind::QuotaExceeded
+            | Kind::HarperTable => Recovery::Recheck,
+            Kind::Configuration | Kind::CheckpointMismatch | Kind::TooManyRejectedRows => Recovery::Halt,
+        }
+    }
+}
+
+/// A failure: its kind and one sentence that says what happened and, where known, what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Decides what happens next.
+    pub kind: Kind,
+    /// Never holds a value of a row, nor a secret.
+    pub message: String,
+    /// How long the other side asked us to wait.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Failure {
+    /// Makes a failure without a requested delay.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into(), retry_after_ms: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.kind.code(), self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Serialize for Kind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_convert_both_ways() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_code(kind.code()), Some(kind));
+        }
+    }
+}
