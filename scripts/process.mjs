@@ -100,7 +100,11 @@ function mergeStreams(command, args) {
 	return ['sh', '-c', 'exec "$0" "$@" 2>&1', command, ...args];
 }
 
-/** @param {RunOptions} options */
+/**
+ * @param {import('node:child_process').ChildProcessByStdio<null, import('node:stream').Readable, import('node:stream').Readable>} child
+ * @param {RunResult} result
+ * @param {RunOptions} options
+ */
 function collect(child, result, { onLine, echo }) {
 	let rest = '';
 	child.stdout.setEncoding('utf8');

@@ -1,0 +1,146 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { repository, run } from '../process.mjs';
+import { fileLine } from './line.mjs';
+import { addFailure, addOutcome, countTests, emptyOutcome } from './outcome.mjs';
+
+const ERROR_LINES_MAX = 60;
+
+/**
+ * @typedef {object} SuiteOptions
+ * @property {string} [filter] only tests whose name contains it
+ * @property {boolean} [verbose]
+ * @property {number} timeout_s
+ */
+
+/**
+ * Runs the native Rust tests: units, integration tests, examples in the documentation.
+ *
+ * @param {SuiteOptions} options
+ */
+export function runNativeSuite(options) {
+	return runCargo(['test', '--no-fail-fast'], {}, options);
+}
+
+/**
+ * Runs the tests of the wasm boundary in Node.js.
+ *
+ * @param {SuiteOptions & {wasmBindgen: string, targets: string[]}} options targets: as `wasmTestTargets` returns them
+ */
+export function runWasmSuite(options) {
+	const environment = {
+		CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER: join(options.wasmBindgen, 'wasm-bindgen-test-runner'),
+		WASM_BINDGEN_TEST_TIMEOUT: String(options.timeout_s),
+	};
+	const args = ['test', '--no-fail-fast', '--target', 'wasm32-unknown-unknown', ...options.targets];
+	return runCargo(args, environment, options);
+}
+
+/** The cargo arguments that name all wasm tests, empty when there are none: `tests/wasm*.rs`, and the crate's own. */
+export async function wasmTestTargets() {
+	const names = await readdir(join(repository, 'tests')).catch(() => []);
+	const files = names.filter((name) => /^wasm.*\.rs$/.test(name)).sort();
+	const targets = files.flatMap((name) => ['--test', name.replace('.rs', '')]);
+	if (await sourceHasWasmTests()) targets.unshift('--lib');
+	return targets;
+}
+
+async function sourceHasWasmTests() {
+	const folder = join(repository, 'src');
+	const names = await readdir(folder, { recursive: true }).catch(() => []);
+	for (const name of names.filter((name) => name.endsWith('.rs'))) {
+		if ((await readFile(join(folder, name), 'utf8')).includes('#[wasm_bindgen_test')) return true;
+	}
+	return false;
+}
+
+/**
+ * @param {string[]} args
+ * @param {Record<string, string>} env
+ * @param {SuiteOptions} options
+ */
+async function runCargo(args, env, { filter, verbose, timeout_s }) {
+	const reader = new CargoReader();
+	const result = await run('cargo', [...args, ...(filter ? [filter] : [])], {
+		env: { ...env, CARGO_TERM_COLOR: 'never' },
+		timeout_s,
+		merge: true,
+		echo: verbose,
+		onLine: (line) => reader.read(line),
+	});
+	const outcome = reader.finish();
+	if (result.timedOut) {
+		addFailure(outcome, 'cargo test', `It did not end within ${timeout_s} s.\n${end(result.output)}`);
+	} else if (result.code !== 0 && outcome.failed === 0) addFailure(outcome, 'cargo test', end(result.output));
+	return outcome;
+}
+
+function end(output) {
+	return output.trimEnd().split('\n').slice(-ERROR_LINES_MAX).join('\n');
+}
+
+/** Reads cargo's and the test programs' lines, and prints one line for each program that has tests. */
+class CargoReader {
+	#total = emptyOutcome();
+	#program = 'cargo test';
+	#started_ms = performance.now();
+	#current = emptyOutcome();
+	#ended = true;
+	/** @type {Map<string, string[]>} */
+	#details = new Map();
+	/** @type {string[] | undefined} */
+	#detail;
+
+	/** @param {string} line */
+	read(line) {
+		const program = /^ +(?:Running (?:unittests )?(\S+)|(Doc-tests) )/.exec(line);
+		if (program) return this.#begin(program[1] ?? 'examples in doc comments');
+		const test = /^test (.+) \.\.\. (ok|FAILED|FAIL|ignored|skipped)\b/.exec(line);
+		if (test) return this.#count(test[1], test[2]);
+		if (/^test result: /.test(line)) return this.#endProgram();
+		const detail = /^---- (.+?) (?:stdout|output) ----$/.exec(line);
+		if (detail) {
+			this.#detail = [];
+			this.#details.set(detail[1], this.#detail);
+		} else if (/^failures:$/.test(line)) this.#detail = undefined;
+		else this.#detail?.push(line);
+	}
+
+	finish() {
+		if (!this.#ended && countTests(this.#current) > 0) {
+			addFailure(this.#current, this.#program, 'The test program ended before its last test.');
+			this.#endProgram();
+		}
+		return this.#total;
+	}
+
+	#begin(program) {
+		this.finish();
+		this.#program = program;
+		this.#started_ms = performance.now();
+		this.#current = emptyOutcome();
+		this.#ended = false;
+		this.#details = new Map();
+		this.#detail = undefined;
+	}
+
+	#count(name, result) {
+		if (result === 'ok') this.#current.passed += 1;
+		else if (result.startsWith('FAIL')) addFailure(this.#current, name, '');
+		else this.#current.skipped += 1;
+	}
+
+	#endProgram() {
+		this.#ended = true;
+		for (const failure of this.#current.failures) {
+			const detail = this.#details.get(failure.name) ?? [];
+			failure.error ||= detail
+				.join('\n')
+				.trim()
+				.replace(/\n+note: run with `RUST_BACKTRACE.*/s, '');
+		}
+		addOutcome(this.#total, this.#current);
+		if (countTests(this.#current) > 0) fileLine(this.#program, this.#current, this.#started_ms);
+		this.#current = emptyOutcome();
+	}
+}

@@ -1,0 +1,87 @@
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { repository, run } from '../process.mjs';
+import { fileLine } from './line.mjs';
+import { addFailure, addOutcome, countTests, emptyOutcome } from './outcome.mjs';
+
+const REPORTER = fileURLToPath(new URL('reporter.mjs', import.meta.url));
+const OUTPUT_LINES_MAX = 40;
+
+/**
+ * The test files of a folder, in the order in which they run.
+ *
+ * @param {string} folder relative to the repository
+ */
+export async function testFiles(folder) {
+	const names = await readdir(join(repository, folder)).catch(() => []);
+	return names
+		.filter((name) => name.endsWith('.test.mjs'))
+		.sort()
+		.map((name) => `${folder}/${name}`);
+}
+
+/**
+ * Runs test files one after the other, each in a process of its own.
+ *
+ * @param {import('./cargo.mjs').SuiteOptions & {files: string[]}} options
+ */
+export async function runNodeSuite({ files, filter, verbose, timeout_s }) {
+	const total = emptyOutcome();
+	const deadline_ms = performance.now() + timeout_s * 1000;
+	for (const file of files) {
+		const left_s = Math.max(1, Math.ceil((deadline_ms - performance.now()) / 1000));
+		const started_ms = performance.now();
+		const outcome = await runFile(file, { filter, verbose, timeout_s: left_s });
+		addOutcome(total, outcome);
+		if (countTests(outcome) > 0) fileLine(file, outcome, started_ms);
+	}
+	return total;
+}
+
+async function runFile(file, { filter, verbose, timeout_s }) {
+	const folder = await mkdtemp(join(tmpdir(), 'bigquery-sync-test-'));
+	const report = join(folder, 'report');
+	const args = [`--test-reporter=${REPORTER}`, `--test-reporter-destination=${report}`];
+	if (verbose) args.push('--test-reporter=spec', '--test-reporter-destination=stdout');
+	if (filter) args.push(`--test-name-pattern=${filter}`);
+	try {
+		const result = await run(process.execPath, [...args, file], { timeout_s, echo: verbose });
+		const { outcome, unfinished } = readReport(await readFile(report, 'utf8').catch(() => ''));
+		judgeEnd(file, outcome, { result, unfinished, filter, timeout_s });
+		return outcome;
+	} finally {
+		await rm(folder, { recursive: true, force: true });
+	}
+}
+
+function readReport(text) {
+	const outcome = emptyOutcome();
+	const unfinished = new Set();
+	const complete = text.slice(0, text.lastIndexOf('\n') + 1);
+	for (const row of complete.split('\n').filter(Boolean)) {
+		const { started, name, result, error } = JSON.parse(row);
+		if (started) {
+			unfinished.add(started);
+			continue;
+		}
+		unfinished.delete(name);
+		if (result === 'failed') addFailure(outcome, name, error);
+		else if (result !== 'container') outcome[result] += 1;
+	}
+	return { outcome, unfinished: [...unfinished].pop() };
+}
+
+/** Notices what the tests themselves cannot report: a time-out, a crash, a file without tests. */
+function judgeEnd(file, outcome, { result, unfinished, filter, timeout_s }) {
+	const output = result.output.trimEnd().split('\n').slice(-OUTPUT_LINES_MAX).join('\n');
+	if (result.timedOut) {
+		const where = unfinished ? `, during “${unfinished}”` : '';
+		addFailure(outcome, file, `The file did not end within the ${timeout_s} s left to its suite${where}.\n${output}`);
+	} else if (result.code !== 0 && outcome.failed === 0) {
+		addFailure(outcome, file, `The file ended with exit code ${result.code}.\n${output}`);
+	} else if (countTests(outcome) === 0 && !filter) {
+		addFailure(outcome, file, 'The file contains no tests.');
+	}
+}

@@ -1,0 +1,45 @@
+import { inspect } from 'node:util';
+
+const FILTERED_OUT = 'test name does not match pattern';
+
+/**
+ * A reporter for node:test that writes one JSON line per started and ended test, for `node.mjs` to read.
+ *
+ * @param {AsyncIterable<{type: string, data: any}>} events
+ */
+export default async function* report(events) {
+	/** @type {string[]} */
+	const path = [];
+	for await (const { type, data } of events) {
+		if (type === 'test:start') {
+			path.splice(data.nesting, path.length, data.name);
+			yield line({ started: path.join(' › ') });
+		}
+		if (type !== 'test:pass' && type !== 'test:fail') continue;
+		if (data.skip === FILTERED_OUT) continue;
+		path.splice(data.nesting, path.length, data.name);
+		yield line({ name: path.join(' › '), ...judge(type, data) });
+	}
+}
+
+function judge(type, data) {
+	const failureType = data.details?.error?.failureType;
+	// A suite or test around a failed test fails as well; only the innermost one has something to say.
+	if (failureType === 'subtestsFailed') return { result: 'container' };
+	if (data.skip !== undefined || data.todo !== undefined) return { result: 'skipped' };
+	if (type === 'test:fail') return { result: 'failed', error: describe(data.details.error) };
+	return { result: data.details?.type === 'suite' ? 'container' : 'passed' };
+}
+
+function describe(error) {
+	const cause = error.cause ?? error;
+	const text = typeof cause === 'string' ? cause : inspect(cause, { depth: 5, colors: false });
+	return text
+		.split('\n')
+		.filter((row) => !/^\s+at .*\(?node:internal\//.test(row))
+		.join('\n');
+}
+
+function line(value) {
+	return `${JSON.stringify(value)}\n`;
+}
