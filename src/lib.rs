@@ -4,6 +4,7 @@
 //! `wasm` knows JavaScript, a clock, randomness or input and output.
 
 pub mod bigquery;
+pub mod config;
 pub mod error;
 pub mod time;
 #[cfg(target_arch = "wasm32")]

@@ -1,0 +1,333 @@
+//! One table's part of the configuration.
+
+use super::reader::Section;
+use super::{Pace, Problem, SYSTEM_TABLES};
+use crate::time::Micros;
+use serde::Serialize;
+use std::cell::RefCell;
+
+/// Keys of a table, in an entry of `tables` or at the level of `bigquery`.
+pub const KEYS: [&str; 13] = [
+    "id", "dataset", "table", "timestampColumn", "columns", "key", "where", "targetTable", "partitionBy", "deletes",
+    "schemaOverrides", "batchSize", "sync",
+];
+
+const SYNC_KEYS: [&str; 10] = [
+    "startTimestamp",
+    "initialBatchSize",
+    "catchupBatchSize",
+    "steadyBatchSize",
+    "catchupThreshold",
+    "steadyThreshold",
+    "pollInterval",
+    "lateness",
+    "partitions",
+    "autoStart",
+];
+
+const DAY_S: u64 = 86_400;
+const PAGE_ROWS_MAX: u64 = 100_000;
+
+/// Which columns are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Columns {
+    /// All that the source table has.
+    All,
+    /// These, besides the cursor and the key.
+    Named(Vec<String>),
+}
+
+/// How the work on a table is divided among workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartitionBy {
+    /// By the source table's own partitioning, or as a whole.
+    Auto,
+    /// By the cursor's value.
+    Timestamp,
+    /// By spans of cursor time.
+    Minute,
+    /// By spans of cursor time.
+    Hour,
+    /// By spans of cursor time.
+    Day,
+    /// By spans of cursor time.
+    Month,
+    /// One worker reads the whole table.
+    Table,
+}
+
+/// Rows asked for per page, by phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PageRows {
+    /// While the lag is above the catch-up threshold.
+    pub initial: u64,
+    /// In between.
+    pub catchup: u64,
+    /// While the lag is below the steady threshold.
+    pub steady: u64,
+}
+
+/// Names a table in BigQuery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceTable {
+    /// The project that holds the table.
+    pub project_id: String,
+    /// The dataset.
+    pub dataset: String,
+    /// The table.
+    pub table: String,
+}
+
+/// One table to keep in sync.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableConfig {
+    /// Names the table in status, control and checkpoints.
+    pub id: String,
+    /// Where rows come from.
+    pub source: SourceTable,
+    /// The column that orders rows in time.
+    pub cursor: String,
+    /// Which columns are read.
+    pub columns: Columns,
+    /// The columns that identify a row; rows are identified by their content when empty.
+    pub key: Vec<String>,
+    /// Condition in BigQuery's SQL that rows must meet.
+    pub filter: Option<String>,
+    /// The Harper table that rows go to.
+    pub target_table: String,
+    /// How the work is divided.
+    pub partition_by: PartitionBy,
+    /// Number of partitions.
+    pub partitions: u64,
+    /// Limits and paces.
+    pub pace: Pace,
+}
+
+/// What entries of `tables` may leave to the level above.
+pub struct Shared {
+    dataset: Option<String>,
+    cursor: Option<String>,
+}
+
+impl Shared {
+    /// Reads the shared keys.
+    pub fn read(bigquery: &Section<'_>) -> Shared {
+        Shared { dataset: bigquery.text("dataset"), cursor: bigquery.text("timestampColumn") }
+    }
+}
+
+/// The values of `sync`, `limits` and `retry`, which a table's own `sync` may override.
+pub struct Defaults {
+    pace: Pace,
+    partitions: u64,
+}
+
+impl Defaults {
+    /// Reads the sections, with the product's defaults for what they leave out.
+    pub fn read(sections: &Section<'_>) -> Defaults {
+        let mut pace = Pace {
+            start: None,
+            page_rows: PageRows { initial: 10_000, catchup: 1_000, steady: 500 },
+            catchup_threshold_s: 3_600,
+            steady_threshold_s: 300,
+            poll_interval_ms: 30_000,
+            lateness_s: 600,
+            auto_start: true,
+            bytes_billed_max: None,
+            rejected_rows_max: 100,
+            attempts_max: 5,
+            backoff_multiplier: 2.0,
+            initial_delay_ms: 1_000,
+        };
+        let mut partitions = 64;
+        if let Some(sync) = sections.section("sync") {
+            read_sync(&sync, &mut pace, &mut partitions);
+        }
+        if let Some(limits) = sections.section("limits") {
+            limits.refuse_unknown(&["maxBytesBilledPerQuery", "maxBytesBilledPerDay", "maxRejectedRows"]);
+            set(&mut pace.rejected_rows_max, limits.whole("maxRejectedRows", 0..=1_000_000_000));
+            pace.bytes_billed_max = limits.whole("maxBytesBilledPerQuery", 1..=1 << 60);
+            limits.whole("maxBytesBilledPerDay", 1..=1 << 60);
+        }
+        if let Some(retry) = sections.section("retry") {
+            retry.refuse_unknown(&["maxAttempts", "backoffMultiplier", "initialDelay"]);
+            set(&mut pace.attempts_max, retry.whole("maxAttempts", 1..=100).map(|count| count as u32));
+            set(&mut pace.backoff_multiplier, retry.number("backoffMultiplier", 1.0..=10.0));
+            set(&mut pace.initial_delay_ms, retry.whole("initialDelay", 10..=60_000));
+        }
+        Defaults { pace, partitions }
+    }
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+fn read_sync(sync: &Section<'_>, pace: &mut Pace, partitions: &mut u64) {
+    sync.refuse_unknown(&SYNC_KEYS);
+    if let Some(text) = sync.text("startTimestamp") {
+        match Micros::parse(&text) {
+            Some(start) => pace.start = Some(start),
+            None => sync.problem(
+                "startTimestamp",
+                format!("is \"{text}\", allowed is a date or RFC 3339, like 2024-01-31T00:00:00Z"),
+            ),
+        }
+    }
+    set(&mut pace.page_rows.initial, sync.whole("initialBatchSize", 1..=PAGE_ROWS_MAX));
+    set(&mut pace.page_rows.catchup, sync.whole("catchupBatchSize", 1..=PAGE_ROWS_MAX));
+    set(&mut pace.page_rows.steady, sync.whole("steadyBatchSize", 1..=PAGE_ROWS_MAX));
+    set(&mut pace.catchup_threshold_s, sync.whole("catchupThreshold", 1..=3_650 * DAY_S));
+    set(&mut pace.steady_threshold_s, sync.whole("steadyThreshold", 1..=3_650 * DAY_S));
+    if pace.steady_threshold_s > pace.catchup_threshold_s {
+        let (steady, catchup) = (pace.steady_threshold_s, pace.catchup_threshold_s);
+        sync.problem("steadyThreshold", format!("is {steady}, which is above catchupThreshold ({catchup})"));
+    }
+    set(&mut pace.poll_interval_ms, sync.whole("pollInterval", 100..=DAY_S * 1_000));
+    set(&mut pace.lateness_s, sync.whole("lateness", 0..=7 * DAY_S));
+    set(partitions, sync.whole("partitions", 1..=4_096));
+    set(&mut pace.auto_start, sync.flag("autoStart"));
+}
+
+impl TableConfig {
+    /// Reads a table; `None` when something that nothing else can go without is missing.
+    pub fn read(
+        section: &Section<'_>,
+        project_id: &str,
+        shared: Option<&Shared>,
+        defaults: &Defaults,
+        single: bool,
+        warnings: &RefCell<Vec<Problem>>,
+    ) -> Option<TableConfig> {
+        if !single {
+            section.refuse_unknown(&KEYS);
+        }
+        note_ineffective(section, warnings);
+        let dataset = or_shared(section, "dataset", shared.and_then(|shared| shared.dataset.clone()));
+        let table = section.required_text("table");
+        let cursor = or_shared(section, "timestampColumn", shared.and_then(|shared| shared.cursor.clone()));
+        check_name(section, "dataset", dataset.as_deref(), |c| c.is_ascii_alphanumeric() || c == '_');
+        check_name(section, "table", table.as_deref(), |c| c.is_alphanumeric() || matches!(c, '_' | '-' | ' ' | '*'));
+        let mut pace = defaults.pace.clone();
+        let mut partitions = defaults.partitions;
+        if let Some(rows) = section.whole("batchSize", 1..=PAGE_ROWS_MAX) {
+            pace.page_rows = PageRows { initial: rows, catchup: rows, steady: rows };
+        }
+        if let Some(sync) = section.section("sync") {
+            read_sync(&sync, &mut pace, &mut partitions);
+        }
+        let columns = read_columns(section);
+        let key = section.texts("key").unwrap_or_default();
+        refuse_repeated(section, "key", &key);
+        let filter = section.text("where");
+        let partition_by = read_partition_by(section).unwrap_or(PartitionBy::Auto);
+        let (dataset, table, cursor) = (dataset?, table?, cursor?);
+        let target_table = read_target(section, &table, single);
+        let id = section.text("id").unwrap_or_else(|| table.clone());
+        let source = SourceTable { project_id: project_id.to_owned(), dataset, table };
+        Some(TableConfig { id, source, cursor, columns, key, filter, target_table, partition_by, partitions, pace })
+    }
+
+    /// Returns a text that changes whenever rows of the table would get other ids or other columns.
+    pub fn identity(&self) -> String {
+        let columns = match &self.columns {
+            Columns::All => "*".to_owned(),
+            Columns::Named(names) => {
+                let mut names = names.clone();
+                names.sort();
+                names.join(",")
+            }
+        };
+        let SourceTable { project_id, dataset, table } = &self.source;
+        let (cursor, key, filter) = (&self.cursor, self.key.join(","), self.filter.as_deref().unwrap_or_default());
+        format!("{project_id}|{dataset}|{table}|{cursor}|{columns}|{key}|{filter}|{}", self.partitions)
+    }
+}
+
+fn note_ineffective(section: &Section<'_>, warnings: &RefCell<Vec<Problem>>) {
+    for key in ["deletes", "schemaOverrides"] {
+        if section.has(key) {
+            let message = "is accepted, but has no effect in this version".to_owned();
+            warnings.borrow_mut().push(Problem { key: key.to_owned(), message });
+        }
+    }
+}
+
+fn or_shared(section: &Section<'_>, key: &str, shared: Option<String>) -> Option<String> {
+    if section.has(key) || shared.is_none() { section.required_text(key) } else { shared }
+}
+
+fn check_name(section: &Section<'_>, key: &str, name: Option<&str>, allowed: impl Fn(char) -> bool) {
+    if let Some(name) = name.filter(|name| !name.chars().all(&allowed)) {
+        section.problem(key, format!("is \"{name}\", which is no name of a BigQuery {key}"));
+    }
+}
+
+fn refuse_repeated(section: &Section<'_>, key: &str, names: &[String]) {
+    for (index, name) in names.iter().enumerate() {
+        if names.iter().take(index).any(|earlier| earlier == name) {
+            section.problem(key, format!("names {name} twice"));
+        }
+    }
+}
+
+fn read_columns(section: &Section<'_>) -> Columns {
+    match section.texts("columns") {
+        None => Columns::All,
+        Some(names) if names == ["*"] => Columns::All,
+        Some(names) => {
+            if names.is_empty() || names.iter().any(|name| name == "*") {
+                section.problem("columns", "must be ['*'] or a list of columns".to_owned());
+            }
+            refuse_repeated(section, "columns", &names);
+            Columns::Named(names)
+        }
+    }
+}
+
+fn read_partition_by(section: &Section<'_>) -> Option<PartitionBy> {
+    section.choice(
+        "partitionBy",
+        &[
+            ("auto", PartitionBy::Auto),
+            ("timestamp", PartitionBy::Timestamp),
+            ("minute", PartitionBy::Minute),
+            ("hour", PartitionBy::Hour),
+            ("day", PartitionBy::Day),
+            ("month", PartitionBy::Month),
+            ("table", PartitionBy::Table),
+        ],
+    )
+}
+
+fn read_target(section: &Section<'_>, table: &str, single: bool) -> String {
+    let default = if single { "BigQueryData".to_owned() } else { pascal_case(table) };
+    let target = section.text("targetTable").unwrap_or(default);
+    let mut characters = target.chars();
+    let first_fits = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    if !first_fits || !characters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        section.problem("targetTable", format!("is \"{target}\", allowed are letters, digits and _, not a digit first"));
+    }
+    if SYSTEM_TABLES.contains(&target.as_str()) {
+        section.problem("targetTable", format!("is {target}, which is a table of the component itself"));
+    }
+    target
+}
+
+/// Turns `vessel_positions` into `VesselPositions`.
+fn pascal_case(name: &str) -> String {
+    let mut result = String::with_capacity(name.len());
+    for word in name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
+        let mut letters = word.chars();
+        result.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        result.push_str(letters.as_str());
+    }
+    if result.starts_with(|c: char| c.is_ascii_digit()) {
+        result.insert(0, 'T');
+    }
+    if result.is_empty() { "BigQueryData".to_owned() } else { result }
+}

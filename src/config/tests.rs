@@ -1,0 +1,118 @@
+use super::*;
+use serde_json::json;
+
+fn minimal() -> Value {
+    json!({"bigquery": {"projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts"}})
+}
+
+fn parse(root: &Value) -> Result<Config, Vec<Problem>> {
+    Config::parse(root, &Environment { emulator_host: None, shared_root: true })
+}
+
+fn problem(root: Value) -> String {
+    let problems = Config::parse(&root, &Environment::default()).map(|_| ()).unwrap_err();
+    problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect::<Vec<_>>().join("\n")
+}
+
+fn with(section: &str, key: &str, value: Value) -> Value {
+    let mut root = minimal();
+    root[section][key] = value;
+    root
+}
+
+#[test]
+fn the_shortest_configuration_gets_the_documented_defaults() {
+    let config = parse(&minimal()).unwrap();
+    let table = &config.tables[0];
+    assert_eq!(table.id, "t");
+    assert_eq!(table.target_table, "BigQueryData");
+    assert_eq!(table.columns, Columns::All);
+    assert_eq!(table.partitions, 64);
+    assert_eq!(table.pace.page_rows, PageRows { initial: 10_000, catchup: 1_000, steady: 500 });
+    assert_eq!(table.pace.poll_interval_ms, 30_000);
+    assert_eq!(config.connection.api_endpoint, "https://bigquery.googleapis.com/bigquery/v2");
+    assert!(!config.connection.anonymous);
+}
+
+#[test]
+fn several_tables_share_the_dataset_and_get_targets_of_their_own() {
+    let root = json!({"bigquery": {"projectId": "p", "dataset": "d", "timestampColumn": "ts", "tables": [
+        {"table": "vessel_positions", "key": ["mmsi"], "sync": {"pollInterval": 5000}},
+        {"id": "events", "dataset": "e", "table": "2024-port-events", "timestampColumn": "at", "batchSize": 7}
+    ]}});
+    let config = parse(&root).unwrap();
+    assert_eq!(config.tables[0].target_table, "VesselPositions");
+    assert_eq!(config.tables[0].pace.poll_interval_ms, 5_000);
+    assert_eq!(config.tables[1].target_table, "T2024PortEvents");
+    assert_eq!(config.tables[1].source.dataset, "e");
+    assert_eq!(config.tables[1].pace.page_rows, PageRows { initial: 7, catchup: 7, steady: 7 });
+}
+
+#[test]
+fn problems_name_the_key_what_was_found_and_what_is_allowed() {
+    for (root, expected) in [
+        (json!({}), "bigquery: the section is missing"),
+        (json!({"bigqery": {}}), "bigqery: is not a known key: did you mean bigquery?"),
+        (json!({"bigquery": []}), "bigquery: is a list, allowed is a section with keys of its own"),
+        (with("bigquery", "projectID", json!("x")), "bigquery.projectID: is not a known key: did you mean projectId?"),
+        (with("bigquery", "timestampColumn", json!(7)), "bigquery.timestampColumn: is 7, allowed is a text"),
+        (with("bigquery", "table", Value::Null), "bigquery.table: is missing"),
+        (with("bigquery", "table", json!("a`b")), "bigquery.table: is \"a`b\", which is no name of a BigQuery table"),
+        (with("bigquery", "dataset", json!("a.b")), "bigquery.dataset: is \"a.b\""),
+        (with("bigquery", "tables", json!([])), "bigquery.tables: is empty"),
+        (with("bigquery", "columns", json!("a")), "bigquery.columns: is the text \"a\", allowed is a list of names"),
+        (with("bigquery", "key", json!(["a", "a"])), "bigquery.key: names a twice"),
+        (with("bigquery", "partitionBy", json!("days")), "one of auto, timestamp, minute, hour, day, month, table (did you mean day?)"),
+        (with("bigquery", "targetTable", json!("SyncAudit")), "a table of the component itself"),
+        (with("bigquery", "apiEndpoint", json!("ftp://x")), "bigquery.apiEndpoint: is \"ftp://x\", allowed is host:port"),
+        (with("sync", "pollInterval", json!("fast")), "sync.pollInterval: is the text \"fast\", allowed is a whole number from 100 to 86400000"),
+        (with("sync", "pollInterval", json!(1.5)), "sync.pollInterval: is 1.5"),
+        (with("sync", "pollIntervall", json!(1)), "did you mean pollInterval?"),
+        (with("sync", "startTimestamp", json!("soon")), "sync.startTimestamp: is \"soon\", allowed is a date or RFC 3339"),
+        (with("sync", "steadyThreshold", json!(4000)), "sync.steadyThreshold: is 4000, which is above catchupThreshold (3600)"),
+        (with("retry", "maxAttempts", json!(0)), "retry.maxAttempts: is 0, allowed is a whole number from 1 to 100"),
+    ] {
+        let found = problem(root);
+        assert!(found.contains(expected), "{found}\n  does not contain\n{expected}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let found = problem(json!({"bigquery": {"projectId": "P!", "tabel": "t"}, "sync": {"lateness": -1}}));
+    assert_eq!(found.lines().count(), 6, "{found}");
+}
+
+#[test]
+fn two_tables_may_not_share_a_target_or_an_id() {
+    let entry = json!({"table": "t", "dataset": "d", "timestampColumn": "ts"});
+    let found = problem(json!({"bigquery": {"projectId": "p", "tables": [entry, entry]}}));
+    assert!(found.contains("id t twice") && found.contains("writes to T twice"), "{found}");
+}
+
+#[test]
+fn keys_of_other_components_are_left_alone_in_a_shared_file() {
+    let mut root = minimal();
+    root["rest"] = json!(true);
+    assert!(parse(&root).is_ok());
+    assert!(Config::parse(&root, &Environment::default()).is_err());
+}
+
+#[test]
+fn an_emulator_is_reached_without_credentials_in_each_spelling() {
+    for host in ["127.0.0.1:9050", "http://127.0.0.1:9050", "http://127.0.0.1:9050/bigquery/v2", "127.0.0.1:9050/"] {
+        let environment = Environment { emulator_host: Some(host.to_owned()), shared_root: true };
+        let connection = Config::parse(&minimal(), &environment).unwrap().connection;
+        assert_eq!(connection.api_endpoint, "http://127.0.0.1:9050/bigquery/v2", "{host}");
+        assert!(connection.anonymous);
+    }
+}
+
+#[test]
+fn identity_changes_with_what_makes_ids_and_with_nothing_else() {
+    let original = parse(&minimal()).unwrap().tables[0].identity();
+    for (key, value) in [("key", json!(["a"])), ("columns", json!(["a"])), ("timestampColumn", json!("x"))] {
+        assert_ne!(parse(&with("bigquery", key, value)).unwrap().tables[0].identity(), original, "{key}");
+    }
+    assert_eq!(parse(&with("bigquery", "batchSize", json!(9))).unwrap().tables[0].identity(), original);
+}
