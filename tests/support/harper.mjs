@@ -1,0 +1,335 @@
+/**
+ * Real Harper processes, one or a cluster, each with an address, a home and a data folder of its own.
+ */
+
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { CREDENTIALS, HARPER_COMMAND, harperEnvironment, installHarper } from './harper-template.mjs';
+import { claimAddresses } from './ports.mjs';
+import { startProcess, temporaryFolder } from './processes.mjs';
+import { parseExact } from './values.mjs';
+import { until } from './wait.mjs';
+
+/** All nodes of a cluster share these numbers, each on its own address. */
+const HTTP_PORT = 19_926;
+const OPERATIONS_PORT = 19_925;
+const REPLICATION_PORT = 9_933;
+const PORTS = [HTTP_PORT, OPERATIONS_PORT, REPLICATION_PORT];
+const START_DEADLINE_MS = 120_000;
+const CLUSTER_DEADLINE_MS = 120_000;
+const REQUEST_TIMEOUT_MS = 120_000;
+/** Linux reports CPU time in these ticks everywhere that Node runs. */
+const TICKS_PER_SECOND = 100;
+const LOG_CHARACTERS_SHOWN = 3000;
+
+/** Harper refused an operation. */
+export class HarperError extends Error {
+	/**
+	 * @param {number} status
+	 * @param {any} body
+	 */
+	constructor(status, body) {
+		super(`${status}: ${typeof body === 'string' ? body : (body?.error ?? JSON.stringify(body))}`);
+		this.name = 'HarperError';
+		this.status = status;
+		this.body = body;
+	}
+}
+
+/**
+ * @typedef {object} HarperOptions
+ * @property {string} application The application's folder, see application.mjs.
+ * @property {string} [address] A loopback address; a free one is chosen when not given.
+ * @property {number} [threads] Worker threads, default 1.
+ * @property {boolean} [authorizeLocal] Requests without credentials are super_user (default true).
+ * @property {Record<string, string>} [env] Added to the process's environment.
+ * @property {string} [clusterName] Harper's node name where it must differ from the address.
+ * @property {boolean} [replication] Listens for other nodes (default false).
+ * @property {(line: string) => void} [log] Gets what Harper prints.
+ */
+
+/**
+ * @typedef {object} RequestOptions
+ * @property {boolean | {username: string, password: string}} [auth] True (default): the admin; false: nobody.
+ * @property {string} [method]
+ * @property {unknown} [body] Sent as JSON unless it is a string.
+ * @property {Record<string, string>} [headers]
+ * @property {AbortSignal} [signal]
+ */
+
+/** One Harper installation, started and ended as often as a test likes. */
+export class HarperNode {
+	/** @type {import('./processes.mjs').RunningProcess | undefined} */
+	#process;
+	/** @type {HarperOptions} */
+	#options;
+	/** @type {{path: string, remove: () => void}} */
+	#folder;
+	/** @type {() => Promise<void>} */
+	#release;
+
+	/**
+	 * @param {HarperOptions} options
+	 * @param {{address: string, release: () => Promise<void>}} claim
+	 */
+	constructor(options, claim) {
+		this.#options = options;
+		this.#release = claim.release;
+		this.#folder = temporaryFolder('harper');
+		this.address = claim.address;
+		this.name = options.clusterName ?? claim.address;
+		this.httpUrl = `http://${claim.address}:${HTTP_PORT}`;
+		this.operationsUrl = `http://${claim.address}:${OPERATIONS_PORT}`;
+		this.credentials = CREDENTIALS;
+		this.root = path.join(this.#folder.path, 'root');
+	}
+
+	/** The process's id; an error when it does not run. */
+	get pid() {
+		if (!this.#process?.isAlive()) throw new Error(`Harper ${this.name} is not running`);
+		return this.#process.pid;
+	}
+
+	isAlive() {
+		return this.#process?.isAlive() ?? false;
+	}
+
+	/** Starts, or starts again on the same data, and waits until Harper says that it is ready. */
+	async start() {
+		if (this.isAlive()) throw new Error(`Harper ${this.name} is running already`);
+		if (!existsSync(this.root)) {
+			mkdirSync(this.#folder.path, { recursive: true });
+			await installHarper(this.#folder.path, { authorizeLocal: this.#options.authorizeLocal ?? true });
+		}
+		const running = await startProcess(HARPER_COMMAND, ['run', this.#options.application], {
+			cwd: this.#folder.path,
+			env: this.#environment(),
+			log: this.#options.log,
+		});
+		this.#process = running;
+		const ended = () => !running.isAlive() && new Error(`Harper ${this.name} ended at its start.\n${this.#story()}`);
+		const ready = () => running.output().includes('successfully started');
+		try {
+			await until(ready, { deadlineMs: START_DEADLINE_MS, what: `Harper ${this.name}`, giveUp: ended });
+		} catch (error) {
+			await running.kill('SIGKILL');
+			throw error;
+		}
+	}
+
+	#environment() {
+		return {
+			...harperEnvironment(this.#folder.path),
+			THREADS_COUNT: `${this.#options.threads ?? 1}`,
+			HTTP_PORT: `${this.address}:${HTTP_PORT}`,
+			OPERATIONSAPI_NETWORK_PORT: `${this.address}:${OPERATIONS_PORT}`,
+			REPLICATION_HOSTNAME: this.name,
+			REPLICATION_SECUREPORT: this.#options.replication ? `${this.address}:${REPLICATION_PORT}` : 'null',
+			...this.#options.env,
+		};
+	}
+
+	#story() {
+		// Harper greets with a page of coloured blocks that would bury the reason.
+		const said = (this.#process?.output() ?? '').split('\n').filter((line) => !line.includes('\u001b['));
+		return `${said.join('\n').slice(-LOG_CHARACTERS_SHOWN)}\n${this.log().slice(-LOG_CHARACTERS_SHOWN)}`;
+	}
+
+	/** Everything that Harper has logged, over all its starts. */
+	log() {
+		const file = path.join(this.root, 'log', 'hdb.log');
+		return existsSync(file) ? readFileSync(file, 'utf8') : '';
+	}
+
+	/**
+	 * @param {NodeJS.Signals} signal
+	 * @returns {Promise<void>} Settles when the process has been reaped, so that start() may follow at once.
+	 */
+	async kill(signal = 'SIGKILL') {
+		await this.#process?.kill(signal);
+	}
+
+	/** Ends the process in an orderly way and keeps its data. */
+	async stop() {
+		await this.#process?.stop();
+	}
+
+	/** Ends the process, deletes its data and gives the address back. */
+	async remove() {
+		await this.stop();
+		this.#folder.remove();
+		await this.#release();
+	}
+
+	/**
+	 * Sends a request to the application's HTTP port.
+	 * @param {string} requestPath Begins with a slash.
+	 * @param {RequestOptions} [options]
+	 * @returns {Promise<Response>}
+	 */
+	request(requestPath, options) {
+		return send(`${this.httpUrl}${requestPath}`, options);
+	}
+
+	/**
+	 * Runs an operation of Harper's operations API and returns its answer, 64-bit integers exact.
+	 * @param {Record<string, unknown>} body
+	 * @param {RequestOptions} [options]
+	 * @returns {Promise<any>}
+	 */
+	async operation(body, options) {
+		const response = await send(this.operationsUrl, { ...options, method: 'POST', body });
+		const text = await response.text();
+		const isJson = response.headers.get('content-type')?.includes('json');
+		const answer = isJson ? parseExact(text) : text;
+		if (!response.ok) throw new HarperError(response.status, answer);
+		return answer;
+	}
+
+	/**
+	 * What the process has used, all its threads together (Linux only).
+	 * @returns {{rssBytes: number, peakRssBytes: number, cpuMs: number}}
+	 */
+	usage() {
+		const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');
+		const bytes = (/** @type {string} */ key) => Number(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) * 1024;
+		// The command's name may hold spaces and brackets; the fields after it are 3 and up.
+		const fields = readFileSync(`/proc/${this.pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ');
+		const cpuMs = ((Number(fields[11]) + Number(fields[12])) * 1000) / TICKS_PER_SECOND;
+		return { rssBytes: bytes('VmRSS'), peakRssBytes: bytes('VmHWM'), cpuMs };
+	}
+}
+
+/**
+ * @param {string} url
+ * @param {RequestOptions} [options]
+ */
+function send(url, { auth = true, method = 'GET', body, headers = {}, signal } = {}) {
+	const who = auth === true ? CREDENTIALS : auth;
+	const basic = who && Buffer.from(`${who.username}:${who.password}`).toString('base64');
+	return fetch(url, {
+		method,
+		headers: {
+			...(basic && { authorization: `Basic ${basic}` }),
+			...(body !== undefined && { 'content-type': 'application/json' }),
+			...headers,
+		},
+		body: body === undefined || typeof body === 'string' ? body : JSON.stringify(body),
+		signal: signal ?? AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+	});
+}
+
+/**
+ * Starts one Harper.
+ * @param {HarperOptions} options
+ * @returns {Promise<HarperNode>}
+ */
+export async function startHarper(options) {
+	const [claim] = await claimAddresses(1, PORTS, options.address ? [options.address] : undefined);
+	const node = new HarperNode(options, claim);
+	await startOrRemove([node]);
+	return node;
+}
+
+/** @param {HarperNode[]} nodes */
+async function startOrRemove(nodes) {
+	const results = await Promise.allSettled(nodes.map((node) => node.start()));
+	const failed = results.find((result) => result.status === 'rejected');
+	if (!failed) return;
+	await Promise.allSettled(nodes.map((node) => node.remove()));
+	throw failed.reason;
+}
+
+/**
+ * @typedef {object} Cluster
+ * @property {HarperNode[]} nodes In the order of their names.
+ * @property {(node: HarperNode) => Promise<void>} join Joins one more node (started with `replication: true`).
+ * @property {() => Promise<void>} settled Waits until all running nodes see each other and a written row arrives.
+ * @property {() => Promise<void>} remove
+ */
+
+/**
+ * Starts nodes, joins them and waits until rows travel between all of them.
+ *
+ * The proof of that is a table `ClusterProbe` in the database `data`, which stays there.
+ *
+ * @param {object} options
+ * @param {number} [options.nodes] Default 3.
+ * @param {string | ((index: number) => string)} options.application One folder for all, or one per node.
+ * @param {number[]} [options.threads] Per node, default 1 each.
+ * @param {boolean} [options.authorizeLocal]
+ * @param {Record<string, string>} [options.env]
+ * @param {(line: string) => void} [options.log]
+ * @returns {Promise<Cluster>}
+ */
+export async function startCluster({ nodes: count = 3, application, threads = [], ...rest }) {
+	const claims = await claimAddresses(count, PORTS);
+	claims.sort((a, b) => (a.address < b.address ? -1 : 1));
+	const nodes = claims.map((claim, index) => {
+		const folder = typeof application === 'function' ? application(index) : application;
+		return new HarperNode({ ...rest, application: folder, threads: threads[index] ?? 1, replication: true }, claim);
+	});
+	await startOrRemove(nodes);
+	const cluster = {
+		nodes,
+		/** @param {HarperNode} node */
+		async join(node) {
+			if (!nodes.includes(node)) nodes.push(node);
+			await addNode(node, nodes[0]);
+			await settled(nodes);
+		},
+		settled: () => settled(nodes),
+		async remove() {
+			await Promise.all(nodes.map((node) => node.remove()));
+		},
+	};
+	try {
+		for (const node of nodes.slice(1)) await addNode(node, nodes[0]);
+		await settled(nodes);
+	} catch (error) {
+		await cluster.remove();
+		throw error;
+	}
+	return cluster;
+}
+
+/**
+ * @param {HarperNode} node
+ * @param {HarperNode} member
+ */
+async function addNode(node, member) {
+	await node.operation({ operation: 'add_node', hostname: member.name, verify_tls: false, authorization: CREDENTIALS });
+}
+
+let probes = 0;
+
+/** @param {HarperNode[]} nodes */
+async function settled(nodes) {
+	const running = nodes.filter((node) => node.isAlive());
+	const connected = async (/** @type {HarperNode} */ node) => {
+		const { connections } = await node.operation({ operation: 'cluster_status' });
+		const alive = connections.filter((/** @type {any} */ one) => {
+			return one.database_sockets.length > 0 && one.database_sockets.every((/** @type {any} */ s) => s.connected);
+		});
+		return alive.length >= running.length - 1;
+	};
+	const wait = { deadlineMs: CLUSTER_DEADLINE_MS, everyMs: 100 };
+	for (const node of running) await until(() => connected(node), { ...wait, what: `${node.name} to see its peers` });
+	const probe = { database: 'data', table: 'ClusterProbe' };
+	await running[0].operation({ operation: 'create_table', ...probe, primary_key: 'id' }).catch((error) => {
+		if (!(error instanceof HarperError)) throw error;
+	});
+	for (const node of running) {
+		const id = `${node.name}-${process.pid}-${++probes}`;
+		const insert = () => node.operation({ operation: 'upsert', ...probe, records: [{ id }] });
+		await until(insert, { ...wait, what: `${node.name} to know the probe table` });
+		for (const peer of running) {
+			const arrived = async () => {
+				const search = { operation: 'search_by_id', ...probe, ids: [id], get_attributes: ['id'] };
+				return (await peer.operation(search)).length === 1;
+			};
+			await until(arrived, { ...wait, what: `a row of ${node.name} on ${peer.name}` });
+		}
+	}
+}
