@@ -49,7 +49,7 @@ async function build(wasmBindgen, stamp) {
 	const target = process.env.CARGO_TARGET_DIR ?? join(repository, 'target');
 	const compiled = join(target, 'wasm32-unknown-unknown', 'release', `${NAME}.wasm`);
 	const unfinished = join(target, 'pkg-unfinished');
-	const cargo = ['build', '--release', '--lib', '--target', 'wasm32-unknown-unknown'];
+	const cargo = ['build', '--quiet', '--release', '--lib', '--target', 'wasm32-unknown-unknown'];
 	if (process.env.CI) cargo.push('--locked');
 	await runOrFail('The Rust core does not compile for WebAssembly.', 'cargo', cargo, {
 		env: { CARGO_TARGET_DIR: target },

@@ -41,6 +41,7 @@ function checks(fix) {
 		['eslint', () => node('eslint/bin/eslint.js', ['.', '--max-warnings=0', ...(fix ? ['--fix'] : [])])],
 		['prettier', () => node('prettier/bin/prettier.cjs', ['.', '--log-level=warn', fix ? '--write' : '--check'])],
 		['types', () => node('typescript/bin/tsc', ['--noEmit', '--project', 'tsconfig.json'])],
+		['lock file', checkLockFile],
 		['repository', checkRepository],
 	];
 }
@@ -53,6 +54,20 @@ async function wasmClippy() {
 
 function fixRust(fix) {
 	return fix ? ['--fix', '--allow-dirty', '--allow-staged'] : [];
+}
+
+/** A registry that lacks a package for another platform makes npm leave it out, and then npm refuses its own file. */
+async function checkLockFile() {
+	const failure =
+		'package-lock.json does not fit package.json. Run `npm install`, and keep the lines about other platforms.';
+	await runOrFail(failure, 'npm', [
+		'ci',
+		'--dry-run',
+		'--ignore-scripts',
+		'--no-audit',
+		'--no-fund',
+		'--loglevel=error',
+	]);
 }
 
 async function tool(command, args) {

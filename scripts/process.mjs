@@ -5,6 +5,7 @@ import { ExpectedFailure } from './terminal.mjs';
 
 const OUTPUT_CHARACTERS_MAX = 16_000_000;
 const KILL_GRACE_MS = 5_000;
+const PIPE_GRACE_MS = 2_000;
 
 /** The repository's folder. */
 export const repository = fileURLToPath(new URL('..', import.meta.url));
@@ -26,6 +27,7 @@ for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
  * @property {number} [timeout_s] after it the process and its children are ended
  * @property {(line: string) => void} [onLine] called for each line of stdout
  * @property {boolean} [echo] also shows the output as it comes
+ * @property {boolean} [endGroup] ends what the process started in its group and left behind
  * @property {boolean} [merge] lets stderr go to stdout, so that their lines keep their order
  */
 
@@ -69,6 +71,10 @@ export function run(command, args = [], options = {}) {
 			result.found = /** @type {NodeJS.ErrnoException} */ (error).code !== 'ENOENT';
 			result.output += error.message;
 			finish();
+		});
+		child.once('exit', () => {
+			if (options.endGroup) signalGroup(child, 'SIGTERM');
+			releasePipes(child);
 		});
 		child.once('close', (code, signal) => {
 			result.code = code ?? 128 + (signal ? constants.signals[signal] : 0);
@@ -125,6 +131,15 @@ function collect(child, result, { onLine, echo }) {
 		result.output = keepEnd(result.output + text);
 		if (echo) process.stderr.write(text);
 	});
+}
+
+/** A process that outlives its parent may hold the parent's pipes open; it is not waited for. */
+function releasePipes(child) {
+	const timer = setTimeout(() => {
+		child.stdout.destroy();
+		child.stderr.destroy();
+	}, PIPE_GRACE_MS);
+	child.once('close', () => clearTimeout(timer));
 }
 
 function keepEnd(text) {

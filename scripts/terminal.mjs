@@ -64,19 +64,31 @@ export function hint(text) {
  * @returns {Promise<T>}
  */
 export async function step(name, work) {
-	const outer = running;
 	const started_ms = performance.now();
-	running = name;
-	showProgress();
 	try {
-		const result = await work();
-		running = undefined;
+		const result = await busy(name, work);
 		printStep('green', '✓', name, typeof result === 'string' ? result : '', started_ms);
 		return result;
 	} catch (error) {
-		running = undefined;
 		printStep('red', '✗', name, '', started_ms);
 		throw error;
+	}
+}
+
+/**
+ * Shows on a terminal's last line what is going on while the work lasts.
+ *
+ * @template T
+ * @param {string} name
+ * @param {() => Promise<T>} work
+ * @returns {Promise<T>}
+ */
+export async function busy(name, work) {
+	const outer = running;
+	running = name;
+	showProgress();
+	try {
+		return await work();
 	} finally {
 		clearProgress();
 		running = outer;

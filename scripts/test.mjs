@@ -22,9 +22,9 @@ const SUITES = [
 		prepare: prepareWasm,
 		run: runWasmSuite,
 	},
-	nodeSuite('node', 'the built package', 'tests/node', 600),
-	nodeSuite('bench', 'the test bench itself', 'tests/bench-selftest', 1200),
-	nodeSuite('integration', 'against real servers', 'tests/integration', 3600),
+	nodeSuite('node', 'the built package', 'tests/node', { timeout_s: 600, fileTimeout_s: 300 }),
+	nodeSuite('bench', 'the test bench itself', 'tests/bench-selftest', { timeout_s: 1200, fileTimeout_s: 600 }),
+	nodeSuite('integration', 'against real servers', 'tests/integration', { timeout_s: 3600, fileTimeout_s: 900 }),
 ];
 
 async function main() {
@@ -74,10 +74,10 @@ async function prepareWasm() {
 	return targets.length > 0 ? { targets } : undefined;
 }
 
-function nodeSuite(id, title, folder, timeout_s) {
+function nodeSuite(id, title, folder, { timeout_s, fileTimeout_s }) {
 	const prepare = async () => {
 		const files = await testFiles(folder);
-		return files.length > 0 ? { files } : undefined;
+		return files.length > 0 ? { files, fileTimeout_s } : undefined;
 	};
 	return { id, title, timeout_s, prepare, run: runNodeSuite };
 }

@@ -1,10 +1,14 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { repository, run } from '../process.mjs';
-import { fileLine } from './line.mjs';
+import { busy } from '../terminal.mjs';
+import { compiledLine, fileLine } from './line.mjs';
 import { addFailure, addOutcome, countTests, emptyOutcome } from './outcome.mjs';
 
 const ERROR_LINES_MAX = 60;
+
+/** Where a panic went through code that is not ours. */
+const FOREIGN_FRAME = /^\s+at .*(?:wasm:\/\/|wasm-bindgen-test\.js)/;
 
 /**
  * @typedef {object} SuiteOptions
@@ -60,18 +64,31 @@ async function sourceHasWasmTests() {
  * @param {SuiteOptions} options
  */
 async function runCargo(args, env, { filter, verbose, timeout_s }) {
+	const environment = { RUST_BACKTRACE: verbose ? '1' : '0', ...env, CARGO_TERM_COLOR: 'never' };
+	const started_ms = performance.now();
+	const compiled = await busy('compiling', () => run('cargo', [...args, '--no-run'], { env: environment, timeout_s }));
+	if (compiled.code !== 0) return failed('compiling', compiled, timeout_s);
+	compiledLine(started_ms);
+
 	const reader = new CargoReader();
 	const result = await run('cargo', [...args, ...(filter ? [filter] : [])], {
-		env: { ...env, CARGO_TERM_COLOR: 'never' },
+		env: environment,
 		timeout_s,
 		merge: true,
 		echo: verbose,
 		onLine: (line) => reader.read(line),
 	});
 	const outcome = reader.finish();
-	if (result.timedOut) {
-		addFailure(outcome, 'cargo test', `It did not end within ${timeout_s} s.\n${end(result.output)}`);
-	} else if (result.code !== 0 && outcome.failed === 0) addFailure(outcome, 'cargo test', end(result.output));
+	if (result.timedOut || (result.code !== 0 && outcome.failed === 0)) {
+		addOutcome(outcome, failed('cargo test', result, timeout_s));
+	}
+	return outcome;
+}
+
+function failed(name, result, timeout_s) {
+	const outcome = emptyOutcome();
+	const reason = result.timedOut ? `It did not end within ${timeout_s} s.\n` : '';
+	addFailure(outcome, name, reason + end(result.output));
 	return outcome;
 }
 
@@ -90,6 +107,8 @@ class CargoReader {
 	#details = new Map();
 	/** @type {string[] | undefined} */
 	#detail;
+	/** @type {string[]} */
+	#lines = [];
 
 	/** @param {string} line */
 	read(line) {
@@ -97,7 +116,8 @@ class CargoReader {
 		if (program) return this.#begin(program[1] ?? 'examples in doc comments');
 		const test = /^test (.+) \.\.\. (ok|FAILED|FAIL|ignored|skipped)\b/.exec(line);
 		if (test) return this.#count(test[1], test[2]);
-		if (/^test result: /.test(line)) return this.#endProgram();
+		if (/^test result: |^no tests to run!/.test(line)) return this.#endProgram();
+		this.#lines.push(line);
 		const detail = /^---- (.+?) (?:stdout|output) ----$/.exec(line);
 		if (detail) {
 			this.#detail = [];
@@ -107,8 +127,9 @@ class CargoReader {
 	}
 
 	finish() {
-		if (!this.#ended && countTests(this.#current) > 0) {
-			addFailure(this.#current, this.#program, 'The test program ended before its last test.');
+		if (!this.#ended) {
+			const lines = this.#lines.join('\n');
+			addFailure(this.#current, this.#program, `The test program ended before its last test.\n${end(lines)}`);
 			this.#endProgram();
 		}
 		return this.#total;
@@ -120,6 +141,7 @@ class CargoReader {
 		this.#started_ms = performance.now();
 		this.#current = emptyOutcome();
 		this.#ended = false;
+		this.#lines = [];
 		this.#details = new Map();
 		this.#detail = undefined;
 	}
@@ -133,7 +155,7 @@ class CargoReader {
 	#endProgram() {
 		this.#ended = true;
 		for (const failure of this.#current.failures) {
-			const detail = this.#details.get(failure.name) ?? [];
+			const detail = (this.#details.get(failure.name) ?? []).filter((line) => !FOREIGN_FRAME.test(line));
 			failure.error ||= detail
 				.join('\n')
 				.trim()

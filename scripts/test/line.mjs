@@ -16,5 +16,13 @@ export function fileLine(name, outcome, started_ms) {
 	const counts = failed || outcome.skipped > 0 ? describeOutcome(outcome) : `${outcome.passed} passed`;
 	const seconds = colour('dim', `(${formatSeconds(performance.now() - started_ms)})`);
 	print(`  ${sign} ${name.padEnd(NAME_WIDTH)} ${counts} ${seconds}`);
-	for (const failure of outcome.failures) print(`    ${colour('red', failure.name)}`);
+	for (const failure of outcome.failures) {
+		if (failure.name !== name) print(`    ${colour('red', failure.name)}`);
+	}
+}
+
+/** @param {number} started_ms when compiling began, by performance.now */
+export function compiledLine(started_ms) {
+	const seconds = formatSeconds(performance.now() - started_ms);
+	print(`  ${colour('green', '✓')} ${'compiled'.padEnd(NAME_WIDTH)} ${colour('dim', `(${seconds})`)}`);
 }

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { repository, run } from '../process.mjs';
+import { busy } from '../terminal.mjs';
 import { fileLine } from './line.mjs';
 import { addFailure, addOutcome, countTests, emptyOutcome } from './outcome.mjs';
 
@@ -25,15 +26,16 @@ export async function testFiles(folder) {
 /**
  * Runs test files one after the other, each in a process of its own.
  *
- * @param {import('./cargo.mjs').SuiteOptions & {files: string[]}} options
+ * @param {import('./cargo.mjs').SuiteOptions & {files: string[], fileTimeout_s: number}} options
  */
-export async function runNodeSuite({ files, filter, verbose, timeout_s }) {
+export async function runNodeSuite({ files, filter, verbose, timeout_s, fileTimeout_s }) {
 	const total = emptyOutcome();
 	const deadline_ms = performance.now() + timeout_s * 1000;
 	for (const file of files) {
 		const left_s = Math.max(1, Math.ceil((deadline_ms - performance.now()) / 1000));
+		const options = { filter, verbose, timeout_s: Math.min(left_s, fileTimeout_s) };
 		const started_ms = performance.now();
-		const outcome = await runFile(file, { filter, verbose, timeout_s: left_s });
+		const outcome = await busy(file, () => runFile(file, options));
 		addOutcome(total, outcome);
 		if (countTests(outcome) > 0) fileLine(file, outcome, started_ms);
 	}
@@ -47,9 +49,9 @@ async function runFile(file, { filter, verbose, timeout_s }) {
 	if (verbose) args.push('--test-reporter=spec', '--test-reporter-destination=stdout');
 	if (filter) args.push(`--test-name-pattern=${filter}`);
 	try {
-		const result = await run(process.execPath, [...args, file], { timeout_s, echo: verbose });
-		const { outcome, unfinished } = readReport(await readFile(report, 'utf8').catch(() => ''));
-		judgeEnd(file, outcome, { result, unfinished, filter, timeout_s });
+		const result = await run(process.execPath, [...args, file], { timeout_s, echo: verbose, endGroup: true });
+		const { outcome, unfinished, diagnostics } = readReport(await readFile(report, 'utf8').catch(() => ''));
+		judgeEnd(file, outcome, { result, unfinished, diagnostics, filter, timeout_s });
 		return outcome;
 	} finally {
 		await rm(folder, { recursive: true, force: true });
@@ -59,26 +61,27 @@ async function runFile(file, { filter, verbose, timeout_s }) {
 function readReport(text) {
 	const outcome = emptyOutcome();
 	const unfinished = new Set();
+	const diagnostics = [];
 	const complete = text.slice(0, text.lastIndexOf('\n') + 1);
 	for (const row of complete.split('\n').filter(Boolean)) {
-		const { started, name, result, error } = JSON.parse(row);
-		if (started) {
-			unfinished.add(started);
-			continue;
-		}
+		const { started, diagnostic, name, result, error } = JSON.parse(row);
+		if (diagnostic) diagnostics.push(diagnostic);
+		if (started) unfinished.add(started);
+		if (!name) continue;
 		unfinished.delete(name);
 		if (result === 'failed') addFailure(outcome, name, error);
 		else if (result !== 'container') outcome[result] += 1;
 	}
-	return { outcome, unfinished: [...unfinished].pop() };
+	return { outcome, unfinished: [...unfinished].pop(), diagnostics };
 }
 
 /** Notices what the tests themselves cannot report: a time-out, a crash, a file without tests. */
-function judgeEnd(file, outcome, { result, unfinished, filter, timeout_s }) {
-	const output = result.output.trimEnd().split('\n').slice(-OUTPUT_LINES_MAX).join('\n');
+function judgeEnd(file, outcome, { result, unfinished, diagnostics, filter, timeout_s }) {
+	const lines = result.output.trimEnd().split('\n').slice(-OUTPUT_LINES_MAX);
+	const output = [...diagnostics, ...lines].join('\n');
 	if (result.timedOut) {
 		const where = unfinished ? `, during “${unfinished}”` : '';
-		addFailure(outcome, file, `The file did not end within the ${timeout_s} s left to its suite${where}.\n${output}`);
+		addFailure(outcome, file, `The file did not end within ${timeout_s} s${where}.\n${output}`);
 	} else if (result.code !== 0 && outcome.failed === 0) {
 		addFailure(outcome, file, `The file ended with exit code ${result.code}.\n${output}`);
 	} else if (countTests(outcome) === 0 && !filter) {

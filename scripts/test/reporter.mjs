@@ -15,6 +15,7 @@ export default async function* report(events) {
 			path.splice(data.nesting, path.length, data.name);
 			yield line({ started: path.join(' › ') });
 		}
+		if (type === 'test:diagnostic' && data.message.startsWith('Error')) yield line({ diagnostic: data.message });
 		if (type !== 'test:pass' && type !== 'test:fail') continue;
 		if (data.skip === FILTERED_OUT) continue;
 		path.splice(data.nesting, path.length, data.name);
