@@ -214,15 +214,16 @@ async function takeLock(path) {
 async function removeStaleLock(path) {
 	const text = await readFile(path, 'utf8').catch(() => '');
 	const status = await stat(path).catch(() => undefined);
-	if (!text || !status) return false;
-	const { pid, host } = JSON.parse(text);
+	if (!status) return false;
 	const isOld = Date.now() - status.mtimeMs > LOCK_AGE_MAX_MS;
-	if (!isOld && (host !== hostname() || isAlive(pid))) return false;
+	if (!isOld && (!text || holderIsAlive(JSON.parse(text)))) return false;
 	await rm(path, { force: true });
 	return true;
 }
 
-function isAlive(pid) {
+/** A holder on another host, of a shared home folder, can only be judged by the lock's age. */
+function holderIsAlive({ pid, host }) {
+	if (host !== hostname()) return true;
 	try {
 		process.kill(pid, 0);
 		return true;

@@ -116,7 +116,12 @@ function readOnly(text) {
 function printFailures({ failures }) {
 	for (const { name, error } of failures) {
 		print(`\n  ${colour('red', `✗ ${name}`)}`);
-		print(error.trimEnd().replace(/^/gm, '    '));
+		print(
+			error
+				.trimEnd()
+				.replace(/\n(?:[^\S\n]*\n){2,}/g, '\n\n')
+				.replace(/^/gm, '    ')
+		);
 	}
 }
 
