@@ -9,12 +9,16 @@ const FILTERED_OUT = 'test name does not match pattern';
  */
 export default async function* report(events) {
 	/** @type {string[]} */
+	const begun = [];
+	/** @type {string[]} */
 	const path = [];
 	for await (const { type, data } of events) {
-		if (type === 'test:start') {
-			path.splice(data.nesting, path.length, data.name);
-			yield line({ started: path.join(' › ') });
+		// A test is dequeued when it begins; its start is told only in the order of declaration, with its result.
+		if (type === 'test:dequeue') {
+			begun.splice(data.nesting, begun.length, data.name);
+			yield line({ started: begun.join(' › ') });
 		}
+		if (type === 'test:start') path.splice(data.nesting, path.length, data.name);
 		if (type === 'test:diagnostic' && data.message.startsWith('Error')) yield line({ diagnostic: data.message });
 		if (type !== 'test:pass' && type !== 'test:fail') continue;
 		if (data.skip === FILTERED_OUT) continue;
