@@ -51,17 +51,21 @@ const OWN_ATTRIBUTES = ['id', '_syncedAt', '__createdtime__', '__updatedtime__']
  */
 export async function compareTables(options) {
 	const ledger = options.source.key ? new KeyedLedger(options.source) : new MultisetLedger(options.source);
-	/** @type {Set<string>} */
-	const columns = new Set();
+	const columns = await sourceColumns(options);
 	const totals = { sourceRows: 0, targetRows: 0 };
-	for await (const row of sourceRows(options, columns)) {
-		totals.sourceRows++;
-		ledger.addSource(row, digestOf(row));
-	}
-	for await (const row of targetRows(options, columns)) {
-		totals.targetRows++;
-		ledger.addTarget(row, digestOf(row));
-	}
+	const readSource = async () => {
+		for await (const row of sourceRows(options)) {
+			totals.sourceRows++;
+			ledger.addSource(row, digestOf(row));
+		}
+	};
+	const readTarget = async () => {
+		for await (const row of targetRows(options, columns)) {
+			totals.targetRows++;
+			ledger.addTarget(row, digestOf(row));
+		}
+	};
+	await Promise.all([readSource(), readTarget()]);
 	const counts = ledger.counts();
 	const { missing, duplicate, phantom, different } = counts;
 	const equal = missing + duplicate + phantom + different === 0;
@@ -75,28 +79,40 @@ function digestOf(row) {
 }
 
 /**
+ * @param {Source} source
+ * @returns {string[] | undefined} Undefined for all columns.
+ */
+function wantedColumns({ columns, key = [], cursor }) {
+	return columns && [...new Set([...columns, ...key, ...(cursor === undefined ? [] : [cursor])])];
+}
+
+/**
  * @param {Options} options
- * @param {Set<string>} columns Gets the names of the source's columns.
+ * @returns {Promise<Set<string>>}
+ */
+async function sourceColumns({ bigquery, source }) {
+	const wanted = wantedColumns(source);
+	if (wanted) return new Set(wanted);
+	const { schema } = await bigquery.getTable(source.dataset, source.table);
+	return new Set(schema.fields.map((/** @type {{name: string}} */ field) => field.name));
+}
+
+/**
+ * @param {Options} options
  * @returns {AsyncGenerator<Row>}
  */
-async function* sourceRows({ bigquery, source, expected }, columns) {
+async function* sourceRows({ bigquery, source, expected }) {
 	const { dataset, table, where } = source;
-	const wanted = source.columns && [...new Set([...source.columns, ...(source.key ?? []), ...cursorOf(source)])];
+	const wanted = wantedColumns(source);
 	const list = wanted ? wanted.map((name) => `\`${name}\``).join(', ') : '*';
 	const sql = `SELECT ${list} FROM \`${bigquery.project}.${dataset}.${table}\` WHERE ${where ?? 'TRUE'}`;
 	const pages = wanted || where ? bigquery.queryPages(sql) : bigquery.readAll(dataset, table);
 	for await (const { fields, rows } of pages) {
-		for (const field of fields) columns.add(field.name);
 		for (const raw of rows) {
 			const row = recordOf(fields, raw);
 			yield expected ? expected(row) : row;
 		}
 	}
-}
-
-/** @param {Source} source */
-function cursorOf(source) {
-	return source.cursor === undefined ? [] : [source.cursor];
 }
 
 /**
@@ -123,22 +139,25 @@ async function* targetRows({ harper, target }, columns) {
 export async function* harperPages(harper, { database = 'data', table }) {
 	const described = await harper.operation({ operation: 'describe_table', database, table });
 	const key = described.hash_attribute ?? described.primary_key;
-	/** @type {any} */
-	let last;
-	for (;;) {
-		/** @type {Row[]} */
-		const page = await harper.operation({
+	const pageAfter = (/** @type {any} */ last) =>
+		harper.operation({
 			operation: 'search_by_conditions',
 			database,
 			table,
 			get_attributes: ['*'],
-			// Numbers sort before strings, and no number is below this one.
-			conditions: [{ attribute: key, comparator: 'greater_than', value: last ?? Number.MIN_SAFE_INTEGER }],
+			conditions: [{ attribute: key, comparator: 'greater_than', value: last }],
 			sort: { attribute: key },
 			limit: HARPER_PAGE_ROWS,
 		});
+	// Numbers sort before strings, and no number is below this one.
+	let next = pageAfter(Number.MIN_SAFE_INTEGER);
+	for (;;) {
+		/** @type {Row[]} */
+		const page = await next;
 		if (page.length === 0) return;
-		last = page[page.length - 1][key];
+		next = pageAfter(page[page.length - 1][key]);
+		// A reader that stops early leaves this promise alone; its failure is then nobody's concern.
+		next.catch(() => {});
 		yield page;
 	}
 }
@@ -157,7 +176,7 @@ async function samplesOf(options, columns, ledger) {
 	const taken = {};
 	/** @type {['source' | 'target', AsyncGenerator<Row>][]} */
 	const sides = [
-		['source', sourceRows(options, columns)],
+		['source', sourceRows(options)],
 		['target', targetRows(options, columns)],
 	];
 	for (const [side, rows] of sides) {
