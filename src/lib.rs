@@ -5,7 +5,9 @@
 
 pub mod bigquery;
 pub mod config;
+pub mod engine;
 pub mod error;
+pub mod harper;
 pub mod time;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;

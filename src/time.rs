@@ -204,8 +204,7 @@ fn civil_from_days(day: i64) -> (i64, i64, i64) {
     let shifted = day + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
@@ -244,7 +243,9 @@ mod tests {
 
     #[test]
     fn days_that_do_not_exist_are_refused() {
-        for text in ["2023-02-29", "2024-13-01", "2024-00-10", "0000-01-01", "2024-1-1", "", "2024-01-01T25:00:00Z"] {
+        for text in
+            ["2023-02-29", "2024-13-01", "2024-00-10", "0000-01-01", "2024-1-1", "", "2024-01-01T25:00:00Z"]
+        {
             assert_eq!(Micros::parse(text), None, "{text}");
         }
     }

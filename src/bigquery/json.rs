@@ -142,7 +142,8 @@ impl<'a> Scanner<'a> {
     pub fn bare(&mut self) -> Result<&'a [u8], Malformed> {
         self.peek();
         let start = self.at;
-        while let Some(b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'-' | b'.') = self.bytes.get(self.at) {
+        while let Some(b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'-' | b'.') = self.bytes.get(self.at)
+        {
             self.at += 1;
         }
         let word = self.slice_from(start);
@@ -307,7 +308,10 @@ mod tests {
         for text in ["0", "-0.5e+10", "[]", "{}", "[1, {\"a\": null}]", "\"\\u00e9\\n\"", " true ", "1E5"] {
             assert!(accepts(text), "{text}");
         }
-        for text in ["", "01", "1.", ".5", "+1", "[1,]", "{\"a\"}", "{a:1}", "\"\\x\"", "\"", "nul", "[1 2]", "NaN", "1e"] {
+        for text in [
+            "", "01", "1.", ".5", "+1", "[1,]", "{\"a\"}", "{a:1}", "\"\\x\"", "\"", "nul", "[1 2]", "NaN",
+            "1e",
+        ] {
             assert!(!accepts(text), "{text}");
         }
     }

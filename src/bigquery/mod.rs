@@ -3,6 +3,7 @@
 pub mod failure;
 pub mod json;
 pub mod page;
+pub mod projection;
 pub mod request;
 pub mod schema;
 pub mod sql;

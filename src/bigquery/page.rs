@@ -169,9 +169,14 @@ fn read_envelope(scanner: &mut Scanner<'_>, envelope: &mut Envelope) -> Result<P
         let key = scanner.string()?.raw;
         scanner.expect(b':')?;
         if key == b"rows" && scanner.start()? == Start::Array {
-            scanner.expect(b'[')?;
             envelope.complete = true;
-            return Ok(Position::FirstRow(scanner.position()));
+            let rows_at = scanner.position() + 1;
+            if envelope.total_rows.is_none() {
+                // BigQuery tells the number of rows in front of them, other endpoints need not.
+                scanner.skip()?;
+                read_behind_value(scanner, envelope)?;
+            }
+            return Ok(Position::FirstRow(rows_at));
         }
         scanner.peek();
         let at = scanner.position();
@@ -299,6 +304,13 @@ mod tests {
         assert_eq!(envelope.total_rows, Some(2));
         assert_eq!(envelope.bytes_billed, Some(77));
         assert_eq!(envelope.job.unwrap().job_id, "j");
+    }
+
+    #[test]
+    fn the_number_of_rows_is_known_at_once_wherever_it_stands() {
+        let page = Page::open(br#"{"rows":[{"f":[]}],"totalRows":"1"}"#.to_vec()).unwrap();
+        assert_eq!(page.envelope().total_rows, Some(1));
+        assert!(page.rows().next(&mut Vec::new()).unwrap().is_some());
     }
 
     #[test]

@@ -281,7 +281,8 @@ impl Unreadable {
     }
 
     fn inside(mut self, outer: &str) -> Unreadable {
-        self.column = if self.column.is_empty() { outer.to_owned() } else { format!("{outer}.{}", self.column) };
+        self.column =
+            if self.column.is_empty() { outer.to_owned() } else { format!("{outer}.{}", self.column) };
         self
     }
 }
@@ -408,7 +409,12 @@ fn write_record(
     Ok(())
 }
 
-fn write_array(out: &mut Vec<u8>, text: &[u8], field: &Field, patches: &mut Patches) -> Result<(), Unreadable> {
+fn write_array(
+    out: &mut Vec<u8>,
+    text: &[u8],
+    field: &Field,
+    patches: &mut Patches,
+) -> Result<(), Unreadable> {
     let element = Field { repeated: false, ..field.clone() };
     out.push(b'[');
     for (index, cell) in read_elements(text, field)?.into_iter().enumerate() {
@@ -560,7 +566,8 @@ impl Interval {
             return None;
         }
         let fraction_us = fraction.parse::<i64>().ok()? * 10_i64.pow(6 - fraction.len() as u32);
-        let whole_us = hours.checked_mul(3_600)?.checked_add(minutes * 60 + seconds)?.checked_mul(SECOND_US)?;
+        let whole_us =
+            hours.checked_mul(3_600)?.checked_add(minutes * 60 + seconds)?.checked_mul(SECOND_US)?;
         Some(Interval {
             months: year_sign * (years.checked_mul(12)?.checked_add(months)?),
             days,
@@ -649,7 +656,11 @@ mod tests {
             (Type::Interval, "0-0 0 0:0:0", "\"PT0S\""),
             (Type::Interval, "-1-2 -3 0:0:0.000001", "\"P-1Y-2M-3DT0.000001S\""),
             (Type::Json, r#"{\"a\": [1, \"x\\n\"]}"#, r#"{"a":[1,"x\n"]}"#),
-            (Type::Range(Box::new(Type::Date)), "[2024-01-01, UNBOUNDED)", r#"{"start":"2024-01-01","end":null}"#),
+            (
+                Type::Range(Box::new(Type::Date)),
+                "[2024-01-01, UNBOUNDED)",
+                r#"{"start":"2024-01-01","end":null}"#,
+            ),
             (Type::Unknown("SKETCH".to_owned()), "xyz", "\"xyz\""),
         ] {
             assert_eq!(to_json(text(given), &field(kind)).as_deref(), Ok(expected), "{given}");
@@ -658,7 +669,9 @@ mod tests {
 
     #[test]
     fn values_of_the_wrong_form_name_column_and_type_only() {
-        for kind in [Type::Int64, Type::Float64, Type::Numeric, Type::Bool, Type::Timestamp, Type::Date, Type::Json] {
+        for kind in
+            [Type::Int64, Type::Float64, Type::Numeric, Type::Bool, Type::Timestamp, Type::Date, Type::Json]
+        {
             let expected = kind.name().to_owned();
             let failure = to_json(text("secret"), &field(kind)).unwrap_err();
             assert_eq!(failure.expected, expected);
@@ -670,7 +683,10 @@ mod tests {
     #[test]
     fn what_json_cannot_carry_becomes_a_patch_with_its_path() {
         let inner = Field { name: "n".to_owned(), kind: Type::Int64, repeated: true };
-        let record = field(Type::Record(vec![inner, Field { name: "f".to_owned(), kind: Type::Float64, repeated: false }]));
+        let record = field(Type::Record(vec![
+            inner,
+            Field { name: "f".to_owned(), kind: Type::Float64, repeated: false },
+        ]));
         let cell = Cell::Nested(br#"{"f":[{"v":[{"v":"1"},{"v":"9007199254740993"}]},{"v":"NaN"}]}"#);
         let mut out = Vec::new();
         let mut patches = Patches::default();

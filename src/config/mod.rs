@@ -7,6 +7,7 @@ pub use table::{Columns, PageRows, PartitionBy, SourceTable, TableConfig};
 
 use crate::time::Micros;
 use reader::Section;
+pub use reader::nearest;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -16,7 +17,16 @@ use std::collections::BTreeSet;
 pub const SYSTEM_TABLES: [&str; 4] = ["SyncCheckpoint", "SyncAudit", "SyncControlState", "SyncWorker"];
 
 const SECTIONS: [&str; 10] = [
-    "bigquery", "sync", "limits", "validation", "retry", "schema", "operations", "synthesizer", "load", "control",
+    "bigquery",
+    "sync",
+    "limits",
+    "validation",
+    "retry",
+    "schema",
+    "operations",
+    "synthesizer",
+    "load",
+    "control",
 ];
 
 const CONNECTION_KEYS: [&str; 5] = ["projectId", "credentials", "location", "apiEndpoint", "tables"];
@@ -105,7 +115,8 @@ fn read_root(
     let Some(bigquery) = sections.section("bigquery") else {
         if !members.contains_key("bigquery") {
             let found = sections.nearest_present("bigquery");
-            let hint = found.map(|name| format!(" (there is {name}: did you mean bigquery?)")).unwrap_or_default();
+            let hint =
+                found.map(|name| format!(" (there is {name}: did you mean bigquery?)")).unwrap_or_default();
             sections.problem("bigquery", format!("the section is missing{hint}: add bigquery: with projectId, dataset, table and timestampColumn"));
         }
         return None;
@@ -198,7 +209,9 @@ fn read_tables(
             let shared = table::Shared::read(bigquery);
             several
                 .iter()
-                .filter_map(|entry| TableConfig::read(entry, project_id, Some(&shared), defaults, false, warnings))
+                .filter_map(|entry| {
+                    TableConfig::read(entry, project_id, Some(&shared), defaults, false, warnings)
+                })
                 .collect()
         }
     };
@@ -215,7 +228,10 @@ fn refuse_twins(tables: &[TableConfig], sections: &Section<'_>) {
         }
         if !targets.insert(&table.target_table) {
             let target = &table.target_table;
-            sections.problem("bigquery.tables", format!("writes to {target} twice: give each table its own targetTable"));
+            sections.problem(
+                "bigquery.tables",
+                format!("writes to {target} twice: give each table its own targetTable"),
+            );
         }
     }
 }

@@ -14,7 +14,11 @@ pub struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// Wraps a map; `path` is empty at the root.
-    pub fn new(path: &str, members: &'a Map<String, Value>, problems: &'a RefCell<Vec<Problem>>) -> Section<'a> {
+    pub fn new(
+        path: &str,
+        members: &'a Map<String, Value>,
+        problems: &'a RefCell<Vec<Problem>>,
+    ) -> Section<'a> {
         Section { path: path.to_owned(), members, problems }
     }
 
@@ -98,7 +102,8 @@ impl<'a> Section<'a> {
     /// Returns a member that is a text and must be there.
     pub fn required_text(&self, key: &str) -> Option<String> {
         if !self.has(key) {
-            let hint = self.nearest_present(key).map(|name| format!(" (there is {name})")).unwrap_or_default();
+            let hint =
+                self.nearest_present(key).map(|name| format!(" (there is {name})")).unwrap_or_default();
             self.problem(key, format!("is missing{hint}"));
             return None;
         }
@@ -136,7 +141,11 @@ impl<'a> Section<'a> {
         match whole.filter(|number| allowed.contains(number)) {
             Some(number) => Some(number),
             None => {
-                self.wrong(key, value, &format!("a whole number from {} to {}", allowed.start(), allowed.end()));
+                self.wrong(
+                    key,
+                    value,
+                    &format!("a whole number from {} to {}", allowed.start(), allowed.end()),
+                );
                 None
             }
         }

@@ -8,8 +8,19 @@ use std::cell::RefCell;
 
 /// Keys of a table, in an entry of `tables` or at the level of `bigquery`.
 pub const KEYS: [&str; 13] = [
-    "id", "dataset", "table", "timestampColumn", "columns", "key", "where", "targetTable", "partitionBy", "deletes",
-    "schemaOverrides", "batchSize", "sync",
+    "id",
+    "dataset",
+    "table",
+    "timestampColumn",
+    "columns",
+    "key",
+    "where",
+    "targetTable",
+    "partitionBy",
+    "deletes",
+    "schemaOverrides",
+    "batchSize",
+    "sync",
 ];
 
 const SYNC_KEYS: [&str; 10] = [
@@ -211,7 +222,9 @@ impl TableConfig {
         let table = section.required_text("table");
         let cursor = or_shared(section, "timestampColumn", shared.and_then(|shared| shared.cursor.clone()));
         check_name(section, "dataset", dataset.as_deref(), |c| c.is_ascii_alphanumeric() || c == '_');
-        check_name(section, "table", table.as_deref(), |c| c.is_alphanumeric() || matches!(c, '_' | '-' | ' ' | '*'));
+        check_name(section, "table", table.as_deref(), |c| {
+            c.is_alphanumeric() || matches!(c, '_' | '-' | ' ' | '*')
+        });
         let mut pace = defaults.pace.clone();
         let mut partitions = defaults.partitions;
         if let Some(rows) = section.whole("batchSize", 1..=PAGE_ROWS_MAX) {
@@ -229,7 +242,18 @@ impl TableConfig {
         let target_table = read_target(section, &table, single);
         let id = section.text("id").unwrap_or_else(|| table.clone());
         let source = SourceTable { project_id: project_id.to_owned(), dataset, table };
-        Some(TableConfig { id, source, cursor, columns, key, filter, target_table, partition_by, partitions, pace })
+        Some(TableConfig {
+            id,
+            source,
+            cursor,
+            columns,
+            key,
+            filter,
+            target_table,
+            partition_by,
+            partitions,
+            pace,
+        })
     }
 
     /// Returns a text that changes whenever rows of the table would get other ids or other columns.
@@ -243,7 +267,8 @@ impl TableConfig {
             }
         };
         let SourceTable { project_id, dataset, table } = &self.source;
-        let (cursor, key, filter) = (&self.cursor, self.key.join(","), self.filter.as_deref().unwrap_or_default());
+        let (cursor, key, filter) =
+            (&self.cursor, self.key.join(","), self.filter.as_deref().unwrap_or_default());
         format!("{project_id}|{dataset}|{table}|{cursor}|{columns}|{key}|{filter}|{}", self.partitions)
     }
 }
@@ -310,7 +335,10 @@ fn read_target(section: &Section<'_>, table: &str, single: bool) -> String {
     let mut characters = target.chars();
     let first_fits = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !first_fits || !characters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        section.problem("targetTable", format!("is \"{target}\", allowed are letters, digits and _, not a digit first"));
+        section.problem(
+            "targetTable",
+            format!("is \"{target}\", allowed are letters, digits and _, not a digit first"),
+        );
     }
     if SYSTEM_TABLES.contains(&target.as_str()) {
         section.problem("targetTable", format!("is {target}, which is a table of the component itself"));

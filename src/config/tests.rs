@@ -11,7 +11,11 @@ fn parse(root: &Value) -> Result<Config, Vec<Problem>> {
 
 fn problem(root: Value) -> String {
     let problems = Config::parse(&root, &Environment::default()).map(|_| ()).unwrap_err();
-    problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect::<Vec<_>>().join("\n")
+    problems
+        .iter()
+        .map(|problem| format!("{}: {}", problem.key, problem.message))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn with(section: &str, key: &str, value: Value) -> Value {
@@ -54,23 +58,50 @@ fn problems_name_the_key_what_was_found_and_what_is_allowed() {
         (json!({}), "bigquery: the section is missing"),
         (json!({"bigqery": {}}), "bigqery: is not a known key: did you mean bigquery?"),
         (json!({"bigquery": []}), "bigquery: is a list, allowed is a section with keys of its own"),
-        (with("bigquery", "projectID", json!("x")), "bigquery.projectID: is not a known key: did you mean projectId?"),
+        (
+            with("bigquery", "projectID", json!("x")),
+            "bigquery.projectID: is not a known key: did you mean projectId?",
+        ),
         (with("bigquery", "timestampColumn", json!(7)), "bigquery.timestampColumn: is 7, allowed is a text"),
         (with("bigquery", "table", Value::Null), "bigquery.table: is missing"),
-        (with("bigquery", "table", json!("a`b")), "bigquery.table: is \"a`b\", which is no name of a BigQuery table"),
+        (
+            with("bigquery", "table", json!("a`b")),
+            "bigquery.table: is \"a`b\", which is no name of a BigQuery table",
+        ),
         (with("bigquery", "dataset", json!("a.b")), "bigquery.dataset: is \"a.b\""),
         (with("bigquery", "tables", json!([])), "bigquery.tables: is empty"),
-        (with("bigquery", "columns", json!("a")), "bigquery.columns: is the text \"a\", allowed is a list of names"),
+        (
+            with("bigquery", "columns", json!("a")),
+            "bigquery.columns: is the text \"a\", allowed is a list of names",
+        ),
         (with("bigquery", "key", json!(["a", "a"])), "bigquery.key: names a twice"),
-        (with("bigquery", "partitionBy", json!("days")), "one of auto, timestamp, minute, hour, day, month, table (did you mean day?)"),
+        (
+            with("bigquery", "partitionBy", json!("days")),
+            "one of auto, timestamp, minute, hour, day, month, table (did you mean day?)",
+        ),
         (with("bigquery", "targetTable", json!("SyncAudit")), "a table of the component itself"),
-        (with("bigquery", "apiEndpoint", json!("ftp://x")), "bigquery.apiEndpoint: is \"ftp://x\", allowed is host:port"),
-        (with("sync", "pollInterval", json!("fast")), "sync.pollInterval: is the text \"fast\", allowed is a whole number from 100 to 86400000"),
+        (
+            with("bigquery", "apiEndpoint", json!("ftp://x")),
+            "bigquery.apiEndpoint: is \"ftp://x\", allowed is host:port",
+        ),
+        (
+            with("sync", "pollInterval", json!("fast")),
+            "sync.pollInterval: is the text \"fast\", allowed is a whole number from 100 to 86400000",
+        ),
         (with("sync", "pollInterval", json!(1.5)), "sync.pollInterval: is 1.5"),
         (with("sync", "pollIntervall", json!(1)), "did you mean pollInterval?"),
-        (with("sync", "startTimestamp", json!("soon")), "sync.startTimestamp: is \"soon\", allowed is a date or RFC 3339"),
-        (with("sync", "steadyThreshold", json!(4000)), "sync.steadyThreshold: is 4000, which is above catchupThreshold (3600)"),
-        (with("retry", "maxAttempts", json!(0)), "retry.maxAttempts: is 0, allowed is a whole number from 1 to 100"),
+        (
+            with("sync", "startTimestamp", json!("soon")),
+            "sync.startTimestamp: is \"soon\", allowed is a date or RFC 3339",
+        ),
+        (
+            with("sync", "steadyThreshold", json!(4000)),
+            "sync.steadyThreshold: is 4000, which is above catchupThreshold (3600)",
+        ),
+        (
+            with("retry", "maxAttempts", json!(0)),
+            "retry.maxAttempts: is 0, allowed is a whole number from 1 to 100",
+        ),
     ] {
         let found = problem(root);
         assert!(found.contains(expected), "{found}\n  does not contain\n{expected}");
@@ -100,7 +131,9 @@ fn keys_of_other_components_are_left_alone_in_a_shared_file() {
 
 #[test]
 fn an_emulator_is_reached_without_credentials_in_each_spelling() {
-    for host in ["127.0.0.1:9050", "http://127.0.0.1:9050", "http://127.0.0.1:9050/bigquery/v2", "127.0.0.1:9050/"] {
+    for host in
+        ["127.0.0.1:9050", "http://127.0.0.1:9050", "http://127.0.0.1:9050/bigquery/v2", "127.0.0.1:9050/"]
+    {
         let environment = Environment { emulator_host: Some(host.to_owned()), shared_root: true };
         let connection = Config::parse(&minimal(), &environment).unwrap().connection;
         assert_eq!(connection.api_endpoint, "http://127.0.0.1:9050/bigquery/v2", "{host}");

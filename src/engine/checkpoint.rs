@@ -1,0 +1,80 @@
+//! The progress of a table (later: of one of its partitions), committed together with the rows.
+
+use super::phase::Phase;
+use crate::bigquery::page::JobReference;
+use crate::time::Micros;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What is stored in the table SyncCheckpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checkpoint {
+    /// `tableId:partition`.
+    pub id: String,
+    /// The table's id in the configuration.
+    pub table_id: String,
+    /// The partition's number.
+    pub partition: u64,
+    /// The node that wrote last.
+    pub node_id: String,
+    /// The worker that wrote last, `node-index`.
+    pub owner: String,
+    /// The watermark: every row with a cursor up to it is in Harper.
+    #[serde(with = "instant", default)]
+    pub last_timestamp: Option<Micros>,
+    /// The phase when it was written.
+    pub phase: Phase,
+    /// Rows written so far; rows that were read again and written again count again.
+    pub records_ingested: u64,
+    /// Rows that could not be written so far.
+    #[serde(default)]
+    pub records_rejected: u64,
+    /// Bytes that BigQuery billed for the table's queries so far.
+    #[serde(default)]
+    pub bytes_billed: u64,
+    /// When it was written, by the worker's clock.
+    #[serde(with = "instant", default)]
+    pub last_sync_time: Option<Micros>,
+    /// Rows asked for per page.
+    pub batch_size: u64,
+    /// The window that is being read; none between windows.
+    #[serde(default)]
+    pub window: Option<OpenWindow>,
+    /// What the ids depend on, to notice a configuration that no longer fits.
+    pub identity: String,
+}
+
+/// A window whose rows are partly in Harper.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenWindow {
+    /// Its lower bound, exclusive; none when it starts at the beginning.
+    #[serde(with = "instant", default)]
+    pub after: Option<Micros>,
+    /// Its upper bound, inclusive.
+    #[serde(with = "instant")]
+    pub until: Option<Micros>,
+    /// The query's job, whose result can be read again.
+    pub job: JobReference,
+    /// Rows of the result that are in Harper.
+    pub offset: u64,
+    /// Rows of the result.
+    pub total_rows: u64,
+}
+
+mod instant {
+    use super::{Deserialize, Deserializer, Micros, Serializer};
+
+    pub fn serialize<S: Serializer>(instant: &Option<Micros>, serializer: S) -> Result<S::Ok, S::Error> {
+        match instant {
+            Some(instant) => serializer.serialize_str(&instant.to_string()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Micros>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let invalid = || serde::de::Error::custom("not an instant");
+        text.map(|text| Micros::parse(&text).ok_or_else(invalid)).transpose()
+    }
+}

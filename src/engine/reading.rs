@@ -1,0 +1,293 @@
+//! Reads a window's result page by page and cuts it into batches.
+
+use crate::bigquery::page::{Cell, Envelope, JobReference, Page, Rows};
+use crate::bigquery::projection::Projection;
+use crate::bigquery::schema::Field;
+use crate::bigquery::sql::Window;
+use crate::error::{Failure, Kind};
+use crate::harper::batch::{Batch, BatchBuilder, RowKey, recognise};
+use crate::time::Micros;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+
+/// Rows per Harper transaction: few enough to leave Harper's event loop free, many enough to be fast.
+pub const BATCH_ROWS_MAX: usize = 500;
+/// Text per Harper transaction.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Rows passed over (counted or already known) before a batch ends although it is not full.
+const PASSED_ROWS_MAX: u64 = 5_000;
+/// Rows of the late range that are remembered; what is beyond is written again, which does no harm.
+const RECENT_ROWS_MAX: usize = 1_000_000;
+
+/// A window's result on its way to Harper.
+#[derive(Debug)]
+pub struct Reading {
+    /// What was asked for.
+    pub window: Window,
+    /// The query's job; absent when the endpoint made none.
+    pub job: Option<JobReference>,
+    /// Rows of the result.
+    pub total_rows: u64,
+    /// Rows read, which are in Harper once the current batch is written.
+    pub offset: u64,
+    /// Rows in front of this offset are in Harper already and only counted.
+    counted_until: u64,
+    page: Option<Page>,
+    page_offset: u64,
+    occurrences: Occurrences,
+    /// Rows with later cursors will be read again by the next window.
+    remember_after: Option<Micros>,
+    recent: Recent,
+    bytes_billed: Option<u64>,
+}
+
+/// The rows of the late range, by the fingerprints of their texts.
+#[derive(Debug, Clone, Default)]
+pub struct Recent {
+    rows: HashSet<u64, BuildHasherDefault<Identity>>,
+}
+
+/// How many identical rows a window had so far.
+#[derive(Debug, Default)]
+struct Occurrences {
+    once: HashSet<u64, BuildHasherDefault<Identity>>,
+    more: HashMap<u64, u32, BuildHasherDefault<Identity>>,
+}
+
+/// A hasher for keys that are hashes already.
+#[derive(Debug, Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+impl Occurrences {
+    /// Returns how many equal rows came before.
+    fn count(&mut self, key: &RowKey) -> u32 {
+        let bits = key.hash.iter().take(8).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+        let fingerprint = bits ^ (key.cursor.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if self.once.insert(fingerprint) {
+            return 0;
+        }
+        let before = self.more.entry(fingerprint).or_insert(0);
+        *before += 1;
+        *before
+    }
+}
+
+impl Recent {
+    fn fingerprint(text: &str, occurrence: u32) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (text, occurrence).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn remember(&mut self, fingerprint: u64) {
+        if self.rows.len() < RECENT_ROWS_MAX {
+            self.rows.insert(fingerprint);
+        }
+    }
+}
+
+/// What [`Reading::next_batch`] came to.
+#[derive(Debug)]
+pub enum Progress {
+    /// Rows, or rejections, to write; the reading's offset is behind them.
+    Batch(Batch),
+    /// The page is used up: the next one starts at the reading's offset.
+    NeedsPage,
+}
+
+impl Reading {
+    /// Starts to read a result.
+    pub fn new(
+        window: Window,
+        job: Option<JobReference>,
+        total_rows: u64,
+        counted_until: u64,
+        remember_after: Option<Micros>,
+    ) -> Reading {
+        Reading {
+            window,
+            job,
+            total_rows,
+            offset: 0,
+            counted_until,
+            page: None,
+            page_offset: 0,
+            occurrences: Occurrences::default(),
+            remember_after,
+            recent: Recent::default(),
+            bytes_billed: None,
+        }
+    }
+
+    /// Passes over rows that need not even be counted.
+    pub fn skip_to(&mut self, offset: u64) {
+        self.offset = offset;
+    }
+
+    /// Tells whether every row was read.
+    pub fn is_complete(&self) -> bool {
+        self.offset >= self.total_rows
+    }
+
+    /// Gives the page that starts at the reading's offset.
+    pub fn take_page(&mut self, page: Page) {
+        self.page_offset = self.offset;
+        self.page = Some(page);
+    }
+
+    /// Returns how many rows of the current page were read.
+    pub fn page_rows_read(&self) -> u64 {
+        self.offset - self.page_offset
+    }
+
+    /// Returns what the query was billed, once: behind its first page.
+    pub fn take_bytes_billed(&mut self) -> u64 {
+        match self.bytes_billed {
+            Some(bytes) => {
+                self.bytes_billed = Some(0);
+                bytes
+            }
+            None => 0,
+        }
+    }
+
+    /// Notes that the query's bill was counted before.
+    pub fn forget_bytes_billed(&mut self) {
+        self.bytes_billed = Some(0);
+    }
+
+    /// Returns what the next window need not write again.
+    pub fn into_recent(self) -> Recent {
+        self.recent
+    }
+
+    /// Reads rows of the page into a batch; `known` holds rows that are in Harper already.
+    ///
+    /// Where a page is cut, the rows in front of the cut are used and the page counts as used up.
+    ///
+    /// # Errors
+    /// When the page is malformed or ends before a single row, or holds more rows than the result.
+    pub fn next_batch(&mut self, projection: &Projection, known: &Recent) -> Result<Progress, Failure> {
+        let Some(mut page) = self.page.take() else { return Ok(Progress::NeedsPage) };
+        let mut builder = BatchBuilder::new(projection);
+        let offset_before = self.offset;
+        let mut rows = page.rows();
+        let filled = self.fill(projection, known, &mut rows, &mut builder);
+        let progress = rows.progress();
+        page.advance(progress);
+        if self.offset > self.total_rows {
+            return Err(Failure::new(Kind::ResultLost, "BigQuery sent more rows than the result has"));
+        }
+        match filled {
+            Ok(PageEnd::NotReached) => self.page = Some(page),
+            Ok(PageEnd::Reached) => {
+                if self.page_rows_read() == 0 && !self.is_complete() {
+                    let message = "BigQuery sent a page without rows before the result's end";
+                    return Err(Failure::new(Kind::ResponseMalformed, message));
+                }
+                self.bytes_billed = self.bytes_billed.or(page.envelope().bytes_billed);
+            }
+            Err(failure) if self.offset == offset_before && !self.is_complete() => return Err(failure),
+            Err(_) => {}
+        }
+        if self.page.is_none() && builder.is_empty() && !self.is_complete() {
+            return Ok(Progress::NeedsPage);
+        }
+        Ok(Progress::Batch(builder.finish()))
+    }
+
+    /// Adds rows until the batch is full or the page ends.
+    fn fill<'p>(
+        &mut self,
+        projection: &Projection,
+        known: &Recent,
+        rows: &mut Rows<'p>,
+        builder: &mut BatchBuilder,
+    ) -> Result<PageEnd, Failure> {
+        let mut cells = Vec::with_capacity(projection.fields.len());
+        let offset_max = self.offset + PASSED_ROWS_MAX;
+        while builder.rows() < BATCH_ROWS_MAX
+            && builder.text_bytes() < BATCH_BYTES_MAX
+            && self.offset < offset_max
+        {
+            let Some(text) = rows.next(&mut cells)? else { return Ok(PageEnd::Reached) };
+            self.offset += 1;
+            self.take_row(projection, known, text, &cells, builder);
+        }
+        if self.is_complete() && rows.next(&mut cells)?.is_none() {
+            return Ok(PageEnd::Reached);
+        }
+        Ok(PageEnd::NotReached)
+    }
+
+    /// Adds one row to the batch, unless it is in Harper already.
+    fn take_row(
+        &mut self,
+        projection: &Projection,
+        known: &Recent,
+        text: &str,
+        cells: &[Cell<'_>],
+        builder: &mut BatchBuilder,
+    ) {
+        let counted_only = self.offset <= self.counted_until;
+        let key = recognise(projection, cells, builder.scratch());
+        let occurrence = match &key {
+            Ok(key) if projection.key.is_empty() => self.occurrences.count(key),
+            _ => 0,
+        };
+        let read_again = match &key {
+            Ok(key) => self.remember_after.is_some_and(|after| key.cursor > after),
+            Err(_) => true,
+        };
+        if read_again || !known.rows.is_empty() {
+            let fingerprint = Recent::fingerprint(text, occurrence);
+            if read_again {
+                self.recent.remember(fingerprint);
+            }
+            if known.rows.contains(&fingerprint) {
+                return;
+            }
+        }
+        match key {
+            _ if counted_only => {}
+            Ok(key) => builder.push(projection, cells, &key, occurrence),
+            Err(unreadable) => builder.reject(None, &unreadable),
+        }
+    }
+}
+
+/// Whether a page has more rows.
+enum PageEnd {
+    Reached,
+    NotReached,
+}
+
+/// Checks that a result has the columns that were asked for: rows are read by position.
+///
+/// # Errors
+/// When it has not.
+pub fn check_schema(envelope: &Envelope, projection: &Projection) -> Result<(), Failure> {
+    let Some(schema) = &envelope.schema else { return Ok(()) };
+    let found = Field::from_wire(&schema.fields)?;
+    let names = |fields: &[Field]| fields.iter().map(|field| field.name.to_lowercase()).collect::<Vec<_>>();
+    if names(&found) == names(&projection.fields) {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::ResultLost, "the query's result has other columns than the source table has now"))
+}

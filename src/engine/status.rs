@@ -1,0 +1,140 @@
+//! How a table is doing, for people and for the table of workers.
+
+use super::Engine;
+use super::phase::Phase;
+use crate::error::Kind;
+use crate::time::{Micros, SECOND_US};
+use serde::Serialize;
+
+/// What an engine is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activity {
+    /// It has not read anything yet.
+    Starting,
+    /// It reads or writes rows.
+    Running,
+    /// It is up to date and waits for the next poll.
+    Idle,
+    /// It waits to try again after a failure that goes away by itself.
+    Retrying,
+    /// It looks again from time to time whether somebody removed the cause of a failure.
+    Blocked,
+    /// It gave up; something has to be changed and the table started again.
+    Failed,
+    /// It was stopped.
+    Stopped,
+}
+
+/// Measures of the current run.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Meter {
+    /// How far BigQuery's clock is ahead of ours.
+    pub server_ahead_us: i64,
+    /// Bytes billed that are not yet in a checkpoint.
+    pub bytes_billed: u64,
+    rows: u64,
+    first_us: i64,
+    last_us: i64,
+    rows_per_second: f64,
+}
+
+/// Rows per second are taken over this time.
+const RATE_SPAN_US: i64 = 5 * SECOND_US;
+
+impl Meter {
+    /// Notes that rows are about to be written.
+    pub fn wrote(&mut self, rows: u64, now: Micros) {
+        if now.0.saturating_sub(self.last_us) > 2 * RATE_SPAN_US {
+            self.first_us = now.0;
+            self.rows = 0;
+            self.rows_per_second = 0.0;
+        }
+        self.rows += rows;
+        self.last_us = now.0;
+        let span_us = now.0.saturating_sub(self.first_us);
+        if span_us >= RATE_SPAN_US {
+            self.rows_per_second = self.rows as f64 * SECOND_US as f64 / span_us as f64;
+            self.rows = 0;
+            self.first_us = now.0;
+        }
+    }
+
+    /// Returns the rows written per second of late, zero when none were.
+    pub fn rows_per_second(&self, now: Micros) -> f64 {
+        let quiet = now.0.saturating_sub(self.last_us) > 2 * RATE_SPAN_US;
+        if quiet { 0.0 } else { (self.rows_per_second * 10.0).round() / 10.0 }
+    }
+}
+
+/// A table's status.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The table's id.
+    pub id: String,
+    /// The table in BigQuery, `project.dataset.table`.
+    pub source: String,
+    /// The table in Harper.
+    pub target: String,
+    /// What is going on.
+    pub state: Activity,
+    /// How far behind it is, in words.
+    pub phase: Phase,
+    /// Every row with a cursor up to here is in Harper.
+    pub watermark: Option<String>,
+    /// Age of the watermark.
+    pub lag_seconds: Option<u64>,
+    /// Rows written so far.
+    pub rows: u64,
+    /// Rows of late.
+    pub rows_per_second: f64,
+    /// Rows that could not be written so far.
+    pub rejected_rows: u64,
+    /// Bytes billed by BigQuery so far.
+    pub bytes_billed: u64,
+    /// Rows of the window that is being read: how many are in Harper, and how many there are.
+    pub window_progress: Option<[u64; 2]>,
+    /// The failure that is in the way.
+    pub last_error: Option<LastError>,
+}
+
+/// A failure in the status.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LastError {
+    /// Its stable code.
+    pub code: Kind,
+    /// What happened and what to do.
+    pub message: String,
+    /// Failures in a row.
+    pub attempts: u32,
+}
+
+impl Status {
+    pub(super) fn of(engine: &Engine, now: Micros) -> Status {
+        let checkpoint = engine.checkpoint.as_ref();
+        let source = &engine.config.source;
+        Status {
+            id: engine.config.id.clone(),
+            source: format!("{}.{}.{}", source.project_id, source.dataset, source.table),
+            target: engine.config.target_table.clone(),
+            state: engine.activity,
+            phase: engine.phase,
+            watermark: engine.watermark().map(|watermark| watermark.to_string()),
+            lag_seconds: engine.lag_s(now),
+            rows: checkpoint.map_or(0, |checkpoint| checkpoint.records_ingested),
+            rows_per_second: engine.meter.rows_per_second(now),
+            rejected_rows: checkpoint.map_or(0, |checkpoint| checkpoint.records_rejected),
+            bytes_billed: checkpoint.map_or(0, |checkpoint| checkpoint.bytes_billed)
+                + engine.meter.bytes_billed,
+            window_progress: checkpoint
+                .and_then(|checkpoint| checkpoint.window.as_ref())
+                .map(|window| [window.offset, window.total_rows]),
+            last_error: engine.last_failure.as_ref().map(|failure| LastError {
+                code: failure.kind,
+                message: failure.message.clone(),
+                attempts: engine.backoff.failures(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! Rows on their way to Harper: columns in few buffers, so that nothing crosses to JavaScript per row.
+
+use super::id;
+use crate::bigquery::json;
+use crate::bigquery::page::Cell;
+use crate::bigquery::projection::{CursorType, Projection};
+use crate::bigquery::schema::Type;
+use crate::bigquery::value::{
+    Patch, Patches, Special, Unreadable, Value, exact_double, parse_datetime, write_canonical_field,
+};
+use crate::time::{self, DAY_US, Micros};
+use serde::Serialize;
+
+/// How a column's values travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// As doubles in the numbers' buffer.
+    Number,
+    /// As JSON in the text.
+    Text,
+}
+
+/// A column of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ColumnLayout {
+    /// The attribute's name in Harper.
+    pub name: String,
+    /// How its values travel.
+    pub carrier: Carrier,
+}
+
+/// How a batch's buffers are to be read; the same for all batches of a projection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Layout {
+    /// The attributes besides `id`, in the order of their buffers.
+    pub columns: Vec<ColumnLayout>,
+    /// The attribute that tells which of two versions of a row is newer; absent where rows have no key.
+    pub newer_by: Option<String>,
+}
+
+/// A row that could not be converted, for the audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejection {
+    /// The row's id, if that much could be read.
+    pub row_id: Option<String>,
+    /// What was wrong, without the value.
+    pub reason: String,
+}
+
+/// Rows for one Harper transaction.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Batch {
+    /// Rows to write.
+    pub rows: usize,
+    /// JSON text: an array with the ids, then one with the values of each text column.
+    pub text: Vec<u8>,
+    /// The values of the number columns, one column after the other.
+    pub numbers: Vec<f64>,
+    /// Pairs of column and row of number columns' NULLs.
+    pub nulls: Vec<u32>,
+    /// Values that neither JSON nor doubles can carry.
+    pub patches: Vec<Patch>,
+    /// Rows that could not be converted.
+    pub rejections: Vec<Rejection>,
+}
+
+/// What a row is recognised by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowKey {
+    /// The cursor's value.
+    pub cursor: Micros,
+    /// The content's hash; zero where rows have a key.
+    pub hash: id::ContentHash,
+}
+
+/// Collects rows.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    /// Per field of the projection: its place in the layout, none for a column that is the id.
+    places: Vec<Option<usize>>,
+    columns: Vec<Column>,
+    ids: Vec<u8>,
+    rows: usize,
+    nulls: Vec<u32>,
+    patches: Patches,
+    rejections: Vec<Rejection>,
+    canonical: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Column {
+    Numbers(Vec<f64>),
+    Text(TextColumn),
+}
+
+/// JSON values, each with a comma behind it, and where the newest one starts.
+#[derive(Debug, Default)]
+struct TextColumn {
+    values: Vec<u8>,
+    newest_at: usize,
+    newest_row: usize,
+}
+
+impl Layout {
+    /// Decides how the columns of a projection travel.
+    pub fn of(projection: &Projection) -> Layout {
+        let mut columns = Vec::with_capacity(projection.fields.len());
+        for (index, field) in projection.fields.iter().enumerate() {
+            if projection.is_id(index) {
+                continue;
+            }
+            let number = matches!(field.kind, Type::Int64 | Type::Float64) && !field.repeated;
+            let carrier = if number { Carrier::Number } else { Carrier::Text };
+            columns.push(ColumnLayout { name: field.name.clone(), carrier });
+        }
+        let newer_by = (!projection.key.is_empty()).then(|| projection.cursor_name().to_owned());
+        Layout { columns, newer_by }
+    }
+}
+
+/// Reads what a row is recognised by, before deciding whether it is written.
+///
+/// # Errors
+/// When the cursor, or (of rows without key) any value, is unreadable.
+pub fn recognise(
+    projection: &Projection,
+    cells: &[Cell<'_>],
+    canonical: &mut Vec<u8>,
+) -> Result<RowKey, Unreadable> {
+    let cursor = read_cursor(projection, cells)?;
+    let mut hash = [0; 32];
+    if projection.key.is_empty() {
+        canonical.clear();
+        for (index, tag) in &projection.by_name {
+            let (Some(cell), Some(field)) = (cells.get(*index), projection.fields.get(*index)) else {
+                continue;
+            };
+            write_canonical_field(canonical, *tag, &Value::parse(*cell, field)?)?;
+        }
+        hash = id::content_hash(canonical);
+    }
+    Ok(RowKey { cursor, hash })
+}
+
+fn read_cursor(projection: &Projection, cells: &[Cell<'_>]) -> Result<Micros, Unreadable> {
+    let unreadable =
+        || Unreadable { column: projection.cursor_name().to_owned(), expected: "a cursor".to_owned() };
+    let cell = cells.get(projection.cursor).ok_or_else(unreadable)?;
+    let field = projection.fields.get(projection.cursor).ok_or_else(unreadable)?;
+    let value = Value::parse(*cell, field)?;
+    let plain = |raw| std::str::from_utf8(raw).ok();
+    let cursor = match (projection.cursor_type, &value) {
+        (CursorType::Timestamp, Value::Instant(instant)) => Some(*instant),
+        (CursorType::DateTime, Value::Text(text)) => plain(text.raw).and_then(parse_datetime),
+        (CursorType::Date, Value::Text(text)) => {
+            plain(text.raw).and_then(time::parse_date).map(|day| Micros(day * DAY_US))
+        }
+        _ => None,
+    };
+    cursor.ok_or_else(unreadable)
+}
+
+impl BatchBuilder {
+    /// Starts a batch.
+    pub fn new(projection: &Projection) -> BatchBuilder {
+        let layout = Layout::of(projection);
+        let mut next = 0;
+        let places = (0..projection.fields.len())
+            .map(|index| {
+                let place = (!projection.is_id(index)).then_some(next);
+                next += usize::from(place.is_some());
+                place
+            })
+            .collect();
+        let columns = layout
+            .columns
+            .iter()
+            .map(|column| match column.carrier {
+                Carrier::Number => Column::Numbers(Vec::new()),
+                Carrier::Text => Column::Text(TextColumn::default()),
+            })
+            .collect();
+        BatchBuilder {
+            places,
+            columns,
+            ids: Vec::new(),
+            rows: 0,
+            nulls: Vec::new(),
+            patches: Patches::default(),
+            rejections: Vec::new(),
+            canonical: Vec::new(),
+        }
+    }
+
+    /// Returns the buffer that [`recognise`] works in.
+    pub fn scratch(&mut self) -> &mut Vec<u8> {
+        &mut self.canonical
+    }
+
+    /// Tells whether nothing was collected, not even rejections.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0 && self.rejections.is_empty()
+    }
+
+    /// Returns the number of rows to write.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Returns about how many bytes of text were collected.
+    pub fn text_bytes(&self) -> usize {
+        let columns = self.columns.iter().map(|column| match column {
+            Column::Numbers(numbers) => numbers.len() * 8,
+            Column::Text(column) => column.values.len(),
+        });
+        self.ids.len() + columns.sum::<usize>()
+    }
+
+    /// Adds a row; one that cannot be converted becomes a rejection.
+    pub fn push(&mut self, projection: &Projection, cells: &[Cell<'_>], key: &RowKey, occurrence: u32) {
+        let mut id = Vec::with_capacity(32);
+        let written = if projection.key.is_empty() {
+            id::write_keyless(&mut id, key.cursor, &key.hash, occurrence);
+            self.push_values(projection, cells)
+        } else {
+            write_key(&mut id, projection, cells).and_then(|()| self.push_values(projection, cells))
+        };
+        match written {
+            Ok(()) => {
+                json::write_string(&mut self.ids, &id);
+                self.ids.push(b',');
+                self.rows += 1;
+            }
+            Err(unreadable) => {
+                self.take_back_row();
+                let row_id = (!id.is_empty()).then(|| String::from_utf8_lossy(&id).into_owned());
+                self.reject(row_id, &unreadable);
+            }
+        }
+    }
+
+    /// Notes a row that could not be converted.
+    pub fn reject(&mut self, row_id: Option<String>, unreadable: &Unreadable) {
+        let Unreadable { column, expected } = unreadable;
+        let reason = format!("the value of {column} cannot be read as {expected}");
+        self.rejections.push(Rejection { row_id, reason });
+    }
+
+    fn push_values(&mut self, projection: &Projection, cells: &[Cell<'_>]) -> Result<(), Unreadable> {
+        if cells.len() != projection.fields.len() {
+            return Err(Unreadable {
+                column: "the row".to_owned(),
+                expected: "as many values as columns".to_owned(),
+            });
+        }
+        for ((cell, field), place) in cells.iter().zip(&projection.fields).zip(&self.places) {
+            let Some(place) = *place else { continue };
+            let value = Value::parse(*cell, field)?;
+            self.patches.locate(place, self.rows);
+            match self.columns.get_mut(place) {
+                Some(Column::Numbers(numbers)) => {
+                    let number = match value {
+                        Value::Float(number) => number,
+                        Value::Int(integer) => exact_double(integer).unwrap_or_else(|| {
+                            self.patches.add(Special::Bigint(integer.to_string()));
+                            0.0
+                        }),
+                        _ => {
+                            self.nulls.extend([place as u32, self.rows as u32]);
+                            0.0
+                        }
+                    };
+                    numbers.push(number);
+                }
+                Some(Column::Text(column)) => {
+                    column.newest_at = column.values.len();
+                    column.newest_row = self.rows;
+                    let written = value.write_json(&mut column.values, &mut self.patches);
+                    written.map_err(|error| located(error, &field.name))?;
+                    column.values.push(b',');
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a row that failed halfway has left in the columns.
+    fn take_back_row(&mut self) {
+        let row = self.rows;
+        for column in &mut self.columns {
+            match column {
+                Column::Numbers(numbers) => numbers.truncate(row),
+                Column::Text(column) if column.newest_row == row => column.values.truncate(column.newest_at),
+                Column::Text(_) => {}
+            }
+        }
+        self.nulls = self
+            .nulls
+            .chunks(2)
+            .filter(|pair| pair.get(1) != Some(&(row as u32)))
+            .flatten()
+            .copied()
+            .collect();
+        self.patches.forget_row(row);
+    }
+
+    /// Returns the batch.
+    pub fn finish(self) -> Batch {
+        let mut text = Vec::with_capacity(self.text_bytes() + 16);
+        text.push(b'[');
+        write_list(&mut text, &self.ids);
+        let mut numbers = Vec::new();
+        for column in &self.columns {
+            match column {
+                Column::Numbers(values) => numbers.extend_from_slice(values),
+                Column::Text(column) => {
+                    text.push(b',');
+                    write_list(&mut text, &column.values);
+                }
+            }
+        }
+        text.push(b']');
+        Batch {
+            rows: self.rows,
+            text,
+            numbers,
+            nulls: self.nulls,
+            patches: self.patches.into_found(),
+            rejections: self.rejections,
+        }
+    }
+}
+
+/// Appends values, each with a comma behind it, as a JSON array.
+fn write_list(out: &mut Vec<u8>, values: &[u8]) {
+    out.push(b'[');
+    out.extend_from_slice(values.strip_suffix(b",").unwrap_or(values));
+    out.push(b']');
+}
+
+fn write_key(out: &mut Vec<u8>, projection: &Projection, cells: &[Cell<'_>]) -> Result<(), Unreadable> {
+    let mut parts = Vec::with_capacity(projection.key.len());
+    for index in &projection.key {
+        let (Some(cell), Some(field)) = (cells.get(*index), projection.fields.get(*index)) else { continue };
+        parts.push(Value::parse(*cell, field)?);
+    }
+    id::write_keyed(out, &parts);
+    Ok(())
+}
+
+fn located(mut unreadable: Unreadable, column: &str) -> Unreadable {
+    if unreadable.column.is_empty() {
+        unreadable.column = column.to_owned();
+    } else if unreadable.column != column {
+        unreadable.column = format!("{column}.{}", unreadable.column);
+    }
+    unreadable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bigquery::page::Page;
+    use crate::bigquery::schema::Field;
+    use crate::config::{Config, Environment};
+    use serde_json::json;
+
+    fn projection(key: &[&str]) -> Projection {
+        let root = json!({"bigquery": {
+            "projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts", "key": key
+        }});
+        let config = Config::parse(&root, &Environment::default()).unwrap().tables.remove(0);
+        let field = |name: &str, kind| Field { name: name.to_owned(), kind, repeated: false };
+        let fields = [
+            field("ts", Type::Timestamp),
+            field("n", Type::Int64),
+            field("s", Type::String),
+            field("f", Type::Float64),
+        ];
+        Projection::resolve(&config, &fields).unwrap()
+    }
+
+    fn build(projection: &Projection, rows: &[[&str; 4]]) -> Batch {
+        let cell = |value: &&str| if *value == "null" { json!({"v": null}) } else { json!({"v": value}) };
+        let rows: Vec<_> =
+            rows.iter().map(|row| json!({"f": row.iter().map(cell).collect::<Vec<_>>()})).collect();
+        let page = Page::open(json!({"rows": rows}).to_string().into_bytes()).unwrap();
+        let mut builder = BatchBuilder::new(projection);
+        let mut reader = page.rows();
+        let mut cells = Vec::new();
+        while reader.next(&mut cells).unwrap().is_some() {
+            match recognise(projection, &cells, builder.scratch()) {
+                Ok(key) => builder.push(projection, &cells, &key, 0),
+                Err(unreadable) => builder.reject(None, &unreadable),
+            }
+        }
+        builder.finish()
+    }
+
+    fn text(batch: &Batch) -> serde_json::Value {
+        serde_json::from_slice(&batch.text).unwrap()
+    }
+
+    #[test]
+    fn columns_travel_in_few_buffers() {
+        let batch = build(&projection(&["n"]), &[["0", "1", "a", "0.5"], ["1000000", "2", "null", "null"]]);
+        assert_eq!(
+            text(&batch),
+            json!([["1", "2"], ["1970-01-01T00:00:00.000000Z", "1970-01-01T00:00:01.000000Z"], ["a", null]])
+        );
+        assert_eq!(batch.numbers, [1.0, 2.0, 0.5, 0.0]);
+        assert_eq!(batch.nulls, [3, 1]);
+    }
+
+    #[test]
+    fn a_row_that_fails_halfway_leaves_nothing_behind() {
+        let batch = build(
+            &projection(&["s"]),
+            &[
+                ["0", "1", "a", "1"],
+                ["1", "9007199254740993", "b", "poison"],
+                ["2", "x", "c", "null"],
+                ["3", "4", "d", "2"],
+            ],
+        );
+        assert_eq!(batch.rows, 2);
+        assert_eq!(text(&batch)[0], json!(["a", "d"]));
+        assert_eq!(text(&batch)[2], json!(["a", "d"]));
+        assert_eq!(batch.numbers, [1.0, 4.0, 1.0, 2.0]);
+        assert!(batch.nulls.is_empty() && batch.patches.is_empty());
+        assert_eq!(
+            batch.rejections,
+            [
+                Rejection {
+                    row_id: Some("b".to_owned()),
+                    reason: "the value of f cannot be read as FLOAT64".to_owned()
+                },
+                Rejection {
+                    row_id: Some("c".to_owned()),
+                    reason: "the value of n cannot be read as INT64".to_owned()
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn ids_of_rows_without_key_depend_on_all_values_and_sort_by_time() {
+        let keyless = projection(&[]);
+        let ids = |rows: &[[&str; 4]]| text(&build(&keyless, rows))[0].as_array().unwrap().clone();
+        let original =
+            ids(&[["5", "1", "a", "1"], ["5", "1", "a", "1.0"], ["5", "1", "a", "2"], ["6", "1", "a", "1"]]);
+        assert_eq!(original[0], original[1]);
+        assert_ne!(original[0], original[2]);
+        assert!(original[3].as_str() > original[0].as_str());
+    }
+
+    #[test]
+    fn swapped_values_of_two_columns_are_another_row() {
+        let keyless = projection(&[]);
+        let batch = build(
+            &keyless,
+            &[["5", "1", "null", "null"], ["5", "null", "1", "null"], ["5", "null", "null", "1"]],
+        );
+        let ids = text(&batch)[0].clone();
+        let distinct: std::collections::HashSet<_> =
+            ids.as_array().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(distinct.len(), 3);
+    }
+}

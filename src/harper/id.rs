@@ -1,0 +1,167 @@
+//! Row ids: equal for equal rows however often they are read, and in the order of time where rows have no key.
+
+use crate::bigquery::value::Value;
+use crate::time::Micros;
+use sha2::{Digest, Sha256};
+
+/// Sixty-four characters in the order of their bytes, so that encoded numbers sort as text.
+const SORTED_ALPHABET: &[u8; 64] = b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
+/// Characters of an encoded cursor: 64 bits.
+const CURSOR_CHARACTERS: u32 = 11;
+/// Characters of an encoded content hash: 96 bits.
+const HASH_CHARACTERS: u32 = 16;
+/// Ids longer than this are replaced by their hash; Harper refuses keys of about 1,900 characters.
+const KEY_BYTES_MAX: usize = 1_024;
+/// Marks an id that is the hash of a long key; keys that start with it are escaped.
+const HASHED: u8 = b'#';
+const ESCAPE: u8 = b'\\';
+const SEPARATOR: u8 = b'|';
+
+/// The SHA-256 of a row's canonical encoding.
+pub type ContentHash = [u8; 32];
+
+/// Hashes a row's canonical encoding.
+pub fn content_hash(canonical: &[u8]) -> ContentHash {
+    Sha256::digest(canonical).into()
+}
+
+/// Appends the id of a row without key: cursor, 96 bits of the content's hash, and which of several identical
+/// rows it is (0 for the first).
+pub fn write_keyless(out: &mut Vec<u8>, cursor: Micros, hash: &ContentHash, occurrence: u32) {
+    // Flipping the sign bit makes negative instants sort before positive ones.
+    write_sorted(out, u128::from(cursor.0 as u64 ^ (1 << 63)), CURSOR_CHARACTERS);
+    let high = hash.iter().take(12).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    write_sorted(out, high, HASH_CHARACTERS);
+    if occurrence > 0 {
+        out.push(b'~');
+        out.extend_from_slice(occurrence.to_string().as_bytes());
+    }
+}
+
+fn write_sorted(out: &mut Vec<u8>, value: u128, characters: u32) {
+    for place in (0..characters).rev() {
+        let digit = (value >> (6 * place)) & 63;
+        out.extend(SORTED_ALPHABET.get(digit as usize));
+    }
+}
+
+/// Appends the id of a row with a key: the canonical texts of its parts, joined so that different keys never
+/// give the same id.
+pub fn write_keyed(out: &mut Vec<u8>, parts: &[Value<'_>]) {
+    let start = out.len();
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            out.push(SEPARATOR);
+        }
+        write_part(out, part);
+    }
+    if out.len() == start {
+        // Harper refuses an empty id.
+        out.extend_from_slice(b"\\E");
+    }
+    if out.len() - start > KEY_BYTES_MAX {
+        let hash: ContentHash = Sha256::digest(out.get(start..).unwrap_or_default()).into();
+        out.truncate(start);
+        out.push(HASHED);
+        let (high, low) = hash.split_at(16);
+        for half in [high, low] {
+            write_sorted(out, half.iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte)), 22);
+        }
+    }
+}
+
+fn write_part(out: &mut Vec<u8>, part: &Value<'_>) {
+    match part {
+        Value::Null => out.extend_from_slice(b"\\N"),
+        Value::Int(value) => out.extend_from_slice(value.to_string().as_bytes()),
+        Value::Decimal(text) => out.extend_from_slice(text.as_bytes()),
+        Value::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+        Value::Instant(instant) => instant.write_rfc3339(out),
+        Value::Text(text) | Value::Json(text) => {
+            let mut plain = Vec::with_capacity(text.raw.len());
+            text.unescape_into(&mut plain);
+            let first = out.len();
+            for byte in plain {
+                if matches!(byte, ESCAPE | SEPARATOR) || (byte == HASHED && out.len() == first) {
+                    out.push(ESCAPE);
+                }
+                out.push(byte);
+            }
+        }
+        // The projection refuses these as keys.
+        Value::Float(_) | Value::Interval(_) | Value::Range(_) | Value::Record(..) | Value::Array(..) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bigquery::json::Text;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn keyless(cursor: i64, hash: u8, occurrence: u32) -> String {
+        let mut out = Vec::new();
+        write_keyless(&mut out, Micros(cursor), &[hash; 32], occurrence);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn keyed(parts: &[Option<&str>]) -> String {
+        let escaped: Vec<Option<Vec<u8>>> = parts
+            .iter()
+            .map(|part| {
+                part.map(|text| {
+                    let mut json = Vec::new();
+                    crate::bigquery::json::write_string(&mut json, text.as_bytes());
+                    json[1..json.len() - 1].to_vec()
+                })
+            })
+            .collect();
+        let values: Vec<Value<'_>> = escaped
+            .iter()
+            .map(|part| {
+                part.as_ref()
+                    .map_or(Value::Null, |raw| Value::Text(Text { raw, escaped: raw.contains(&b'\\') }))
+            })
+            .collect();
+        let mut out = Vec::new();
+        write_keyed(&mut out, &values);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_forms_of_ids_stay_as_they_are() {
+        assert_eq!(keyless(0, 0, 0), "7----------".to_owned() + "----------------");
+        assert_eq!(keyless(1_704_067_200_000_000, 0xab, 0), keyless(1_704_067_200_000_000, 0xab, 0));
+        assert_eq!(keyless(0, 0xff, 12).len(), 30);
+        assert_eq!(keyed(&[Some("367000001")]), "367000001");
+        assert_eq!(keyed(&[Some("a|b"), Some("c\\")]), "a\\|b|c\\\\");
+        assert_eq!(keyed(&[None, Some("")]), "\\N|");
+        assert_eq!(keyed(&[Some("")]), "\\E");
+        assert_eq!(keyed(&[Some("#a")]), "\\#a");
+        assert_eq!(keyed(&[Some(&"x".repeat(2_000))]).len(), 45);
+    }
+
+    #[test]
+    fn the_alphabet_sorts_as_bytes() {
+        assert!(SORTED_ALPHABET.is_sorted());
+        assert_eq!(SORTED_ALPHABET.iter().collect::<HashSet<_>>().len(), 64);
+    }
+
+    proptest! {
+        #[test]
+        fn ids_sort_by_time(a in any::<i64>(), b in any::<i64>(), hash_a in any::<u8>(), hash_b in any::<u8>()) {
+            prop_assume!(a != b);
+            prop_assert_eq!(a.cmp(&b), keyless(a, hash_a, 0).cmp(&keyless(b, hash_b, 3)));
+        }
+
+        #[test]
+        fn different_keys_have_different_ids(
+            a in prop::collection::vec(prop::option::of("[a|\\\\N#E]{0,3}"), 2),
+            b in prop::collection::vec(prop::option::of("[a|\\\\N#E]{0,3}"), 2),
+        ) {
+            let parts = |key: &[Option<String>]| keyed(&key.iter().map(Option::as_deref).collect::<Vec<_>>());
+            prop_assert_eq!(a == b, parts(&a) == parts(&b));
+        }
+    }
+}
