@@ -1,9 +1,133 @@
 //! The boundary to JavaScript: conversions and a thin driver, no decisions.
 
-use wasm_bindgen::prelude::wasm_bindgen;
+mod convert;
+mod driver;
+mod host;
+
+use crate::config::{Config, Environment};
+use crate::engine::{Engine, Worker};
+use driver::Driver;
+use host::Host;
+use js_sys::Promise;
+use serde::{Deserialize, Serialize};
+use std::rc::Rc;
+use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 
 /// Returns the version of the component.
 #[wasm_bindgen]
 pub fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// A checked configuration.
+#[wasm_bindgen]
+pub struct Configuration {
+    config: Config,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Surroundings {
+    emulator_host: Option<String>,
+    shared_root: bool,
+}
+
+#[derive(Deserialize)]
+struct WorkerName {
+    node: String,
+    index: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary<'c> {
+    connection: &'c crate::config::Connection,
+    tables: Vec<TableSummary<'c>>,
+    control_roles: &'c [String],
+    warnings: &'c [crate::config::Problem],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TableSummary<'c> {
+    id: &'c str,
+    target_table: &'c str,
+    auto_start: bool,
+}
+
+#[wasm_bindgen]
+impl Configuration {
+    /// Checks the configuration `root`, an object as parsed from YAML.
+    ///
+    /// # Errors
+    /// With a list of problems, `[{key, message}]`.
+    #[wasm_bindgen(constructor)]
+    pub fn new(root: JsValue, surroundings: JsValue) -> Result<Configuration, JsValue> {
+        let root: serde_json::Value = serde_wasm_bindgen::from_value(root)?;
+        let Surroundings { emulator_host, shared_root } = serde_wasm_bindgen::from_value(surroundings)?;
+        match Config::parse(&root, &Environment { emulator_host, shared_root }) {
+            Ok(config) => Ok(Configuration { config }),
+            Err(problems) => Err(convert::to_js(&problems)?),
+        }
+    }
+
+    /// Returns `{connection, tables: [{id, targetTable, autoStart}], controlRoles, warnings}`.
+    ///
+    /// # Errors
+    /// When the conversion fails.
+    pub fn summary(&self) -> Result<JsValue, JsValue> {
+        let Config { connection, tables, control_roles, warnings } = &self.config;
+        let tables = tables
+            .iter()
+            .map(|table| TableSummary {
+                id: &table.id,
+                target_table: &table.target_table,
+                auto_start: table.pace.auto_start,
+            })
+            .collect();
+        convert::to_js(&Summary { connection, tables, control_roles, warnings })
+    }
+
+    /// Makes the sync of one table, for the worker `{node, index}`.
+    ///
+    /// # Errors
+    /// When the configuration has no such table.
+    pub fn table(&self, id: &str, worker: JsValue) -> Result<TableSync, JsValue> {
+        let WorkerName { node, index } = serde_wasm_bindgen::from_value(worker)?;
+        let table = self.config.tables.iter().find(|table| table.id == id);
+        let table = table.ok_or_else(|| JsError::new(&format!("no table has the id {id}")))?;
+        let engine = Engine::new(table.clone(), self.config.connection.clone(), Worker { node, index });
+        Ok(TableSync { driver: Rc::new(Driver::new(engine)) })
+    }
+}
+
+/// The sync of one table.
+#[wasm_bindgen]
+pub struct TableSync {
+    driver: Rc<Driver>,
+}
+
+#[wasm_bindgen]
+impl TableSync {
+    /// Runs until it is stopped or cannot go on; to be called once. The promise is never rejected.
+    pub fn run(&self, host: Host) -> Promise {
+        let driver = Rc::clone(&self.driver);
+        wasm_bindgen_futures::future_to_promise(async move {
+            driver.run(&host).await;
+            Ok(JsValue::UNDEFINED)
+        })
+    }
+
+    /// Ends the run at the next safe point; requests should be aborted by the host at the same time.
+    pub fn stop(&self) {
+        self.driver.stop();
+    }
+
+    /// Returns the table's status.
+    ///
+    /// # Errors
+    /// When the conversion fails.
+    pub fn status(&self) -> Result<JsValue, JsValue> {
+        convert::to_js(&self.driver.status())
+    }
 }

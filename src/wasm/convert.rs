@@ -1,0 +1,92 @@
+//! Conversions between the core's types and JavaScript's: buffers for data, small objects for control.
+
+use crate::engine::checkpoint::Checkpoint;
+use crate::engine::{Answer, Receipt, WriteOrder};
+use crate::error::{Failure, Kind};
+use crate::time::Micros;
+use js_sys::{Float64Array, JsString, Object, Reflect, Uint8Array, Uint32Array};
+use serde::{Deserialize, Serialize};
+use wasm_bindgen::{JsCast, JsValue};
+
+/// Converts control data.
+pub fn to_js<T: Serialize>(value: &T) -> Result<JsValue, JsValue> {
+    Ok(value.serialize(&serde_wasm_bindgen::Serializer::json_compatible())?)
+}
+
+#[derive(Deserialize)]
+struct WireFailure {
+    code: String,
+    message: String,
+}
+
+/// Turns an outcome that holds a `failure` into one. `fallback` is its kind if the host names none that is known.
+pub fn outcome(value: Result<JsValue, JsValue>, fallback: Kind) -> Result<JsValue, Failure> {
+    let value = value.map_err(|_| Failure::new(fallback, "the host failed without saying why"))?;
+    let failure = Reflect::get(&value, &"failure".into()).unwrap_or(JsValue::UNDEFINED);
+    if failure.is_undefined() {
+        return Ok(value);
+    }
+    match serde_wasm_bindgen::from_value::<WireFailure>(failure) {
+        Ok(wire) => Err(Failure::new(Kind::from_code(&wire.code).unwrap_or(fallback), wire.message)),
+        Err(_) => Err(Failure::new(fallback, "the host failed without saying why")),
+    }
+}
+
+/// Reads `{checkpoint}`.
+pub fn checkpoint(value: &JsValue) -> Result<Option<Box<Checkpoint>>, Failure> {
+    let stored = Reflect::get(value, &"checkpoint".into()).unwrap_or(JsValue::NULL);
+    if stored.is_null() || stored.is_undefined() {
+        return Ok(None);
+    }
+    let checkpoint: Result<Checkpoint, _> = serde_wasm_bindgen::from_value(stored);
+    checkpoint.map(|checkpoint| Some(Box::new(checkpoint))).map_err(|error| {
+        Failure::new(Kind::CheckpointMismatch, format!("the stored checkpoint cannot be read: {error}"))
+    })
+}
+
+/// Reads `{status, date, retryAfter, body}`.
+pub fn answer(value: &JsValue) -> Result<Answer, Failure> {
+    let get = |key: &str| Reflect::get(value, &key.into()).unwrap_or(JsValue::UNDEFINED);
+    let malformed =
+        || Failure::new(Kind::ResponseMalformed, "the host gave an answer without status or body");
+    let server_time = get("date").as_string().and_then(|text| Micros::parse_http_date(&text));
+    let retry_after = get("retryAfter").as_string();
+    let body = get("body").dyn_into::<Uint8Array>().map_err(|_| malformed())?;
+    Ok(Answer {
+        status: get("status").as_f64().ok_or_else(malformed)? as u16,
+        server_time,
+        retry_after_ms: retry_after.and_then(|text| delay_ms(&text, server_time)),
+        body: body.to_vec(),
+    })
+}
+
+/// Reads a `Retry-After` header: seconds, or an instant by the server's clock.
+fn delay_ms(text: &str, server_time: Option<Micros>) -> Option<u64> {
+    if let Ok(seconds) = text.trim().parse::<u64>() {
+        return seconds.checked_mul(1_000);
+    }
+    let until = Micros::parse_http_date(text)?;
+    u64::try_from(until.since(server_time?) / 1_000).ok()
+}
+
+/// Reads `{refused}`.
+pub fn receipt(value: &JsValue) -> Receipt {
+    let refused = Reflect::get(value, &"refused".into()).ok().and_then(|count| count.as_f64());
+    Receipt { refused: refused.unwrap_or(0.0) as u64 }
+}
+
+/// Makes `{rows, text, numbers, nulls, patches, rejections, checkpoint}`.
+pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
+    let batch = &order.batch;
+    let text = std::str::from_utf8(&batch.text).map_err(|_| JsValue::from_str("a batch is not UTF-8"))?;
+    let object = Object::new();
+    let set = |key: &str, value: JsValue| Reflect::set(&object, &key.into(), &value);
+    set("rows", JsValue::from_f64(batch.rows as f64))?;
+    set("text", JsString::from(text).into())?;
+    set("numbers", Float64Array::from(batch.numbers.as_slice()).into())?;
+    set("nulls", Uint32Array::from(batch.nulls.as_slice()).into())?;
+    set("patches", to_js(&batch.patches)?)?;
+    set("rejections", to_js(&batch.rejections)?)?;
+    set("checkpoint", to_js(&order.checkpoint)?)?;
+    Ok(object.into())
+}

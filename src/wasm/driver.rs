@@ -1,0 +1,147 @@
+//! Executes the engine's commands on the host and feeds the outcomes back.
+
+use super::convert;
+use super::host::Host;
+use crate::bigquery::request::Request;
+use crate::engine::retry::Jitter;
+use crate::engine::status::{Activity, Status};
+use crate::engine::{Answer, Command, Engine, Event, Moment, WriteOrder};
+use crate::error::{Failure, Kind};
+use crate::time::Micros;
+use gloo_timers::future::TimeoutFuture;
+use js_sys::{Date, Math, Promise};
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Poll, Waker};
+use wasm_bindgen::JsValue;
+use wasm_bindgen_futures::JsFuture;
+
+/// JavaScript's timers count in 32 bits.
+const TIMER_MS_MAX: u64 = 60_000;
+
+/// Runs one engine.
+pub struct Driver {
+    engine: RefCell<Engine>,
+    stopping: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    ahead: RefCell<Option<(Request, Promise)>>,
+}
+
+impl Driver {
+    /// Wraps an engine that has not begun.
+    pub fn new(engine: Engine) -> Driver {
+        Driver {
+            engine: RefCell::new(engine),
+            stopping: Cell::new(false),
+            waker: RefCell::new(None),
+            ahead: RefCell::new(None),
+        }
+    }
+
+    /// Asks the run to end.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Returns the engine's status.
+    pub fn status(&self) -> Status {
+        self.engine.borrow().status(now())
+    }
+
+    /// Runs until the engine halts.
+    pub async fn run(&self, host: &Host) {
+        let mut event = Event::Start;
+        let mut reported = None;
+        loop {
+            let event_or_stop = if self.stopping.get() { Event::Stop } else { event };
+            let command = self.engine.borrow_mut().step(event_or_stop, moment());
+            self.report(host, &mut reported);
+            event = match command {
+                Command::LoadCheckpoint => {
+                    let outcome = settle(host.load_checkpoint(), Kind::HarperRead).await;
+                    Event::Loaded(outcome.and_then(|value| convert::checkpoint(&value)))
+                }
+                Command::EnsureTarget(layout) => {
+                    let layout = convert::to_js(&layout).unwrap_or(JsValue::UNDEFINED);
+                    Event::TargetReady(settle(host.ensure_target(layout), Kind::HarperTable).await.map(drop))
+                }
+                Command::Send(request) => Event::Answered(self.send(host, request).await),
+                Command::Write(order) => Event::Written(self.write(host, *order).await),
+                Command::Rest { delay_ms } => {
+                    self.rest(delay_ms).await;
+                    Event::Rested
+                }
+                Command::Halt => return,
+            };
+        }
+    }
+
+    /// Tells the host when the state or the last error changed.
+    fn report(&self, host: &Host, reported: &mut Option<(Activity, Option<Kind>)>) {
+        let status = self.status();
+        let state = (status.state, status.last_error.as_ref().map(|error| error.code));
+        if reported.as_ref() != Some(&state) {
+            *reported = Some(state);
+            host.report(convert::to_js(&status).unwrap_or(JsValue::UNDEFINED));
+        }
+    }
+
+    async fn send(&self, host: &Host, request: Request) -> Result<Answer, Failure> {
+        let promise = match self.ahead.borrow_mut().take() {
+            Some((started, promise)) if started == request => promise,
+            _ => start(host, &request),
+        };
+        settle(promise, Kind::Unreachable).await.and_then(|value| convert::answer(&value))
+    }
+
+    async fn write(&self, host: &Host, order: WriteOrder) -> Result<crate::engine::Receipt, Failure> {
+        if let Some(request) = &order.ahead {
+            self.ahead.replace(Some((request.clone(), start(host, request))));
+        }
+        let converted = convert::order(&order)
+            .map_err(|_| Failure::new(Kind::HarperWrite, "the batch could not be handed to JavaScript"))?;
+        drop(order);
+        settle(host.write(converted), Kind::HarperWrite).await.map(|value| convert::receipt(&value))
+    }
+
+    /// Waits, but not for longer than until somebody asks the run to end.
+    async fn rest(&self, delay_ms: u64) {
+        let mut left_ms = delay_ms;
+        loop {
+            let slice_ms = left_ms.min(TIMER_MS_MAX);
+            let mut timer = TimeoutFuture::new(slice_ms as u32);
+            std::future::poll_fn(|context| {
+                if self.stopping.get() {
+                    return Poll::Ready(());
+                }
+                self.waker.replace(Some(context.waker().clone()));
+                Pin::new(&mut timer).poll(context)
+            })
+            .await;
+            left_ms -= slice_ms;
+            if left_ms == 0 || self.stopping.get() {
+                return;
+            }
+        }
+    }
+}
+
+fn start(host: &Host, request: &Request) -> Promise {
+    host.send(convert::to_js(request).unwrap_or(JsValue::UNDEFINED))
+}
+
+async fn settle(promise: Promise, fallback: Kind) -> Result<JsValue, Failure> {
+    convert::outcome(JsFuture::from(promise).await, fallback)
+}
+
+fn now() -> Micros {
+    Micros::from_millis(Date::now() as i64)
+}
+
+fn moment() -> Moment {
+    Moment { now: now(), jitter: Jitter((Math::random() * f64::from(u32::MAX)) as u32) }
+}
