@@ -4,6 +4,7 @@
 //! `wasm` knows JavaScript, a clock, randomness or input and output.
 
 pub mod bigquery;
+pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod error;

@@ -32,6 +32,7 @@ pub struct ColumnLayout {
 
 /// How a batch's buffers are to be read; the same for all batches of a projection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Layout {
     /// The attributes besides `id`, in the order of their buffers.
     pub columns: Vec<ColumnLayout>,

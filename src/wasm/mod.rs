@@ -4,6 +4,7 @@ mod convert;
 mod driver;
 mod host;
 
+use crate::cluster;
 use crate::config::{Config, Environment};
 use crate::engine::{Engine, Worker};
 use driver::Driver;
@@ -86,6 +87,14 @@ impl Configuration {
             })
             .collect();
         convert::to_js(&Summary { connection, tables, control_roles, warnings })
+    }
+
+    /// Returns the ids of the tables that worker `index` of `count` runs on its node.
+    #[wasm_bindgen(js_name = tablesOf)]
+    pub fn tables_of(&self, index: u32, count: u32) -> Vec<String> {
+        let tables = self.config.tables.iter().enumerate();
+        let owned = tables.filter(|(position, _)| cluster::runs_table(*position, index, count));
+        owned.map(|(_, table)| table.id.clone()).collect()
     }
 
     /// Makes the sync of one table, for the worker `{node, index}`.

@@ -1,0 +1,153 @@
+/** Requests to BigQuery over fetch, with the credentials that the configuration names. */
+
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+
+const SCOPES = ['https://www.googleapis.com/auth/bigquery'];
+/** BigQuery's pages have up to 20 MB; an answer beyond this is not one of them. */
+const BODY_BYTES_MAX = 128 * 1024 * 1024;
+
+/** A failure with a code that the core knows. */
+export class HostFailure extends Error {
+	/**
+	 * @param {string} code
+	 * @param {string} message Without secrets.
+	 */
+	constructor(code, message) {
+		super(message);
+		this.code = code;
+	}
+}
+
+/**
+ * @typedef {{projectId: string, credentials: string | null, apiEndpoint: string, anonymous: boolean}} Connection
+ * @typedef {{method: string, path: string, body: string | null, timeoutMs: number, renewToken: boolean}} Request
+ */
+
+/** Talks to one endpoint; shared by the tables of a worker. */
+export class BigQueryConnection {
+	/** @type {Promise<{getAccessToken(): Promise<any>}> | undefined} */
+	#authorizer;
+
+	/**
+	 * @param {Connection} connection
+	 * @param {string} directory Where a relative path of the credentials starts.
+	 */
+	constructor(connection, directory) {
+		this.connection = connection;
+		this.directory = directory;
+	}
+
+	/**
+	 * Sends a request and reads its whole answer.
+	 * @param {Request} request
+	 * @param {AbortSignal} stopped
+	 * @returns {Promise<{status: number, date: string | null, retryAfter: string | null, body: Uint8Array}>}
+	 * @throws {HostFailure}
+	 */
+	async send(request, stopped) {
+		const timeout = AbortSignal.timeout(request.timeoutMs);
+		const headers = await this.#headers(request, AbortSignal.any([timeout, stopped]));
+		try {
+			const response = await fetch(this.connection.apiEndpoint + request.path, {
+				method: request.method,
+				headers,
+				body: request.body ?? undefined,
+				signal: AbortSignal.any([timeout, stopped]),
+				redirect: 'error',
+			});
+			if (Number(response.headers.get('content-length')) > BODY_BYTES_MAX) {
+				throw new HostFailure('response_malformed', `BigQuery sent more than ${BODY_BYTES_MAX} bytes`);
+			}
+			return {
+				status: response.status,
+				date: response.headers.get('date'),
+				retryAfter: response.headers.get('retry-after'),
+				body: new Uint8Array(await response.arrayBuffer()),
+			};
+		} catch (error) {
+			if (error instanceof HostFailure) throw error;
+			if (timeout.aborted) {
+				throw new HostFailure('timeout', `BigQuery did not answer within ${request.timeoutMs / 1000} s`);
+			}
+			throw new HostFailure('unreachable', `the connection to ${this.connection.apiEndpoint} failed: ${reasonOf(error)}`);
+		}
+	}
+
+	async #headers(request, signal) {
+		/** @type {Record<string, string>} */
+		const headers = { 'accept': 'application/json', 'user-agent': 'bigquery-sync' };
+		if (request.body !== null) headers['content-type'] = 'application/json';
+		if (!this.connection.anonymous) headers.authorization = `Bearer ${await this.#accessToken(request.renewToken, signal)}`;
+		return headers;
+	}
+
+	async #accessToken(renew, signal) {
+		if (renew) this.#authorizer = undefined;
+		try {
+			this.#authorizer ??= this.#makeAuthorizer();
+			const token = await orAborted((await this.#authorizer).getAccessToken(), signal);
+			if (!token) throw new HostFailure('credentials', 'the credentials gave no access token');
+			return token;
+		} catch (error) {
+			this.#authorizer = undefined;
+			if (error instanceof HostFailure) throw error;
+			if (signal.aborted) throw new HostFailure('timeout', 'the access token did not come in time');
+			throw tokenFailure(error);
+		}
+	}
+
+	async #makeAuthorizer() {
+		const { credentials } = this.connection;
+		// Loaded late: it is large, and an emulator needs none of it.
+		const { GoogleAuth } = await import('google-auth-library');
+		if (credentials === null) return new GoogleAuth({ scopes: SCOPES });
+		const file = path.resolve(this.directory, credentials);
+		return new GoogleAuth({ scopes: SCOPES, credentials: await readCredentials(file) });
+	}
+}
+
+async function readCredentials(file) {
+	let text;
+	try {
+		text = await readFile(file, 'utf8');
+	} catch (error) {
+		throw new HostFailure('credentials', `the credentials file ${file} cannot be read (${error.code}): check bigquery.credentials`);
+	}
+	try {
+		const credentials = JSON.parse(text);
+		if (typeof credentials?.type === 'string') return credentials;
+	} catch {
+		// The parser's message would quote the file.
+	}
+	throw new HostFailure('credentials', `the credentials file ${file} is not a key file of a service account (JSON)`);
+}
+
+/** Waits for a promise that cannot be aborted itself. */
+function orAborted(promise, signal) {
+	return new Promise((resolve, reject) => {
+		const abort = () => reject(signal.reason);
+		if (signal.aborted) abort();
+		signal.addEventListener('abort', abort, { once: true });
+		promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+	});
+}
+
+/** Whether a token could not be had because of the network, or because of the credentials. */
+function tokenFailure(error) {
+	const status = error.response?.status ?? error.status;
+	if (status >= 500 || status === 429) return new HostFailure('unavailable', `Google's token service answered HTTP ${status}`);
+	if (status === undefined && (error.code ?? error.cause?.code) !== undefined) {
+		return new HostFailure('unreachable', `Google's token service could not be reached: ${reasonOf(error)}`);
+	}
+	const said = String(error.message).split('\n')[0].slice(0, 200);
+	return new HostFailure(
+		'credentials',
+		`no access token for BigQuery: ${said}; set bigquery.credentials to a service account's key file, or provide application default credentials`
+	);
+}
+
+function reasonOf(error) {
+	const cause = error.cause ?? error;
+	return cause.code ?? cause.message ?? String(cause);
+}

@@ -1,0 +1,218 @@
+/** The component on one worker thread: its configuration, the tables it runs, what it tells of them. */
+
+import { BigQueryConnection } from './bigquery.js';
+import { loadCore } from './core.js';
+import { findTable, readAll } from './harper.js';
+import { TableHost } from './table-host.js';
+
+/** How often this worker's row in SyncWorker is written while something changes. */
+const PUBLISH_INTERVAL_MS = 2_000;
+/** A row that old is written anew although nothing changed, to show that the worker lives. */
+const HEARTBEAT_MS = 30_000;
+
+/**
+ * @typedef {{key: string, message: string}} Problem
+ * @typedef {{sync: any, host: TableHost, ended: Promise<unknown>, running: boolean}} Run
+ */
+
+export class Component {
+	/** @type {Problem[]} */
+	problems = [];
+	/** @type {string[]} */
+	controlRoles = [];
+	/** @type {{id: string, targetTable: string, autoStart: boolean}[]} */
+	tables = [];
+	version = '';
+
+	/** @type {Map<string, Run>} */
+	#runs = new Map();
+	/** @type {any} */
+	#configuration;
+	/** @type {any} */
+	#connection;
+	/** @type {any} */
+	#scope;
+	/** @type {Promise<void>} */
+	#queue = Promise.resolve();
+	#closed = false;
+	#published = { text: '', at: 0 };
+	/** @type {NodeJS.Timeout | undefined} */
+	#timer;
+
+	constructor() {
+		this.node = server.hostname ?? 'localhost';
+		this.index = server.workerIndex ?? 0;
+		this.count = server.workerCount ?? 1;
+		this.name = `${this.node}-${this.index}`;
+	}
+
+	/**
+	 * Takes a configuration, the first or a changed one. Returns at once; the tables start in the background.
+	 * @param {any} scope
+	 * @param {unknown} root
+	 * @param {boolean} sharedRoot Whether other components' sections stand in it too.
+	 */
+	configure(scope, root, sharedRoot) {
+		this.#scope = scope;
+		return this.#enqueue(async () => {
+			await this.#stopAll();
+			if (this.#closed) return;
+			const core = await loadCore();
+			this.version = core.version();
+			try {
+				const surroundings = { emulatorHost: process.env.BIGQUERY_EMULATOR_HOST ?? null, sharedRoot };
+				this.#configuration = new core.Configuration(JSON.parse(JSON.stringify(root ?? {})), surroundings);
+			} catch (problems) {
+				this.#refuse(problems);
+				return;
+			}
+			await this.#begin();
+		});
+	}
+
+	/** Follows the operators' wishes, which are in SyncControlState. */
+	follow() {
+		return this.#enqueue(() => this.#follow());
+	}
+
+	/** Ends everything, promptly and at a safe point. */
+	close() {
+		this.#closed = true;
+		clearInterval(this.#timer);
+		for (const run of this.#runs.values()) stop(run);
+		return this.#enqueue(() => this.#stopAll());
+	}
+
+	/** Status of the tables that this worker runs. */
+	tableStatus() {
+		return [...this.#runs.values()].map(({ sync }) => sync.status());
+	}
+
+	/** One thing at a time: starting, stopping and following never overlap. */
+	#enqueue(action) {
+		const done = this.#queue.then(action);
+		this.#queue = done.catch((error) => logger.error?.(`bigquery-sync: ${error.stack ?? error}`));
+		return this.#queue;
+	}
+
+	#refuse(problems) {
+		if (!Array.isArray(problems)) throw problems;
+		this.problems = problems;
+		this.tables = [];
+		if (this.index === 0) {
+			for (const { key, message } of problems) logger.error?.(`bigquery-sync: configuration: ${key} ${message}`);
+		}
+		this.#startPublishing();
+	}
+
+	async #begin() {
+		const summary = this.#configuration.summary();
+		this.problems = [];
+		this.tables = summary.tables;
+		this.controlRoles = summary.controlRoles;
+		this.#connection = new BigQueryConnection(summary.connection, this.#scope.directory ?? process.cwd());
+		if (this.index === 0) {
+			for (const { key, message } of summary.warnings) logger.warn?.(`bigquery-sync: configuration: ${key} ${message}`);
+		}
+		for (const { targetTable } of this.tables) this.#expose(targetTable);
+		await this.#follow();
+		this.#startPublishing();
+	}
+
+	async #follow() {
+		if (this.#closed || this.tables.length === 0) return;
+		const wishes = new Map((await readAll('SyncControlState')).map((wish) => [wish.id, wish]));
+		const own = new Set(this.#configuration.tablesOf(this.index, this.count));
+		for (const table of this.tables.filter(({ id }) => own.has(id))) {
+			const wanted = wishes.get(table.id)?.desired ?? (table.autoStart ? 'started' : 'stopped');
+			const run = this.#runs.get(table.id);
+			if (wanted === 'started' && !run?.running) this.#start(table);
+			if (wanted === 'stopped' && run?.running) {
+				stop(run);
+				await run.ended;
+			}
+		}
+	}
+
+	#start(table) {
+		const sync = this.#configuration.table(table.id, { node: this.node, index: this.index });
+		const host = new TableHost({
+			table,
+			connection: this.#connection,
+			onReport: (status) => this.#report(status),
+			onTarget: (name) => this.#expose(name),
+		});
+		/** @type {Run} */
+		const run = { sync, host, running: true, ended: Promise.resolve() };
+		run.ended = sync.run(host).finally(() => {
+			run.running = false;
+		});
+		this.#runs.set(table.id, run);
+	}
+
+	async #stopAll() {
+		const runs = [...this.#runs.values()];
+		for (const run of runs) stop(run);
+		await Promise.all(runs.map((run) => run.ended));
+		this.#runs.clear();
+		this.tables = [];
+	}
+
+	/** Makes a target readable over REST on this worker; tables made at run time are not by themselves. */
+	#expose(name) {
+		const table = findTable(name);
+		const { resources } = this.#scope;
+		if (table && !resources.has?.(name)) resources.set(name, table);
+	}
+
+	#report(status) {
+		const { id, state, lastError } = status;
+		if (lastError === null) logger.info?.(`bigquery-sync: ${id}: ${state}, ${status.rows} rows, watermark ${status.watermark}`);
+		else {
+			const level = state === 'retrying' ? 'warn' : 'error';
+			logger[level]?.(`bigquery-sync: ${id}: ${state} after ${lastError.code}: ${lastError.message}`);
+		}
+	}
+
+	#startPublishing() {
+		clearInterval(this.#timer);
+		const publish = () => this.#publish().catch((error) => logger.warn?.(`bigquery-sync: status not published: ${error}`));
+		this.#timer = setInterval(publish, PUBLISH_INTERVAL_MS);
+		this.#timer.unref();
+		publish();
+	}
+
+	/** Tells the other workers and nodes what this one is doing. */
+	async #publish() {
+		for (const { targetTable } of this.tables) this.#expose(targetTable);
+		const record = {
+			id: this.name,
+			node: this.node,
+			index: this.index,
+			version: this.version,
+			tables: this.tableStatus(),
+			problems: this.problems,
+		};
+		const text = JSON.stringify(record);
+		if (text === this.#published.text && Date.now() - this.#published.at < HEARTBEAT_MS) return;
+		this.#published = { text, at: Date.now() };
+		await findTable('SyncWorker').put({ ...record, updatedAt: new Date().toISOString() });
+	}
+}
+
+function stop(run) {
+	run.sync.stop();
+	run.host.cancel();
+}
+
+/**
+ * Returns this thread's component. Harper may load this module under several addresses, so the instance is kept
+ * where all of them find it.
+ * @returns {Component}
+ */
+export function component() {
+	const key = Symbol.for('bigquery-sync.component');
+	const place = /** @type {Record<symbol, Component>} */ (globalThis);
+	place[key] ??= new Component();
+	return place[key];
+}

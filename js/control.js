@@ -1,0 +1,116 @@
+/** GET and POST /SyncControl: what the sync is doing, and what operators want of it. */
+
+import { component } from './component.js';
+import { findTable, readAll } from './harper.js';
+
+/** What a POST may ask for, and the wish that is recorded. */
+const ACTIONS = { start: 'started', stop: 'stopped' };
+
+/**
+ * Whether a user may look at and control the sync: super_user, or a role that the configuration names.
+ * @param {HarperUser | undefined | null} user
+ */
+export function mayControl(user) {
+	const role = user?.role;
+	if (role?.permission?.super_user === true) return true;
+	return role?.role !== undefined && component().controlRoles.includes(role.role);
+}
+
+/** Makes the resource class; Harper's Resource is a global that is there only once Harper loads the component. */
+export function syncControl() {
+	return class SyncControl extends Resource {
+		allowRead(user) {
+			return mayControl(user);
+		}
+
+		allowCreate(user) {
+			return mayControl(user);
+		}
+
+		allowUpdate() {
+			return false;
+		}
+
+		allowDelete() {
+			return false;
+		}
+
+		get() {
+			return report();
+		}
+
+		async post(data) {
+			return command(await data, this.getContext?.()?.user?.username);
+		}
+	};
+}
+
+/** The whole picture: every worker of every node, as far as their rows have come. */
+async function report() {
+	const own = component();
+	const [workers, wishes] = await Promise.all([readAll('SyncWorker'), readAll('SyncControlState')]);
+	const desired = new Map(wishes.map((wish) => [wish.id, wish.desired]));
+	const current = workers.filter(({ id }) => id !== own.name);
+	current.push({
+		id: own.name,
+		node: own.node,
+		index: own.index,
+		version: own.version,
+		updatedAt: new Date().toISOString(),
+		tables: own.tableStatus(),
+		problems: own.problems,
+	});
+	current.sort((one, other) => (one.id < other.id ? -1 : 1));
+	const running = current.flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })));
+	return {
+		version: own.version,
+		node: own.node,
+		configurationErrors: own.problems,
+		tables: own.tables.map(({ id, targetTable, autoStart }) => ({
+			id,
+			target: targetTable,
+			desired: desired.get(id) ?? (autoStart ? 'started' : 'stopped'),
+			workers: running.filter((table) => table.id === id),
+		})),
+		workers: current.map(({ id, node, index, version, updatedAt, problems }) => ({
+			id,
+			node,
+			index,
+			version,
+			updatedAt,
+			problems,
+		})),
+	};
+}
+
+async function command(data, user) {
+	const { action, table } = data ?? {};
+	if (!Object.hasOwn(ACTIONS, action)) refuse(400, 'action', action, Object.keys(ACTIONS));
+	const own = component();
+	const ids = own.tables.map(({ id }) => id);
+	if (table !== undefined && !ids.includes(table)) refuse(400, 'table', table, ids);
+	if (own.problems.length > 0) refuse(409, 'action', action, [], 'the configuration has errors; GET /SyncControl tells them');
+	const wanted = table === undefined ? ids : [table];
+	await record(wanted, ACTIONS[action], user ?? null);
+	await own.follow();
+	return { action, tables: wanted };
+}
+
+async function record(ids, desired, changedBy) {
+	const states = findTable('SyncControlState');
+	const context = {};
+	await transaction(context, async () => {
+		for (const id of ids) {
+			const before = await states.get(id, context);
+			const version = (before?.version ?? 0) + 1;
+			states.put({ id, desired, version, changedAt: new Date().toISOString(), changedBy }, context);
+		}
+	});
+}
+
+function refuse(status, what, found, allowed, reason) {
+	const list = allowed.length > 0 ? allowed.join(', ') : 'none';
+	const shown = typeof found === 'string' ? `"${found.slice(0, 60)}"` : found === undefined ? 'missing' : `a ${typeof found}`;
+	const message = reason ?? `${what} is ${shown}, allowed is ${list}`;
+	throw Object.assign(new Error(message), { statusCode: status });
+}

@@ -1,0 +1,66 @@
+/** Input and output for the sync of one table, as the core asks for it. Failures are values, never rejections. */
+
+import { HostFailure } from './bigquery.js';
+import { commit, ensureTable, readRecord } from './harper.js';
+
+export class TableHost {
+	#stopping = new AbortController();
+	/** @type {any} */
+	#table;
+	/** @type {any} */
+	#layout;
+
+	/**
+	 * @param {object} options
+	 * @param {{id: string, targetTable: string}} options.table
+	 * @param {import('./bigquery.js').BigQueryConnection} options.connection
+	 * @param {(status: any) => void} options.onReport
+	 * @param {(name: string) => void} options.onTarget Called when the target table is there.
+	 */
+	constructor({ table, connection, onReport, onTarget }) {
+		this.table = table;
+		this.connection = connection;
+		this.onReport = onReport;
+		this.onTarget = onTarget;
+	}
+
+	/** Aborts whatever is under way at BigQuery. */
+	cancel() {
+		this.#stopping.abort();
+	}
+
+	loadCheckpoint() {
+		return asValue('harper_read', async () => ({ checkpoint: await readRecord('SyncCheckpoint', `${this.table.id}:0`) }));
+	}
+
+	ensureTarget(layout) {
+		return asValue('harper_table', async () => {
+			this.#layout = layout;
+			this.#table = await ensureTable(this.table.targetTable);
+			this.onTarget(this.table.targetTable);
+			return {};
+		});
+	}
+
+	send(request) {
+		return asValue('unreachable', () => this.connection.send(request, this.#stopping.signal));
+	}
+
+	write(order) {
+		return asValue('harper_write', () => commit(this.#table, this.#layout, order));
+	}
+
+	report(status) {
+		this.onReport(status);
+	}
+}
+
+/** Turns a failure into `{failure: {code, message}}`. */
+async function asValue(fallbackCode, action) {
+	try {
+		return await action();
+	} catch (error) {
+		const code = error instanceof HostFailure ? error.code : fallbackCode;
+		return { failure: { code, message: error?.message ?? String(error) } };
+	}
+}
