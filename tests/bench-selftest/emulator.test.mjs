@@ -94,6 +94,10 @@ test('nothing_outlives_a_killed_test_process', { skip: Boolean(process.env.BIGQU
 	const { url } = JSON.parse(await until(() => text.includes('\n') && text, { deadlineMs: 60_000, what: 'the child' }));
 	assert.ok((await fetch(`${url}/bigquery/v2/projects/test-project/datasets`)).ok);
 	child.kill('SIGKILL');
-	const gone = () => fetch(url).then(() => false, () => true);
+	const gone = () =>
+		fetch(url).then(
+			() => false,
+			() => true
+		);
 	assert.ok(await until(gone, { deadlineMs: 20_000, what: 'the end of the orphan' }));
 });

@@ -78,7 +78,12 @@ describe('faults', () => {
 		const statuses = async (/** @type {number} */ count) => {
 			const seen = [];
 			for (let i = 0; i < count; i++) {
-				seen.push(await client.getTable(dataset, 'positions').then(() => 200, (error) => error.status));
+				seen.push(
+					await client.getTable(dataset, 'positions').then(
+						() => 200,
+						(error) => error.status
+					)
+				);
 			}
 			return seen;
 		};

@@ -2,7 +2,16 @@
  * Throw-away application folders for Harper, with the component as a plugin or as the application itself.
  */
 
-import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+	appendFileSync,
+	cpSync,
+	existsSync,
+	mkdirSync,
+	readFileSync,
+	readdirSync,
+	symlinkSync,
+	writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 
 import { temporaryFolder } from './processes.mjs';
@@ -59,7 +68,10 @@ export function plainApplication({ config = {}, schema, files = {} } = {}) {
 		writeFileSync(path.join(folder.path, 'config.yaml'), `${JSON.stringify({ ...own, ...wanted }, null, '\t')}\n`);
 	};
 	configure(config);
-	writeFileSync(path.join(folder.path, 'package.json'), '{"name":"bench-application","type":"module","private":true}\n');
+	writeFileSync(
+		path.join(folder.path, 'package.json'),
+		'{"name":"bench-application","type":"module","private":true}\n'
+	);
 	if (schema !== undefined) writeFileSync(path.join(folder.path, 'schema.graphql'), schema);
 	for (const [name, text] of Object.entries(files)) {
 		const file = path.join(folder.path, name);

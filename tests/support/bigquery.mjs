@@ -8,7 +8,7 @@ import { until } from './wait.mjs';
 import { recordOf } from './values.mjs';
 
 const UPLOAD_CHUNK_BYTES = 8 * 1024 * 1024;
-const PAGE_ROWS = 50_000;
+const PAGE_ROWS = 25_000;
 const REQUEST_TIMEOUT_MS = 280_000;
 const JOB_DEADLINE_MS = 600_000;
 
@@ -246,14 +246,18 @@ export class BigQueryClient {
 	 */
 	async *readAll(dataset, table, { pageRows = PAGE_ROWS } = {}) {
 		const { schema } = await this.getTable(dataset, table);
-		let pageToken;
-		do {
-			const page = await this.request('GET', `/datasets/${dataset}/tables/${table}/data`, {
-				query: { maxResults: pageRows, pageToken, 'formatOptions.useInt64Timestamp': true },
-			});
+		const pageAt = (/** @type {string | undefined} */ pageToken) => {
+			const query = { 'maxResults': pageRows, pageToken, 'formatOptions.useInt64Timestamp': true };
+			return this.request('GET', `/datasets/${dataset}/tables/${table}/data`, { query });
+		};
+		let next = pageAt(undefined);
+		while (next) {
+			const page = await next;
+			// One page is fetched ahead. A reader that stops early leaves it alone, and then its failure too.
+			next = page.pageToken && pageAt(page.pageToken);
+			next?.catch(() => {});
 			yield { fields: schema?.fields ?? [], rows: page.rows ?? [], totalRows: Number(page.totalRows ?? 0) };
-			pageToken = page.pageToken;
-		} while (pageToken);
+		}
 	}
 }
 

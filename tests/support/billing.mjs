@@ -202,7 +202,10 @@ function tablesOf(sql, defaultDataset) {
 		while (tokens[at]?.kind === 'name') {
 			let part = tokens[at++].text;
 			// Project names may hold dashes.
-			while (tokens[at]?.text === '-' && tokens[at + 1]?.kind !== 'sign') part += `-${tokens[at + 1].text}`, (at += 2);
+			while (tokens[at]?.text === '-' && tokens[at + 1]?.kind !== 'sign') {
+				part += `-${tokens[at + 1].text}`;
+				at += 2;
+			}
 			parts.push(part);
 			if (tokens[at]?.text !== '.') break;
 			at++;

@@ -58,7 +58,7 @@ async function pythonCandidates() {
 			.map((name) => path.join(versions, name, 'bin', 'python3'));
 	});
 	const uv = await Promise.all(
-		['3.13', '3.14'].map((version) => run('uv', ['python', 'find', version]).catch(() => undefined)),
+		['3.13', '3.14'].map((version) => run('uv', ['python', 'find', version]).catch(() => undefined))
 	);
 	const found = uv.filter((answer) => answer?.code === 0).map((answer) => /** @type {any} */ (answer).output.trim());
 	return ['python3.13', ...pyenv, ...found, 'python3.14', 'python3'];
@@ -73,7 +73,7 @@ async function findPython() {
 		'NO_EMULATOR',
 		'The BigQuery emulator needs CPython 3.13 or newer with venv and ensurepip, and none was found on PATH, in pyenv ' +
 			'or in uv. Install one (for example `pyenv install 3.13` or `uv python install 3.13`), or set ' +
-			'BIGQUERY_EMULATOR_HOST=host:port to an emulator that is already running.',
+			'BIGQUERY_EMULATOR_HOST=host:port to an emulator that is already running.'
 	);
 }
 

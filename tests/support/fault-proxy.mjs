@@ -26,6 +26,13 @@ import { classify } from './routes.mjs';
  * @property {string | undefined} sql
  * @property {number} bytesBilled
  *
+ * @typedef {object} Estimate
+ * @property {number} processed Bytes.
+ * @property {number} billed Bytes.
+ * @property {Record<string, number>} byTable Bytes billed.
+ * @property {boolean} dryRun
+ * @property {object} [refusal] The error body, when the query's limit is lower.
+ *
  * @typedef {object} Exchange
  * @property {http.IncomingMessage} request
  * @property {http.ServerResponse} response
@@ -256,6 +263,7 @@ export class FaultProxy {
 			await pipeline(answer, response).catch(() => response.destroy());
 			return;
 		}
+		/** @type {Buffer} */
 		let body = await bodyOf(answer);
 		if (mustRewrite) body = await this.#rewrite(exchange, body, estimate);
 		await this.#send(exchange, body, fault);
@@ -287,6 +295,7 @@ export class FaultProxy {
 	/**
 	 * What a query will cost, and whether its limit forbids it.
 	 * @param {Exchange} exchange
+	 * @returns {Promise<Estimate | undefined>} Undefined for what is no query.
 	 */
 	async #estimate({ route, seen, json }) {
 		if (seen.sql === undefined || (route.route !== 'jobs.query' && route.route !== 'jobs.insert')) return undefined;
@@ -302,7 +311,7 @@ export class FaultProxy {
 	/**
 	 * @param {Exchange} exchange
 	 * @param {Buffer} body
-	 * @param {Awaited<ReturnType<FaultProxy['#estimate']>>} estimate
+	 * @param {Estimate | undefined} estimate
 	 */
 	async #rewrite({ route, seen }, body, estimate) {
 		if (route.route === 'tables.get') {

@@ -193,9 +193,12 @@ export class HarperNode {
 	 */
 	usage() {
 		const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');
-		const bytes = (/** @type {string} */ key) => Number(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) * 1024;
+		const bytes = (/** @type {string} */ key) =>
+			Number(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) * 1024;
 		// The command's name may hold spaces and brackets; the fields after it are 3 and up.
-		const fields = readFileSync(`/proc/${this.pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ');
+		const fields = readFileSync(`/proc/${this.pid}/stat`, 'utf8')
+			.replace(/^.*\) /s, '')
+			.split(' ');
 		const cpuMs = ((Number(fields[11]) + Number(fields[12])) * 1000) / TICKS_PER_SECOND;
 		return { rssBytes: bytes('VmRSS'), peakRssBytes: bytes('VmHWM'), cpuMs };
 	}

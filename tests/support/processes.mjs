@@ -72,7 +72,11 @@ function hook() {
 	if (hooked) return;
 	hooked = true;
 	process.once('exit', endEverything);
-	for (const [signal, number] of /** @type {const} */ ([['SIGINT', 2], ['SIGTERM', 15], ['SIGHUP', 1]])) {
+	for (const [signal, number] of /** @type {const} */ ([
+		['SIGINT', 2],
+		['SIGTERM', 15],
+		['SIGHUP', 1],
+	])) {
 		process.once(signal, () => process.exit(128 + number));
 	}
 }

@@ -197,7 +197,9 @@ function integerOf(text) {
  * @returns {bigint | undefined} Microseconds since 1970.
  */
 function instantOf(text) {
-	const match = /^(\d{4}-\d\d?-\d\d?)(?:[T ](\d\d?:\d\d:\d\d)(?:\.(\d{1,9}))?)?\s*(Z|UTC|[+-]\d\d(?::?\d\d)?)?$/i.exec(text);
+	const match = /^(\d{4}-\d\d?-\d\d?)(?:[T ](\d\d?:\d\d:\d\d)(?:\.(\d{1,9}))?)?\s*(Z|UTC|[+-]\d\d(?::?\d\d)?)?$/i.exec(
+		text
+	);
 	if (!match) return undefined;
 	const [, date, time = '00:00:00', fraction = '', zone = 'Z'] = match;
 	const offset = /^(Z|UTC)$/i.test(zone) ? 'Z' : zone.length === 3 ? `${zone}:00` : zone;

@@ -154,8 +154,15 @@ export const ALL_TYPES_SCHEMA = [
 /** One list of edge values per column; row i takes the i-th, in circles. */
 const EDGE_VALUES = {
 	int64_value: [0, -1, '9007199254740991', '9007199254740993', '9223372036854775807', '-9223372036854775808', null],
-	float64_value: [0, 0.1, -1.5, 1e300, 5e-324, 123456789.123456789, 1e21, null],
-	numeric_value: ['0', '1.5', '0.1', '-12345678901234567890.123456789', '99999999999999999999999999999.999999999', null],
+	float64_value: [0, 0.1, -1.5, 1e300, 5e-324, 123456789.12345679, 1e21, null],
+	numeric_value: [
+		'0',
+		'1.5',
+		'0.1',
+		'-12345678901234567890.123456789',
+		'99999999999999999999999999999.999999999',
+		null,
+	],
 	bignumeric_value: ['0', '1.5', '0.000000000000000001', '-12345678901234567890.123456789012345678', null],
 	bool_value: [true, false, null],
 	string_value: ['', 'plain', 'Zürich 東京 🚢', 'quote " back \\ slash', 'line\nbreak\ttab', 'null', '\u2028', null],

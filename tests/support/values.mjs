@@ -62,7 +62,7 @@ function plainDecimal(text) {
 }
 
 /** @type {Record<string, number>} */
-const NON_FINITE = { 'NaN': NaN, 'Infinity': Infinity, '+inf': Infinity, 'inf': Infinity, '-inf': -Infinity };
+const NON_FINITE = { NaN, Infinity, '+inf': Infinity, 'inf': Infinity, '-inf': -Infinity, '-Infinity': -Infinity };
 
 /**
  * RANGE arrives as `[start, end)` with UNBOUNDED for an open side.
@@ -72,8 +72,7 @@ const NON_FINITE = { 'NaN': NaN, 'Infinity': Infinity, '+inf': Infinity, 'inf': 
 function rangeOf(field, text) {
 	const [start, end] = text.replace(/^\[|\)$/g, '').split(/,\s*/);
 	const element = { name: field.name, type: field.rangeElementType?.type ?? 'STRING' };
-	const side = (/** @type {string} */ one) =>
-		one === 'UNBOUNDED' || one === 'NULL' ? null : scalarOf(element, one);
+	const side = (/** @type {string} */ one) => (one === 'UNBOUNDED' || one === 'NULL' ? null : scalarOf(element, one));
 	return { start: side(start), end: side(end) };
 }
 
@@ -157,7 +156,7 @@ export function parseExact(text) {
 }
 
 /**
- * One text per value: keys sorted, an absent member the same as a null one, because Harper drops undefined.
+ * One text per value, not for reading: strings with their length, keys sorted, an absent member the same as a null one, because Harper drops undefined.
  * @param {any} value
  * @returns {string}
  */
@@ -170,17 +169,35 @@ export function canonicalText(value) {
 			// REST prints NaN and the infinities as null, so no more than that can be compared.
 			return Number.isFinite(value) ? `${value === 0 ? 0 : value}` : 'null';
 		case 'string':
-			return JSON.stringify(value);
+			return `"${value.length}:${value}`;
 		case 'object':
 			break;
 		default:
 			return String(value);
 	}
 	if (Array.isArray(value)) return `[${value.map(canonicalText).join(',')}]`;
-	const members = [];
-	for (const key of Object.keys(value).sort()) {
-		const text = canonicalText(value[key]);
-		if (text !== 'null') members.push(`${JSON.stringify(key)}:${text}`);
+	const { sorted, labels } = sortedKeys(value);
+	let members = '';
+	for (let i = 0; i < sorted.length; i++) {
+		const text = canonicalText(value[sorted[i]]);
+		if (text !== 'null') members += labels[i] + text;
 	}
-	return `{${members.join(',')}}`;
+	return `{${members}}`;
+}
+
+/** @type {{keys: string[], sorted: string[], labels: string[]}} */
+let lastKeys = { keys: [], sorted: [], labels: [] };
+
+/**
+ * Rows of a table mostly have the same keys in the same order, so sorting is remembered from one to the next.
+ * @param {object} value
+ */
+function sortedKeys(value) {
+	const keys = Object.keys(value);
+	const same = keys.length === lastKeys.keys.length && keys.every((key, i) => key === lastKeys.keys[i]);
+	if (!same) {
+		const sorted = [...keys].sort();
+		lastKeys = { keys, sorted, labels: sorted.map((key) => `${JSON.stringify(key)}=`) };
+	}
+	return lastKeys;
 }
