@@ -23,6 +23,8 @@ export class Component {
 	/** @type {{id: string, targetTable: string, autoStart: boolean}[]} */
 	tables = [];
 	version = '';
+	/** Whether an application lists the component as a plugin. */
+	isPlugin = false;
 
 	/** @type {Map<string, Run>} */
 	#runs = new Map();
@@ -35,6 +37,8 @@ export class Component {
 	/** @type {Promise<void>} */
 	#queue = Promise.resolve();
 	#closed = false;
+	/** @type {Map<string, string>} What was logged last of each table. */
+	#news = new Map();
 	#published = { text: '', at: 0 };
 	/** @type {NodeJS.Timeout | undefined} */
 	#timer;
@@ -73,6 +77,16 @@ export class Component {
 	/** Follows the operators' wishes, which are in SyncControlState. */
 	follow() {
 		return this.#enqueue(() => this.#follow());
+	}
+
+	/** Follows them from now on, whichever worker of whichever node they are told to. */
+	async followWishes() {
+		try {
+			const wishes = await findTable('SyncControlState').subscribe({ omitCurrent: true });
+			wishes.on('data', () => this.follow());
+		} catch (error) {
+			logger.error?.(`bigquery-sync: commands given on other workers will not be noticed: ${error}`);
+		}
 	}
 
 	/** Ends everything, promptly and at a safe point. */
@@ -165,10 +179,16 @@ export class Component {
 		if (table && !resources.has?.(name)) resources.set(name, table);
 	}
 
+	/** Logs what people should know: neither each poll, nor each attempt. */
 	#report(status) {
 		const { id, state, lastError } = status;
-		if (lastError === null) logger.info?.(`bigquery-sync: ${id}: ${state}, ${status.rows} rows, watermark ${status.watermark}`);
-		else {
+		const news = lastError?.code ?? (state === 'running' ? 'idle' : state);
+		if (this.#news.get(id) === news) return;
+		this.#news.set(id, state === 'running' && lastError === null ? state : news);
+		if (lastError === null) {
+			const what = state === 'idle' ? 'up to date' : state;
+			logger.info?.(`bigquery-sync: ${id}: ${what}, ${status.rows} rows, watermark ${status.watermark ?? 'none yet'}`);
+		} else {
 			const level = state === 'retrying' ? 'warn' : 'error';
 			logger[level]?.(`bigquery-sync: ${id}: ${state} after ${lastError.code}: ${lastError.message}`);
 		}

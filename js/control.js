@@ -85,11 +85,13 @@ async function report() {
 
 async function command(data, user) {
 	const { action, table } = data ?? {};
-	if (!Object.hasOwn(ACTIONS, action)) refuse(400, 'action', action, Object.keys(ACTIONS));
+	if (!Object.hasOwn(ACTIONS, action)) return refusal('action', action, Object.keys(ACTIONS));
 	const own = component();
+	if (own.problems.length > 0) {
+		return answer(409, { error: 'the configuration has errors: correct it first', configurationErrors: own.problems });
+	}
 	const ids = own.tables.map(({ id }) => id);
-	if (table !== undefined && !ids.includes(table)) refuse(400, 'table', table, ids);
-	if (own.problems.length > 0) refuse(409, 'action', action, [], 'the configuration has errors; GET /SyncControl tells them');
+	if (table !== undefined && !ids.includes(table)) return refusal('table', table, ids);
 	const wanted = table === undefined ? ids : [table];
 	await record(wanted, ACTIONS[action], user ?? null);
 	await own.follow();
@@ -108,9 +110,11 @@ async function record(ids, desired, changedBy) {
 	});
 }
 
-function refuse(status, what, found, allowed, reason) {
-	const list = allowed.length > 0 ? allowed.join(', ') : 'none';
+function refusal(what, found, allowed) {
 	const shown = typeof found === 'string' ? `"${found.slice(0, 60)}"` : found === undefined ? 'missing' : `a ${typeof found}`;
-	const message = reason ?? `${what} is ${shown}, allowed is ${list}`;
-	throw Object.assign(new Error(message), { statusCode: status });
+	return answer(400, { error: `${what} is ${shown}, allowed is ${allowed.join(', ')}`, allowed });
+}
+
+function answer(status, body) {
+	return { status, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
 }

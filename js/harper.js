@@ -42,11 +42,13 @@ function plainCopy(record) {
 /**
  * Makes sure that a target table exists, and returns it.
  * @param {string} name
+ * @param {string[]} columns The attributes besides id.
  */
-export async function ensureTable(name) {
+export async function ensureTable(name, columns) {
 	let refusal;
 	if (!findTable(name)) {
-		const operation = { operation: 'create_table', database: DATABASE, table: name, primary_key: 'id' };
+		const attributes = ['id', ...columns, '_syncedAt'].map((attribute) => ({ name: attribute }));
+		const operation = { operation: 'create_table', database: DATABASE, table: name, primary_key: 'id', attributes };
 		// Another worker may be faster: what counts is whether the table appears.
 		refusal = await server.operation(operation, {}).then(() => undefined, (error) => error.message ?? String(error));
 	}

@@ -2,47 +2,49 @@
 
 import { component } from './component.js';
 import { syncControl } from './control.js';
-import { findTable } from './harper.js';
 
 /** The name that config.yaml gives the sub-folder that starts the component as the application itself. */
 const STARTER = 'bigquery-sync-starter';
 
-let takenByPlugin = false;
+/** As a plugin, the component's own config.yaml starts the starter first; then the plugin's own call must win. */
+const PLUGIN_WAIT_MS = 3_000;
 
 /** @param {any} scope */
 export function handleApplication(scope) {
-	const own = scope.options.getAll();
-	const isStarter = own?.package === STARTER;
-	// As a plugin, the component's own config.yaml is loaded too, and with it the starter, which then has no part.
-	if (isStarter && takenByPlugin) return;
-	if (!isStarter) takenByPlugin = true;
-
-	const read = () => (isStarter ? scope.options.getRoot() : scope.options.getAll());
 	const current = component();
-	current.configure(scope, read(), isStarter);
+	const isStarter = scope.options.getAll()?.package === STARTER;
 	scope.resources.set('SyncControl', syncControl());
-	followWishes(current);
+	if (!isStarter) {
+		current.isPlugin = true;
+		run(current, scope, false);
+	} else if (scope.options.getRoot()?.bigquery !== undefined) {
+		run(current, scope, true);
+	} else {
+		setTimeout(() => current.isPlugin || run(current, scope, true), PLUGIN_WAIT_MS);
+	}
+}
+
+/**
+ * @param {import('./component.js').Component} current
+ * @param {any} scope
+ * @param {boolean} isApplication
+ */
+function run(current, scope, isApplication) {
+	const configure = () => {
+		const root = isApplication ? scope.options.getRoot() : scope.options.getAll();
+		return current.configure(scope, root, isApplication);
+	};
+	/** @type {NodeJS.Timeout | undefined} */
+	let pending;
+	configure();
+	current.followWishes();
 	scope.options.on('change', () => {
 		// One edit fires several changes.
 		clearTimeout(pending);
-		pending = setTimeout(() => current.configure(scope, read(), isStarter), 200);
+		pending = setTimeout(configure, 200);
 	});
-	scope.on?.('close', () => current.close());
-}
-
-/** @type {NodeJS.Timeout | undefined} */
-let pending;
-let following = false;
-
-/** @param {import('./component.js').Component} current */
-async function followWishes(current) {
-	if (following) return;
-	following = true;
-	try {
-		const wishes = await findTable('SyncControlState').subscribe({ omitCurrent: true });
-		wishes.on('data', () => current.follow());
-	} catch (error) {
-		following = false;
-		logger.error?.(`bigquery-sync: commands given on other workers will not be noticed: ${error}`);
-	}
+	scope.on?.('close', () => {
+		clearTimeout(pending);
+		return current.close();
+	});
 }

@@ -36,7 +36,10 @@ export class TableHost {
 	ensureTarget(layout) {
 		return asValue('harper_table', async () => {
 			this.#layout = layout;
-			this.#table = await ensureTable(this.table.targetTable);
+			this.#table = await ensureTable(
+				this.table.targetTable,
+				layout.columns.map(({ name }) => name)
+			);
 			this.onTarget(this.table.targetTable);
 			return {};
 		});
