@@ -70,7 +70,10 @@ export class BigQueryConnection {
 			if (timeout.aborted) {
 				throw new HostFailure('timeout', `BigQuery did not answer within ${request.timeoutMs / 1000} s`);
 			}
-			throw new HostFailure('unreachable', `the connection to ${this.connection.apiEndpoint} failed: ${reasonOf(error)}`);
+			throw new HostFailure(
+				'unreachable',
+				`the connection to ${this.connection.apiEndpoint} failed: ${reasonOf(error)}`
+			);
 		}
 	}
 
@@ -78,7 +81,9 @@ export class BigQueryConnection {
 		/** @type {Record<string, string>} */
 		const headers = { 'accept': 'application/json', 'user-agent': 'bigquery-sync' };
 		if (request.body !== null) headers['content-type'] = 'application/json';
-		if (!this.connection.anonymous) headers.authorization = `Bearer ${await this.#accessToken(request.renewToken, signal)}`;
+		if (!this.connection.anonymous) {
+			headers.authorization = `Bearer ${await this.#accessToken(request.renewToken, signal)}`;
+		}
 		return headers;
 	}
 
@@ -112,7 +117,10 @@ async function readCredentials(file) {
 	try {
 		text = await readFile(file, 'utf8');
 	} catch (error) {
-		throw new HostFailure('credentials', `the credentials file ${file} cannot be read (${error.code}): check bigquery.credentials`);
+		throw new HostFailure(
+			'credentials',
+			`the credentials file ${file} cannot be read (${error.code}): check bigquery.credentials`
+		);
 	}
 	try {
 		const credentials = JSON.parse(text);
@@ -136,7 +144,9 @@ function orAborted(promise, signal) {
 /** Whether a token could not be had because of the network, or because of the credentials. */
 function tokenFailure(error) {
 	const status = error.response?.status ?? error.status;
-	if (status >= 500 || status === 429) return new HostFailure('unavailable', `Google's token service answered HTTP ${status}`);
+	if (status >= 500 || status === 429) {
+		return new HostFailure('unavailable', `Google's token service answered HTTP ${status}`);
+	}
 	if (status === undefined && (error.code ?? error.cause?.code) !== undefined) {
 		return new HostFailure('unreachable', `Google's token service could not be reached: ${reasonOf(error)}`);
 	}

@@ -196,7 +196,8 @@ export class Component {
 
 	#startPublishing() {
 		clearInterval(this.#timer);
-		const publish = () => this.#publish().catch((error) => logger.warn?.(`bigquery-sync: status not published: ${error}`));
+		const publish = () =>
+			this.#publish().catch((error) => logger.warn?.(`bigquery-sync: status not published: ${error}`));
 		this.#timer = setInterval(publish, PUBLISH_INTERVAL_MS);
 		this.#timer.unref();
 		publish();

@@ -111,7 +111,8 @@ async function record(ids, desired, changedBy) {
 }
 
 function refusal(what, found, allowed) {
-	const shown = typeof found === 'string' ? `"${found.slice(0, 60)}"` : found === undefined ? 'missing' : `a ${typeof found}`;
+	const shown =
+		typeof found === 'string' ? `"${found.slice(0, 60)}"` : found === undefined ? 'missing' : `a ${typeof found}`;
 	return answer(400, { error: `${what} is ${shown}, allowed is ${allowed.join(', ')}`, allowed });
 }
 

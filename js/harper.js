@@ -50,12 +50,18 @@ export async function ensureTable(name, columns) {
 		const attributes = ['id', ...columns, '_syncedAt'].map((attribute) => ({ name: attribute }));
 		const operation = { operation: 'create_table', database: DATABASE, table: name, primary_key: 'id', attributes };
 		// Another worker may be faster: what counts is whether the table appears.
-		refusal = await server.operation(operation, {}).then(() => undefined, (error) => error.message ?? String(error));
+		refusal = await server.operation(operation, {}).then(
+			() => undefined,
+			(error) => error.message ?? String(error)
+		);
 	}
 	const deadline = Date.now() + TABLE_WAIT_MS;
 	while (!findTable(name)) {
 		if (Date.now() > deadline) {
-			throw new HostFailure('harper_table', `the table ${name} could not be created: ${refusal ?? 'it did not appear'}`);
+			throw new HostFailure(
+				'harper_table',
+				`the table ${name} could not be created: ${refusal ?? 'it did not appear'}`
+			);
 		}
 		await new Promise((resolve) => setTimeout(resolve, 20));
 	}
@@ -110,7 +116,7 @@ export async function commit(table, layout, order) {
 /** Whether Harper holds a newer version of the row. */
 async function isOlder(table, cursor, record, context) {
 	const stored = await table.get(record.id, context);
-	return stored != null && stored[cursor] > record[cursor];
+	return Boolean(stored) && stored[cursor] > record[cursor];
 }
 
 /** Harper's words name the attribute and the type, and may quote the value behind a colon or in quotes. */

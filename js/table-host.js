@@ -30,7 +30,9 @@ export class TableHost {
 	}
 
 	loadCheckpoint() {
-		return asValue('harper_read', async () => ({ checkpoint: await readRecord('SyncCheckpoint', `${this.table.id}:0`) }));
+		return asValue('harper_read', async () => ({
+			checkpoint: await readRecord('SyncCheckpoint', `${this.table.id}:0`),
+		}));
 	}
 
 	ensureTarget(layout) {
