@@ -1,7 +1,7 @@
 //! Which columns of a source table are read, and what role each one plays.
 
 use super::schema::{Field, Type};
-use super::value::name_tag;
+use super::value::{NameTag, name_tag};
 use crate::config::{Columns, TableConfig, nearest};
 use crate::error::{Failure, Kind};
 
@@ -33,7 +33,7 @@ pub struct Projection {
     /// Indexes of the key columns; empty when rows are identified by content.
     pub key: Vec<usize>,
     /// Columns ordered by name, with the tags that name them in the canonical encoding.
-    pub by_name: Vec<(usize, [u8; 8])>,
+    pub by_name: Vec<(usize, NameTag)>,
 }
 
 impl Projection {
@@ -64,7 +64,7 @@ impl Projection {
         let cursor_type = cursor_type(fields.get(cursor), config)?;
         refuse_reserved(&fields, &key)?;
         refuse_unfit_keys(&fields, &key)?;
-        let mut by_name: Vec<(usize, [u8; 8])> =
+        let mut by_name: Vec<(usize, NameTag)> =
             fields.iter().enumerate().map(|(index, field)| (index, name_tag(&field.name))).collect();
         by_name.sort_by_key(|(index, _)| fields.get(*index).map(|field| field.name.as_str()));
         Ok(Projection { fields, cursor, cursor_type, key, by_name })

@@ -242,7 +242,7 @@ impl<'a> Value<'a> {
 ///
 /// # Errors
 /// When a nested value is unreadable.
-pub fn write_canonical_field(out: &mut Vec<u8>, tag: [u8; 8], value: &Value<'_>) -> Result<(), Unreadable> {
+pub fn write_canonical_field(out: &mut Vec<u8>, tag: NameTag, value: &Value<'_>) -> Result<(), Unreadable> {
     if value.is_absent() {
         return Ok(());
     }
@@ -250,25 +250,36 @@ pub fn write_canonical_field(out: &mut Vec<u8>, tag: [u8; 8], value: &Value<'_>)
     with_length(out, |out| value.write_canonical(out))
 }
 
-/// Returns the eight bytes that stand for a column's name in the canonical encoding.
-pub fn name_tag(name: &str) -> [u8; 8] {
-    let mut tag = [0; 8];
+/// What stands for a column's name in the canonical encoding.
+pub type NameTag = [u8; 4];
+
+/// Hashes a column's name. Two columns with one tag are unlikely, and would only matter in rows that are alike but
+/// for their swapped values.
+pub fn name_tag(name: &str) -> NameTag {
+    let mut tag = [0; 4];
     for (to, from) in tag.iter_mut().zip(Sha256::digest(name.as_bytes())) {
         *to = from;
     }
     tag
 }
 
+/// Appends what `write` appends, with its length in front: one byte where that is enough, else a mark and four.
 fn with_length(
     out: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), Unreadable>,
 ) -> Result<(), Unreadable> {
+    const LONG: u8 = 0xff;
     let length_at = out.len();
-    out.extend_from_slice(&[0; 4]);
+    out.push(0);
     write(out)?;
-    let length = (out.len() - length_at - 4) as u32;
-    if let Some(place) = out.get_mut(length_at..length_at + 4) {
-        place.copy_from_slice(&length.to_be_bytes());
+    let length = out.len() - length_at - 1;
+    let short = u8::try_from(length).ok().filter(|short| *short != LONG);
+    if let Some(place) = out.get_mut(length_at) {
+        *place = short.unwrap_or(LONG);
+    }
+    if short.is_none() {
+        let behind = length_at + 1;
+        out.splice(behind..behind, (length as u32).to_be_bytes());
     }
     Ok(())
 }
@@ -290,7 +301,7 @@ impl Unreadable {
 fn parse_scalar<'a>(text: Text<'a>, kind: &Type) -> Option<Value<'a>> {
     let plain = || if text.escaped { None } else { std::str::from_utf8(text.raw).ok() };
     match kind {
-        Type::Int64 => plain()?.parse().ok().map(Value::Int),
+        Type::Int64 => parse_integer(plain()?).map(Value::Int),
         Type::Float64 => parse_float(plain()?).map(Value::Float),
         Type::Numeric | Type::BigNumeric => normal_decimal(plain()?).map(Value::Decimal),
         Type::Bool => match plain()? {
@@ -298,7 +309,7 @@ fn parse_scalar<'a>(text: Text<'a>, kind: &Type) -> Option<Value<'a>> {
             "false" => Some(Value::Bool(false)),
             _ => None,
         },
-        Type::Timestamp => plain()?.parse().ok().map(Micros).filter(|at| at.in_range()).map(Value::Instant),
+        Type::Timestamp => parse_integer(plain()?).map(Micros).filter(|at| at.in_range()).map(Value::Instant),
         Type::Date => time::parse_date(plain()?).map(|_| Value::Text(text)),
         Type::Time => time::parse_time_of_day(plain()?).map(|_| Value::Text(text)),
         Type::DateTime => parse_datetime(plain()?).map(|_| Value::Text(text)),
@@ -308,6 +319,23 @@ fn parse_scalar<'a>(text: Text<'a>, kind: &Type) -> Option<Value<'a>> {
         Type::String | Type::Bytes | Type::Geography | Type::Unknown(_) => Some(Value::Text(text)),
         Type::Record(_) => None,
     }
+}
+
+/// Parses an integer. Up to 18 digits cannot overflow, and the check for it is slow in WebAssembly.
+fn parse_integer(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || digits.len() > 18 {
+        return text.parse().ok();
+    }
+    let mut value = 0_i64;
+    for byte in digits.bytes() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + i64::from(digit);
+    }
+    Some(if digits.len() < text.len() { -value } else { value })
 }
 
 /// Parses a civil date and time (`2024-01-31T10:20:30.5`) as if it were UTC.
@@ -741,7 +769,36 @@ mod tests {
         );
     }
 
+    #[test]
+    fn long_values_have_their_length_in_front_too() {
+        let encode = |first: &str, second: &str| {
+            let string = field(Type::String);
+            let mut out = Vec::new();
+            for part in [first, second] {
+                write_canonical_field(&mut out, name_tag("c"), &Value::parse(text(part), &string).unwrap())
+                    .unwrap();
+            }
+            out
+        };
+        for length in [254, 255, 256, 70_000] {
+            let (long, short) = ("x".repeat(length), "y");
+            assert_ne!(encode(&long, short), encode(&"x".repeat(length - 1), "xy"), "{length}");
+            assert_eq!(encode(&long, short).len(), length + 1 + 2 * 4 + 2 + if length > 254 { 4 } else { 0 });
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_integer_comes_back_the_same(value in any::<i64>()) {
+            prop_assert_eq!(parse_integer(&value.to_string()), Some(value));
+        }
+
+        #[test]
+        fn what_is_no_integer_is_refused(text in "[-+ 0-9a]{0,22}") {
+            let plus_free = !text.starts_with('+');
+            prop_assert_eq!(parse_integer(&text), text.parse().ok().filter(|_| plus_free || text.len() > 19));
+        }
+
         #[test]
         fn a_decimal_is_a_number_only_if_it_comes_back_the_same(
             whole in 0_u64..u64::MAX, fraction in 0_u32..1_000_000_000, negative in any::<bool>()

@@ -8,10 +8,12 @@ use sha2::{Digest, Sha256};
 const SORTED_ALPHABET: &[u8; 64] = b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
 /// Characters of an encoded cursor: 64 bits.
 const CURSOR_CHARACTERS: u32 = 11;
-/// Characters of an encoded content hash: 96 bits.
-const HASH_CHARACTERS: u32 = 16;
+/// Bytes of the content's hash that go into an id: 96 bits, 16 characters.
+const HASH_BYTES: usize = 12;
 /// Ids longer than this are replaced by their hash; Harper refuses keys of about 1,900 characters.
 const KEY_BYTES_MAX: usize = 1_024;
+/// Bytes of a long key's hash that go into its id.
+const HASHED_KEY_BYTES: usize = 30;
 /// Marks an id that is the hash of a long key; keys that start with it are escaped.
 const HASHED: u8 = b'#';
 const ESCAPE: u8 = b'\\';
@@ -29,20 +31,25 @@ pub fn content_hash(canonical: &[u8]) -> ContentHash {
 /// rows it is (0 for the first).
 pub fn write_keyless(out: &mut Vec<u8>, cursor: Micros, hash: &ContentHash, occurrence: u32) {
     // Flipping the sign bit makes negative instants sort before positive ones.
-    write_sorted(out, u128::from(cursor.0 as u64 ^ (1 << 63)), CURSOR_CHARACTERS);
-    let high = hash.iter().take(12).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
-    write_sorted(out, high, HASH_CHARACTERS);
+    let sortable = cursor.0 as u64 ^ (1 << 63);
+    out.extend((0..CURSOR_CHARACTERS).rev().map(|place| sorted_character((sortable >> (6 * place)) as u32)));
+    write_bits(out, hash.get(..HASH_BYTES).unwrap_or_default());
     if occurrence > 0 {
         out.push(b'~');
         out.extend_from_slice(occurrence.to_string().as_bytes());
     }
 }
 
-fn write_sorted(out: &mut Vec<u8>, value: u128, characters: u32) {
-    for place in (0..characters).rev() {
-        let digit = (value >> (6 * place)) & 63;
-        out.extend(SORTED_ALPHABET.get(digit as usize));
+/// Appends four characters for each three bytes.
+fn write_bits(out: &mut Vec<u8>, bytes: &[u8]) {
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+        out.extend([18, 12, 6, 0].map(|shift| sorted_character(bits >> shift)));
     }
+}
+
+fn sorted_character(bits: u32) -> u8 {
+    SORTED_ALPHABET.get((bits & 63) as usize).copied().unwrap_or(b'-')
 }
 
 /// Appends the id of a row with a key: the canonical texts of its parts, joined so that different keys never
@@ -63,10 +70,7 @@ pub fn write_keyed(out: &mut Vec<u8>, parts: &[Value<'_>]) {
         let hash: ContentHash = Sha256::digest(out.get(start..).unwrap_or_default()).into();
         out.truncate(start);
         out.push(HASHED);
-        let (high, low) = hash.split_at(16);
-        for half in [high, low] {
-            write_sorted(out, half.iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte)), 22);
-        }
+        write_bits(out, hash.get(..HASHED_KEY_BYTES).unwrap_or_default());
     }
 }
 
@@ -139,7 +143,7 @@ mod tests {
         assert_eq!(keyed(&[None, Some("")]), "\\N|");
         assert_eq!(keyed(&[Some("")]), "\\E");
         assert_eq!(keyed(&[Some("#a")]), "\\#a");
-        assert_eq!(keyed(&[Some(&"x".repeat(2_000))]).len(), 45);
+        assert_eq!(keyed(&[Some(&"x".repeat(2_000))]).len(), 41);
     }
 
     #[test]
