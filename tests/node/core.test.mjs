@@ -121,7 +121,10 @@ test('pages are asked for by offset, one ahead, and none twice', async () => {
 		.filter(({ purpose }) => purpose === 'readResult')
 		.map(({ path }) => Number(/startIndex=(\d+)/.exec(path)?.[1]));
 	assert.deepEqual(offsets, [1_000, 2_000]);
-	assert.equal(host.orders.reduce((sum, order) => sum + order.rows, 0), 2_500);
+	assert.equal(
+		host.orders.reduce((sum, order) => sum + order.rows, 0),
+		2_500
+	);
 	assert.ok(host.orders.every((order) => order.rows <= 500));
 });
 
