@@ -27,7 +27,9 @@ async function main() {
 	print();
 	print('                            core    plain JavaScript    ratio');
 	print(`  id from the content     ${cell(wasm)}    ${cell(js)}                ${(wasm / js).toFixed(2)}`);
-	print(`  id from a key           ${cell(wasmKeyed)}    ${cell(jsKeyed)}                ${(wasmKeyed / jsKeyed).toFixed(2)}`);
+	print(
+		`  id from a key           ${cell(wasmKeyed)}    ${cell(jsKeyed)}                ${(wasmKeyed / jsKeyed).toFixed(2)}`
+	);
 	if (options.json) {
 		print(
 			JSON.stringify({
@@ -75,7 +77,9 @@ async function measureDecoding({ rows, rounds }) {
 	const pages = [];
 	let page = [];
 	const finish = () => {
-		pages.push(new TextEncoder().encode(JSON.stringify(wirePage({ fields: VESSEL_SCHEMA, rows: page, totalRows: rows }))));
+		pages.push(
+			new TextEncoder().encode(JSON.stringify(wirePage({ fields: VESSEL_SCHEMA, rows: page, totalRows: rows })))
+		);
 		page = [];
 	};
 	for (const row of vesselPositions({ rows })) {
@@ -90,6 +94,7 @@ async function measureDecoding({ rows, rounds }) {
 		wasmKeyed: () => throughCore(VESSEL_SCHEMA, pages, rows, key),
 		jsKeyed: () => throughJavaScript(VESSEL_SCHEMA, pages, key),
 	};
+	/** @type {Record<string, number[]>} */
 	const times = Object.fromEntries(Object.keys(variants).map((name) => [name, []]));
 	for (let round = 0; round <= rounds; round++) {
 		for (const [name, run] of Object.entries(variants)) {

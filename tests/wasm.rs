@@ -1,5 +1,7 @@
 //! The boundary as JavaScript sees it, in Node.
 #![cfg(target_arch = "wasm32")]
+// Clippy does not take these functions for tests, in which a panic is the way to fail.
+#![allow(clippy::unwrap_used)]
 
 use bigquery_sync::wasm::{Configuration, version};
 use js_sys::{Array, JSON, Reflect};
