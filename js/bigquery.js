@@ -46,14 +46,13 @@ export class BigQueryConnection {
 	 * @throws {HostFailure}
 	 */
 	async send(request, stopped) {
-		const timeout = AbortSignal.timeout(request.timeoutMs);
-		const headers = await this.#headers(request, AbortSignal.any([timeout, stopped]));
+		const limit = timeLimit(request.timeoutMs, stopped);
 		try {
 			const response = await fetch(this.connection.apiEndpoint + request.path, {
 				method: request.method,
-				headers,
+				headers: await this.#headers(request, limit.signal),
 				body: request.body ?? undefined,
-				signal: AbortSignal.any([timeout, stopped]),
+				signal: limit.signal,
 				redirect: 'error',
 			});
 			if (Number(response.headers.get('content-length')) > BODY_BYTES_MAX) {
@@ -67,13 +66,15 @@ export class BigQueryConnection {
 			};
 		} catch (error) {
 			if (error instanceof HostFailure) throw error;
-			if (timeout.aborted) {
+			if (limit.isOver()) {
 				throw new HostFailure('timeout', `BigQuery did not answer within ${request.timeoutMs / 1000} s`);
 			}
 			throw new HostFailure(
 				'unreachable',
 				`the connection to ${this.connection.apiEndpoint} failed: ${reasonOf(error)}`
 			);
+		} finally {
+			limit.clear();
 		}
 	}
 
@@ -129,6 +130,32 @@ async function readCredentials(file) {
 		// The parser's message would quote the file.
 	}
 	throw new HostFailure('credentials', `the credentials file ${file} is not a key file of a service account (JSON)`);
+}
+
+/**
+ * A signal that fires after a time or with another signal. Signals that AbortSignal.any derives would stay attached
+ * to the long-lived one.
+ * @param {number} timeoutMs
+ * @param {AbortSignal} stopped
+ */
+function timeLimit(timeoutMs, stopped) {
+	const controller = new AbortController();
+	let over = false;
+	const abort = () => controller.abort(stopped.reason);
+	const timer = setTimeout(() => {
+		over = true;
+		controller.abort(new Error('timeout'));
+	}, timeoutMs);
+	stopped.addEventListener('abort', abort, { once: true });
+	if (stopped.aborted) abort();
+	return {
+		signal: controller.signal,
+		isOver: () => over,
+		clear() {
+			clearTimeout(timer);
+			stopped.removeEventListener('abort', abort);
+		},
+	};
 }
 
 /** Waits for a promise that cannot be aborted itself. */

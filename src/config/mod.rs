@@ -136,11 +136,15 @@ fn read_root(
 }
 
 fn note_ineffective(members: &Map<String, Value>, warnings: &RefCell<Vec<Problem>>) {
-    for key in ["validation", "schema"] {
-        if members.contains_key(key) {
-            let message = "is accepted, but has no effect in this version".to_owned();
-            warnings.borrow_mut().push(Problem { key: key.to_owned(), message });
-        }
+    let in_limits = |key| members.get("limits").is_some_and(|limits| limits.get(key).is_some());
+    let ineffective = [
+        ("validation", members.contains_key("validation")),
+        ("schema", members.contains_key("schema")),
+        ("limits.maxBytesBilledPerDay", in_limits("maxBytesBilledPerDay")),
+    ];
+    for (key, _) in ineffective.into_iter().filter(|(_, present)| *present) {
+        let message = "is accepted, but has no effect in this version".to_owned();
+        warnings.borrow_mut().push(Problem { key: key.to_owned(), message });
     }
 }
 
