@@ -82,7 +82,8 @@ export async function ensureTable(name, columns) {
  */
 export async function commit(table, layout, order) {
 	const syncedAt = new Date().toISOString();
-	const records = assembleRecords(layout, order, syncedAt);
+	const assembled = assembleRecords(layout, order, syncedAt);
+	const records = layout.newerBy === null ? assembled : newestOfEach(assembled, layout.newerBy);
 	const { checkpoint } = order;
 	const rejections = [...order.rejections];
 	let refused = 0;
@@ -111,6 +112,19 @@ export async function commit(table, layout, order) {
 		);
 	});
 	return { refused };
+}
+
+/**
+ * Leaves one record of each id, the newest, the later of equally new ones: a record that one transaction puts three
+ * times is not there after it.
+ */
+function newestOfEach(records, cursor) {
+	const newest = new Map();
+	for (const record of records) {
+		const other = newest.get(record.id);
+		if (other === undefined || other[cursor] <= record[cursor]) newest.set(record.id, record);
+	}
+	return [...newest.values()];
 }
 
 /** Whether Harper holds a newer version of the row. */
