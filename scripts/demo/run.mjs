@@ -104,6 +104,7 @@ async function copyOnce(stage) {
  * @param {Stage} stage
  */
 async function waitForRows({ options, watch, line }) {
+	line.clear();
 	const started_ms = performance.now();
 	const deadline_ms = SYNC_DEADLINE_MS + (options.rows / ROWS_PER_S_MIN) * 1000;
 	let seen = { rows: -1, at_ms: started_ms };
@@ -151,9 +152,7 @@ async function keepCopying(stage) {
 	print();
 	for (const text of lookAround({ harperUrl, credentials, target: TARGET, bigQueryUrl: source.page })) print(text);
 	print();
-	print(
-		`  BigQuery gets ${LIVE_ROWS_PER_S} new rows each second. They reach Harper some seconds later, when they have settled.`
-	);
+	print(`  BigQuery gets ${LIVE_ROWS_PER_S} new rows a second. Each is in Harper some seconds later.`);
 	print('  Ctrl-C ends everything and removes it.');
 	print();
 	const written = { rows: options.rows };
