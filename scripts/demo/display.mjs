@@ -77,9 +77,9 @@ export function lookAround({ harperUrl, credentials, target, bigQueryUrl }) {
 	const rows = `${harperUrl}/${target}/?limit(5)`;
 	return [
 		colour('bold', '  Look around'),
-		`    the sync    ${harperUrl}/SyncControl`,
-		`    Harper      ${rows}`,
-		`    BigQuery    ${bigQueryUrl}`,
+		`    the sync  ${harperUrl}/SyncControl`,
+		`    Harper    ${rows}`,
+		`    BigQuery  ${bigQueryUrl}`,
 		'',
 		colour('bold', '  Or from another terminal'),
 		`    curl -u ${username}:${password} '${rows}'`,
