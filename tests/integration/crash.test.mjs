@@ -3,7 +3,7 @@ import { after, before, test } from 'node:test';
 
 import { FAULT, VESSEL_SCHEMA, duplicated, randomFrom, until, vesselPositions } from '../support/index.mjs';
 import { PATIENCE_MS, assertEqual, startComponent, tableStatus, untilRows, untilStatus } from './support/component.mjs';
-import { startSource } from './support/source.mjs';
+import { backfillQueries, startSource } from './support/source.mjs';
 
 const ROWS = 150_000;
 const CRASHES = 5;
@@ -40,11 +40,6 @@ async function storedProgress(harper, id) {
 	return checkpoint?.window ?? undefined;
 }
 
-/** The queries that read the table, without those for later windows. */
-function backfillQueries() {
-	return source.proxy.requests('jobs.query').filter(({ sql }) => !/`timestamp` > /.test(sql ?? ''));
-}
-
 test('five_kills_in_mid_sync_lose_and_double_nothing_and_the_result_is_read_on', async (context) => {
 	context.diagnostic(`CRASH_SEED=${SEED}`);
 	const random = randomFrom(SEED);
@@ -75,7 +70,7 @@ test('five_kills_in_mid_sync_lose_and_double_nothing_and_the_result_is_read_on',
 		}
 		barrier.remove();
 		const status = await untilRows(harper, 'crashing', ROWS);
-		assert.equal(backfillQueries().length, 1, 'the result of the first query was read to its end');
+		assert.equal(backfillQueries(source.proxy).length, 1, 'the result of the first query was read to its end');
 		assert.equal(status.rows, ROWS, 'nothing was written twice');
 		const counts = await assertEqual({ source, harper }, { table: 'crashing', target: 'BigQueryData' });
 		assert.equal(counts.targetRows, ROWS);
@@ -101,7 +96,7 @@ test('a_result_that_is_gone_is_queried_again_without_harm', async () => {
 		const { harper } = running;
 		await untilRows(harper, 'lost', SMALL_ROWS);
 		assert.equal(rule.injected, 1);
-		assert.equal(backfillQueries().length, 2);
+		assert.equal(backfillQueries(source.proxy).length, 2);
 		const counts = await assertEqual({ source, harper }, { table: 'lost', target: 'BigQueryData' });
 		assert.equal(counts.targetRows, SMALL_ROWS);
 		const { lastError } = await untilStatus(harper, 'lost', ({ state }) => state === 'idle', 'to rest');
@@ -130,7 +125,7 @@ test('a_result_that_went_with_a_crash_is_queried_again_without_harm', async () =
 		source.proxy.reset();
 		await harper.start();
 		await untilRows(harper, 'expired', SMALL_ROWS);
-		assert.equal(backfillQueries().length, 1);
+		assert.equal(backfillQueries(source.proxy).length, 1);
 		const counts = await assertEqual({ source, harper }, { table: 'expired', target: 'BigQueryData' });
 		assert.equal(counts.targetRows, SMALL_ROWS);
 	} finally {

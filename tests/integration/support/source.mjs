@@ -62,3 +62,11 @@ export function recent(rows, { agoMs }) {
 	const first = Date.now() - agoMs;
 	return [...rows].map((row, index) => ({ ...row, timestamp: new Date(first + index).toISOString() }));
 }
+
+/**
+ * The queries from the beginning of time, not those for later windows.
+ * @param {import('../../support/fault-proxy.mjs').FaultProxy} proxy
+ */
+export function backfillQueries(proxy) {
+	return proxy.requests('jobs.query').filter(({ sql }) => !/`timestamp` > /.test(sql ?? ''));
+}
