@@ -162,7 +162,7 @@ impl Engine {
         let whole_table = plan.window.after.is_none() && plan.window.until.is_none();
         projection.key.is_empty()
             && whole_table
-            && description.rows.is_none_or(|rows| rows > 2 * self.config.pace.window_rows_max)
+            && description.rows.is_some_and(|rows| rows > 2 * self.config.pace.window_rows_max)
     }
 
     fn sql_request(&self, sql: &str, page_rows: u64, moment: Moment) -> Request {

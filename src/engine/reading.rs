@@ -320,8 +320,10 @@ enum PageEnd {
 pub fn check_schema(envelope: &Envelope, projection: &Projection, numbered: bool) -> Result<(), Failure> {
     let Some(schema) = &envelope.schema else { return Ok(()) };
     let mut found = Field::from_wire(&schema.fields)?;
-    if numbered && found.last().is_some_and(|field| field.name == OCCURRENCE) {
-        found.pop();
+    let other_columns =
+        || Failure::new(Kind::ResultLost, "the query's result has other columns than the source table has now");
+    if numbered && found.pop().is_none_or(|last| last.name != OCCURRENCE) {
+        return Err(other_columns());
     }
     let same = |(found, wanted): (&Field, &Field)| {
         found.name.eq_ignore_ascii_case(&wanted.name) && found.repeated == wanted.repeated
@@ -329,5 +331,5 @@ pub fn check_schema(envelope: &Envelope, projection: &Projection, numbered: bool
     if found.len() == projection.fields.len() && found.iter().zip(&projection.fields).all(same) {
         return Ok(());
     }
-    Err(Failure::new(Kind::ResultLost, "the query's result has other columns than the source table has now"))
+    Err(other_columns())
 }
