@@ -6,6 +6,9 @@ import { findTable, readAll } from './harper.js';
 /** What a POST may ask for, and the wish that is recorded. */
 const ACTIONS = { start: 'started', stop: 'stopped' };
 
+/** Stands for a body that could not be parsed. */
+const UNREADABLE = Symbol('unreadable');
+
 /**
  * Whether a user may look at and control the sync: super_user, or a role that the configuration names.
  * @param {HarperUser | undefined | null} user
@@ -37,6 +40,12 @@ export function syncControl() {
 
 		get() {
 			return report();
+		}
+
+		/** Harper hands over a body that it cannot parse as a rejected promise, and would answer 500. */
+		static post(target, data, request) {
+			const given = typeof data?.then === 'function' ? data.then(undefined, () => UNREADABLE) : data;
+			return super.post(target, given, request);
 		}
 
 		async post(data) {
@@ -84,6 +93,7 @@ async function report() {
 }
 
 async function command(data, user) {
+	if (data === UNREADABLE) return answer(400, { error: 'the body cannot be parsed', allowed: Object.keys(ACTIONS) });
 	const { action, table } = data ?? {};
 	if (!Object.hasOwn(ACTIONS, action)) return refusal('action', action, Object.keys(ACTIONS));
 	const own = component();

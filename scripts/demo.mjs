@@ -35,9 +35,9 @@ async function announce(choice) {
 	const { readRepositoryFile } = await import('./setup.mjs');
 	const { harperdb } = JSON.parse(await readRepositoryFile('package.json')).devDependencies;
 	print(colour('bold', 'bigquery-sync: a BigQuery table, kept equal in Harper'));
-	print(`  Installs and starts Harper (harperdb ${harperdb} from npm) under Harper's own licence terms:`);
-	print(`  ${TERMS} and, once installed,`);
-	print('  node_modules/harperdb/LICENSE.');
+	print(`  This installs and starts Harper (npm package harperdb ${harperdb}), which has its`);
+	print(`  own licence terms: ${TERMS}`);
+	print('  (and node_modules/harperdb/LICENSE, once it is installed).');
 	print();
 	for (const line of choice.notice) print(`  ${colour('yellow', line)}`);
 	if (choice.notice.length > 0) print();

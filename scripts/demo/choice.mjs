@@ -38,10 +38,11 @@ export async function chooseSource({ emulator, endpoint, location }) {
 		);
 	}
 	const notice = [
-		`This uses the real BigQuery, in your project ${billed}, because GOOGLE_APPLICATION_CREDENTIALS is set.`,
-		`It creates a dataset of its own in ${location} and deletes it at the end. Loading is free; storing, streaming`,
-		'and queries may cost money: each query bills 10 MB at least, and there is one every 5 seconds, which makes',
-		'about 7 GB an hour. With `-- --emulator` it uses an emulator instead.',
+		`This uses the real BigQuery, in your project ${billed}, because`,
+		'GOOGLE_APPLICATION_CREDENTIALS is set. It creates a dataset of its own',
+		`(location ${location}) and deletes it at the end. Queries, storage and streaming may`,
+		'cost money: there is a query every 5 seconds, each bills 10 MB at least, which',
+		'makes about 7 GB an hour. `npm run demo -- --emulator` needs no BigQuery.',
 	];
 	return { kind: 'service', project: billed, url: endpoint ?? SERVICE, keyFile, notice };
 }

@@ -7,6 +7,7 @@ const SCOPES = ['https://www.googleapis.com/auth/bigquery'];
 const LOAD_ROWS = 100_000;
 const REQUEST_TIMEOUT_MS = 120_000;
 const RETRY_DELAYS_MS = [500, 1_000, 2_000, 4_000];
+const NOBODY_THERE = new Set(['ECONNREFUSED', 'ENOTFOUND']);
 /** Should the demo be killed before it can delete its dataset, the service deletes the tables after a day. */
 const TABLE_LIFE_MS = 86_400_000;
 
@@ -117,10 +118,8 @@ export class DemoClient extends BigQueryClient {
 		} catch (error) {
 			const { cause, message } = /** @type {any} */ (error);
 			const reason = cause?.code ?? cause?.message ?? message;
-			return {
-				error: new DemoFailure('UNREACHABLE', `BigQuery at ${this.url} does not answer: ${reason}.`),
-				mayPass: true,
-			};
+			const failure = new DemoFailure('UNREACHABLE', `BigQuery at ${this.url} does not answer: ${reason}.`);
+			return { error: failure, mayPass: !NOBODY_THERE.has(reason) };
 		}
 	}
 

@@ -1,6 +1,8 @@
 import { colour } from '../terminal.mjs';
 
 const LINE_INTERVAL_MS = 5_000;
+/** Terminals echo Ctrl-C behind the line. */
+const CTRL_C_WIDTH = 3;
 
 /** @param {number} count */
 export function formatCount(count) {
@@ -28,7 +30,7 @@ export class StatusLine {
 	 */
 	show(text, paint = (plain) => plain) {
 		if (this.#isTerminal) {
-			const width = (process.stdout.columns || 80) - 1;
+			const width = (process.stdout.columns || 80) - CTRL_C_WIDTH;
 			process.stdout.write(`\r${paint(text.slice(0, width))}\x1b[K`);
 		} else if (text !== this.#shown && performance.now() - this.#shown_ms >= LINE_INTERVAL_MS) {
 			this.#shown_ms = performance.now();
@@ -37,7 +39,9 @@ export class StatusLine {
 		this.#shown = text;
 	}
 
+	/** Takes the line away; the next one comes at its time. */
 	clear() {
+		this.#shown_ms = performance.now();
 		if (this.#isTerminal) process.stdout.write('\r\x1b[K');
 	}
 }
@@ -49,13 +53,13 @@ export class StatusLine {
 export function statusText({ label, targetRows, lag_s, rowsPerSecond, phase }, sourceRows) {
 	const width = formatCount(sourceRows).length;
 	return [
-		`  ${label.padEnd(10)}`,
+		`  ${label.padEnd(8)}`,
 		`BigQuery ${formatCount(sourceRows)}`,
 		`Harper ${formatCount(targetRows).padStart(width)}`,
 		`lag ${formatLag(lag_s).padEnd(4)}`,
-		`${formatCount(rowsPerSecond).padStart(6)} rows/s`,
+		`${formatCount(rowsPerSecond).padStart(5)} rows/s`,
 		phase,
-	].join('   ');
+	].join('  ');
 }
 
 /** @param {string} label */
@@ -73,12 +77,11 @@ export function lookAround({ harperUrl, credentials, target, bigQueryUrl }) {
 	const rows = `${harperUrl}/${target}/?limit(5)`;
 	return [
 		colour('bold', '  Look around'),
-		`    the sync's state     ${harperUrl}/SyncControl`,
-		`    rows in Harper       ${rows}`,
-		`    BigQuery             ${bigQueryUrl}`,
-		`    Harper's user        ${username}, password ${password}`,
+		`    the sync  ${harperUrl}/SyncControl`,
+		`    Harper    ${rows}`,
+		`    BigQuery  ${bigQueryUrl}`,
 		'',
-		'  Or, from another terminal',
+		colour('bold', '  Or from another terminal'),
 		`    curl -u ${username}:${password} '${rows}'`,
 	];
 }

@@ -9,6 +9,9 @@ import { livePositions, openSource, TABLE, writeHistory } from './source.mjs';
 import { startSync, TARGET, Watch } from './sync.mjs';
 
 const LOOK_EVERY_MS = 250;
+/** Counting rows takes time that the sync then lacks: at most this part of it. */
+const LOOK_SHARE_MAX = 0.05;
+const LOOK_PAUSE_MAX_MS = 2_000;
 const REFRESH_MS = 1_000;
 const LIVE_ROWS_PER_S = 10;
 const LIVE_TROUBLE_MAX_MS = 60_000;
@@ -104,10 +107,12 @@ async function copyOnce(stage) {
  * @param {Stage} stage
  */
 async function waitForRows({ options, watch, line }) {
+	line.clear();
 	const started_ms = performance.now();
 	const deadline_ms = SYNC_DEADLINE_MS + (options.rows / ROWS_PER_S_MIN) * 1000;
 	let seen = { rows: -1, at_ms: started_ms };
 	for (;;) {
+		const asked_ms = performance.now();
 		const snapshot = await watch.look();
 		const now_ms = performance.now();
 		if (snapshot.targetRows !== seen.rows) seen = { rows: snapshot.targetRows, at_ms: now_ms };
@@ -125,7 +130,8 @@ async function waitForRows({ options, watch, line }) {
 			);
 		}
 		line.show(statusText(snapshot, options.rows), painter(snapshot.label));
-		await sleep(LOOK_EVERY_MS);
+		const pause_ms = Math.min((now_ms - asked_ms) / LOOK_SHARE_MAX, LOOK_PAUSE_MAX_MS);
+		await sleep(Math.max(LOOK_EVERY_MS, pause_ms));
 	}
 }
 
@@ -151,9 +157,7 @@ async function keepCopying(stage) {
 	print();
 	for (const text of lookAround({ harperUrl, credentials, target: TARGET, bigQueryUrl: source.page })) print(text);
 	print();
-	print(
-		`  BigQuery gets ${LIVE_ROWS_PER_S} new rows each second. They reach Harper some seconds later, when they have settled.`
-	);
+	print(`  BigQuery gets ${LIVE_ROWS_PER_S} new rows a second. Each is in Harper some seconds later.`);
 	print('  Ctrl-C ends everything and removes it.');
 	print();
 	const written = { rows: options.rows };

@@ -36,6 +36,8 @@ export async function openSource(choice, { location }, ending) {
 		const accessToken = keyFile === undefined ? undefined : await tokenSource(keyFile);
 		const client = new DemoClient({ url, project, location, accessToken });
 		const dataset = `bigquery_sync_demo_${randomBytes(4).toString('hex')}`;
+		// Only after it has answered is there something that may have to be removed.
+		await client.request('GET', '/datasets', { query: { maxResults: 1 } });
 		if (kind !== 'own') ending.add(`the dataset ${project}.${dataset}`, () => client.deleteDataset(dataset));
 		await client.createDataset(dataset);
 		await client.createTable(dataset, TABLE, {
@@ -77,7 +79,7 @@ export function writeHistory({ client, dataset }, rows, showProgress) {
 		await client.load(dataset, TABLE, history, (done) => {
 			if (done < rows) showProgress(`sample rows: ${formatCount(done)} of ${formatCount(rows)}`);
 		});
-		return `${formatCount(rows)} vessel positions of the last ${HISTORY_DAYS} days, partitioned by day`;
+		return `${formatCount(rows)} vessel positions of the last ${HISTORY_DAYS} days`;
 	});
 }
 

@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { FAULT, VESSEL_SCHEMA, duplicated, randomFrom, until, vesselPositions } from '../support/index.mjs';
+import { PATIENCE_MS, assertEqual, startComponent, tableStatus, untilRows, untilStatus } from './support/component.mjs';
+import { backfillQueries, startSource } from './support/source.mjs';
+
+const ROWS = 150_000;
+const CRASHES = 5;
+/** Each crash comes when so many rows more are in Harper, and then some milliseconds later. */
+const ROWS_BETWEEN = [2_000, 18_000];
+/** No life gets further than this beyond the one before; more than a page and the rows between. */
+const ROWS_EACH_LIFE_MAX = 25_000;
+const EXTRA_MS_MAX = 100;
+const SEED = Number(process.env.CRASH_SEED ?? Date.now() % 1_000_000);
+const SMALL_ROWS = 20_000;
+
+/** @type {import('./support/source.mjs').Source} */
+let source;
+
+before(async () => {
+	source = await startSource();
+});
+
+after(() => source?.stop());
+
+/**
+ * Holds back what lies behind a row of the result, so that no sync can be done before its crash comes.
+ * @param {() => number} row
+ */
+function holdBackFrom(row) {
+	const when = (/** @type {{url: string}} */ { url }) => Number(/startIndex=(\d+)/.exec(url)?.[1]) >= row();
+	return source.proxy.faults.add({ route: 'getQueryResults', fault: FAULT.hang(), when });
+}
+
+/** The progress that Harper holds, as the last commit left it; undefined between two windows. */
+async function storedProgress(harper, id) {
+	const search = { operation: 'search_by_id', table: 'SyncCheckpoint', ids: [`${id}:0`], get_attributes: ['*'] };
+	const [checkpoint] = await harper.operation(search);
+	return checkpoint?.window ?? undefined;
+}
+
+test('five_kills_in_mid_sync_lose_and_double_nothing_and_the_result_is_read_on', async (context) => {
+	context.diagnostic(`CRASH_SEED=${SEED}`);
+	const random = randomFrom(SEED);
+	// Some rows are there twice or three times: their ids hang on how many of them came before.
+	await source.fill('crashing', VESSEL_SCHEMA, crashingRows());
+	const bigquery = { ...source.connection(), table: 'crashing', timestampColumn: 'timestamp', batchSize: 3000 };
+	let held = ROWS_EACH_LIFE_MAX;
+	const barrier = holdBackFrom(() => held);
+	const running = await startComponent({ config: { bigquery, sync: { pollInterval: 1000 } } });
+	try {
+		const { harper } = running;
+		let offset = 0;
+		for (let crash = 1; crash <= CRASHES; crash++) {
+			const [least, most] = ROWS_BETWEEN;
+			const wanted = offset + least + Math.floor(random() * (most - least));
+			const extraMs = random() * EXTRA_MS_MAX;
+			const enough = async () => (await tableStatus(harper, 'crashing'))?.windowProgress?.[0] >= wanted;
+			await until(enough, { deadlineMs: PATIENCE_MS, everyMs: 20, what: `${wanted} rows` });
+			await new Promise((resolve) => setTimeout(resolve, extraMs));
+			await harper.kill('SIGKILL');
+			held += ROWS_EACH_LIFE_MAX;
+			await harper.start();
+			const progress = await storedProgress(harper, 'crashing');
+			assert.ok(progress, `crash ${crash} did not hit a sync under way`);
+			assert.ok(progress.offset >= wanted && progress.offset < progress.totalRows, JSON.stringify(progress));
+			context.diagnostic(`crash ${crash} after ${progress.offset} of ${progress.totalRows} rows`);
+			({ offset } = progress);
+		}
+		barrier.remove();
+		const status = await untilRows(harper, 'crashing', ROWS);
+		assert.equal(backfillQueries(source.proxy).length, 1, 'the result of the first query was read to its end');
+		assert.equal(status.rows, ROWS, 'nothing was written twice');
+		const counts = await assertEqual({ source, harper }, { table: 'crashing', target: 'BigQueryData' });
+		assert.equal(counts.targetRows, ROWS);
+	} finally {
+		await running.remove();
+	}
+});
+
+function* crashingRows() {
+	yield* vesselPositions({ rows: ROWS - 6_000 });
+	yield* duplicated(vesselPositions({ rows: 1_000, seed: 3 }), 3);
+	yield* duplicated(vesselPositions({ rows: 1_500, seed: 4 }), 2);
+}
+
+test('a_result_that_is_gone_is_queried_again_without_harm', async () => {
+	await source.fill('lost', VESSEL_SCHEMA, duplicated(vesselPositions({ rows: SMALL_ROWS / 2 }), 2));
+	source.proxy.reset();
+	const rule = source.proxy.faults.add({ route: 'getQueryResults', nth: 3, fault: FAULT.loseResult() });
+	const bigquery = { ...source.connection(), table: 'lost', timestampColumn: 'timestamp', batchSize: 2000 };
+	const config = { bigquery, sync: { pollInterval: 1000 }, retry: { initialDelay: 50 } };
+	const running = await startComponent({ config });
+	try {
+		const { harper } = running;
+		await untilRows(harper, 'lost', SMALL_ROWS);
+		assert.equal(rule.injected, 1);
+		assert.equal(backfillQueries(source.proxy).length, 2);
+		const counts = await assertEqual({ source, harper }, { table: 'lost', target: 'BigQueryData' });
+		assert.equal(counts.targetRows, SMALL_ROWS);
+		const { lastError } = await untilStatus(harper, 'lost', ({ state }) => state === 'idle', 'to rest');
+		assert.equal(lastError, null);
+	} finally {
+		rule.remove();
+		await running.remove();
+	}
+});
+
+test('a_result_that_went_with_a_crash_is_queried_again_without_harm', async () => {
+	await source.fill('expired', VESSEL_SCHEMA, duplicated(vesselPositions({ rows: SMALL_ROWS / 2 }), 2));
+	const bigquery = { ...source.connection(), table: 'expired', timestampColumn: 'timestamp', batchSize: 1000 };
+	const config = { bigquery, sync: { pollInterval: 1000 }, retry: { initialDelay: 50 } };
+	const barrier = holdBackFrom(() => SMALL_ROWS / 2);
+	const running = await startComponent({ config });
+	try {
+		const { harper } = running;
+		const begun = async () => (await tableStatus(harper, 'expired'))?.windowProgress?.[0] >= 2000;
+		await until(begun, { deadlineMs: PATIENCE_MS, everyMs: 20, what: 'two thousand rows' });
+		await harper.kill('SIGKILL');
+		barrier.remove();
+		// A day later, the result no longer exists.
+		const jobs = source.proxy.requests('getQueryResults').map(({ path }) => path.replace(/^.*\/queries\/|\?.*$/g, ''));
+		for (const job of new Set(jobs)) source.proxy.loseResult(job);
+		source.proxy.reset();
+		await harper.start();
+		await untilRows(harper, 'expired', SMALL_ROWS);
+		assert.equal(backfillQueries(source.proxy).length, 1);
+		const counts = await assertEqual({ source, harper }, { table: 'expired', target: 'BigQueryData' });
+		assert.equal(counts.targetRows, SMALL_ROWS);
+	} finally {
+		await running.remove();
+	}
+});

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { FAULT, VESSEL_SCHEMA, duplicated, until, vesselPositions } from '../support/index.mjs';
+import { PATIENCE_MS, assertEqual, startComponent, untilRows, untilStatus } from './support/component.mjs';
+import { backfillQueries, startSource } from './support/source.mjs';
+
+const ROWS = 3_000;
+const PAGE_ROWS = 300;
+const RATE = 1 / 3;
+const SEED = Number(process.env.FAULT_SEED ?? Date.now() % 1_000_000);
+/** Harper answers within this also while BigQuery fails; the machine may be busy with other things. */
+const ANSWER_MS_MAX = 3_000;
+
+/** @type {import('./support/source.mjs').Source} */
+let source;
+
+before(async () => {
+	source = await startSource();
+	await source.fill('troubled', VESSEL_SCHEMA, duplicated(vesselPositions({ rows: ROWS / 2 }), 2));
+});
+
+after(() => source?.stop());
+
+/** @param {string} url */
+function configuration(url) {
+	const bigquery = { ...source.connection(url), table: 'troubled', timestampColumn: 'timestamp', batchSize: PAGE_ROWS };
+	return { bigquery, sync: { pollInterval: 500 }, retry: { initialDelay: 20 } };
+}
+
+/**
+ * Asks Harper again and again until told to end.
+ * @param {import('../support/index.mjs').HarperNode} harper
+ */
+function watchAnswers(harper) {
+	let watching = true;
+	const slow = /** @type {string[]} */ ([]);
+	const watch = async () => {
+		while (watching) {
+			for (const path of ['/SyncControl', '/BigQueryData/?limit(1)']) {
+				const from = performance.now();
+				const response = await harper.request(path);
+				await response.arrayBuffer();
+				const tookMs = performance.now() - from;
+				// The target is there from the first layout on.
+				const right = response.status === 200 || (response.status === 404 && path !== '/SyncControl');
+				if (tookMs > ANSWER_MS_MAX || !right) slow.push(`${path}: ${response.status} in ${tookMs} ms`);
+			}
+			await new Promise((resolve) => setTimeout(resolve, 100));
+		}
+	};
+	const done = watch();
+	// A run that fails for another reason ends Harper, and with it this.
+	done.catch(() => {});
+	return async () => {
+		watching = false;
+		await done;
+		return slow;
+	};
+}
+
+/**
+ * Syncs the table through a proxy of its own with one kind of fault, which stays on until some polls after the backfill.
+ * @param {import('../support/faults.mjs').Fault} fault
+ * @param {Partial<import('../support/faults.mjs').Rule>} [rule]
+ */
+async function syncThrough(fault, rule = {}) {
+	const proxy = await source.addProxy();
+	const active = proxy.faults.add({ rate: RATE, seed: SEED, fault, ...rule });
+	const running = await startComponent({ config: configuration(proxy.url) });
+	try {
+		const { harper } = running;
+		const answers = watchAnswers(harper);
+		await untilRows(harper, 'troubled', ROWS);
+		const injected = () => active.injected >= Math.min(3, rule.limit ?? Infinity);
+		await until(injected, { deadlineMs: PATIENCE_MS, what: `a few faults (${active.injected} of ${active.seen})` });
+		proxy.faults.clear();
+		await untilStatus(harper, 'troubled', ({ state, lastError }) => state === 'idle' && !lastError, 'to recover');
+		const counts = await assertEqual({ source, harper }, { table: 'troubled', target: 'BigQueryData' });
+		assert.equal(counts.targetRows, ROWS);
+		assert.deepEqual(await answers(), []);
+		return active;
+	} finally {
+		await running.remove();
+	}
+}
+
+/** @type {[string, import('../support/faults.mjs').Fault, Partial<import('../support/faults.mjs').Rule>?][]} */
+const FAULTS = [
+	['does_not_answer_a_query', FAULT.hang(), { route: 'jobs.query', limit: 1 }],
+	['does_not_answer_for_a_page', FAULT.hang(), { route: 'getQueryResults', limit: 1 }],
+	['answers_429_rate_limit_exceeded', FAULT.rateLimited()],
+	['answers_500_internal_error', FAULT.internalError()],
+	['answers_503_backend_error', FAULT.backendError()],
+	['answers_503_although_it_carried_the_request_out', FAULT.backendError({ executed: true })],
+	['answers_403_access_denied', FAULT.accessDenied(), { limit: 5 }],
+	['answers_403_quota_exceeded', FAULT.quotaExceeded(), { limit: 5 }],
+	['answers_401_for_an_expired_token', FAULT.tokenExpired()],
+	['answers_404_not_found', FAULT.notFound(), { limit: 5 }],
+	['resets_the_connection', FAULT.reset()],
+	['resets_the_connection_although_it_carried_the_request_out', FAULT.reset({ executed: true })],
+	['cuts_the_body_short', FAULT.truncate()],
+	['sends_half_of_the_json', FAULT.cutJson()],
+	['sends_the_body_slowly', FAULT.slow({ bytesPerSecond: 200_000 })],
+	['loses_results', FAULT.loseResult(), { route: 'getQueryResults', limit: 5 }],
+];
+
+// The runs with a hanging request wait for a minute and do nothing meanwhile; the others go on beside them.
+describe('one request in three fails and the tables end equal', { concurrency: 3 }, () => {
+	for (const [name, fault, rule] of FAULTS) {
+		test(`when_bigquery_${name}`, async (context) => {
+			const { injected, seen } = await syncThrough(fault, rule);
+			context.diagnostic(`FAULT_SEED=${SEED}: ${injected} of ${seen} requests`);
+		});
+	}
+});
+
+for (const [name, fault] of /** @type {[string, import('../support/faults.mjs').Fault][]} */ ([
+	['an_access_denied', FAULT.accessDenied()],
+	['a_quota_exceeded', FAULT.quotaExceeded()],
+])) {
+	test(`${name}_in_the_middle_of_a_result_does_not_make_it_pay_for_the_query_again`, async () => {
+		const proxy = await source.addProxy();
+		proxy.faults.add({ route: 'getQueryResults', nth: 4, fault });
+		const running = await startComponent({ config: configuration(proxy.url) });
+		try {
+			await untilRows(running.harper, 'troubled', ROWS);
+			assert.equal(backfillQueries(proxy).length, 1);
+			await assertEqual({ source, harper: running.harper }, { table: 'troubled', target: 'BigQueryData' });
+		} finally {
+			await running.remove();
+		}
+	});
+}
+
+test('bigquery_is_left_alone_for_as_long_as_retry_after_says', async () => {
+	const proxy = await source.addProxy();
+	const retryAfterS = 3;
+	for (const route of /** @type {const} */ (['tables.get', 'jobs.query', 'getQueryResults'])) {
+		proxy.faults.add({ route, nth: 2, fault: FAULT.rateLimited({ retryAfterS }) });
+	}
+	const running = await startComponent({ config: configuration(proxy.url) });
+	try {
+		const faulty = () => proxy.requests().filter(({ fault }) => fault);
+		await until(() => faulty().length === 3, { deadlineMs: PATIENCE_MS, what: 'the three refusals' });
+		const next = (/** @type {any} */ one) => proxy.requests()[proxy.requests().indexOf(one) + 1];
+		await until(() => next(faulty()[2]), { deadlineMs: PATIENCE_MS, what: 'the request after the last refusal' });
+		for (const refusal of faulty()) {
+			const waitedMs = next(refusal).at - refusal.at;
+			assert.ok(waitedMs >= retryAfterS * 1000 - 50, `${refusal.route}: ${waitedMs} ms`);
+		}
+		await untilRows(running.harper, 'troubled', ROWS);
+		await assertEqual({ source, harper: running.harper }, { table: 'troubled', target: 'BigQueryData' });
+	} finally {
+		await running.remove();
+	}
+});

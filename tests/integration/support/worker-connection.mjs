@@ -1,0 +1,71 @@
+/** Connections of which one knows which worker thread of Harper answers them. */
+
+import http from 'node:http';
+
+import { until } from '../../support/index.mjs';
+import { PATIENCE_MS } from './component.mjs';
+
+/** What an application must have for connectTo(): its `jsResource` and the file that goes with it. */
+export const WHERE = {
+	section: { jsResource: { files: 'where.js' } },
+	files: {
+		'where.js': `export class Where extends Resource {
+			static loadAsInstance = false;
+			get() { return { worker: server.workerIndex }; }
+		}`,
+	},
+};
+
+export class WorkerConnection {
+	#agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+
+	/** @param {import('../../support/harper.mjs').HarperNode} harper */
+	constructor(harper) {
+		this.harper = harper;
+	}
+
+	/**
+	 * @param {string} method
+	 * @param {string} path
+	 * @param {unknown} [body]
+	 * @returns {Promise<{status: number | undefined, body: any}>}
+	 */
+	send(method, path, body) {
+		const { username, password } = this.harper.credentials;
+		const headers = { 'content-type': 'application/json' };
+		const options = { method, headers, agent: this.#agent, auth: `${username}:${password}` };
+		return new Promise((resolve, reject) => {
+			const request = http.request(`${this.harper.httpUrl}${path}`, options, async (response) => {
+				let text = '';
+				for await (const part of response.setEncoding('utf8')) text += part;
+				resolve({ status: response.statusCode, body: JSON.parse(text) });
+			});
+			request.once('error', reject);
+			request.end(body === undefined ? undefined : JSON.stringify(body));
+		});
+	}
+
+	close() {
+		this.#agent.destroy();
+	}
+}
+
+/**
+ * Opens one connection to each worker.
+ * @param {import('../../support/harper.mjs').HarperNode} harper
+ * @param {number} workers
+ * @returns {Promise<WorkerConnection[]>} In the order of the workers' indices.
+ */
+export async function connectToEach(harper, workers) {
+	/** @type {WorkerConnection[]} */
+	const found = [];
+	const complete = async () => {
+		const connection = new WorkerConnection(harper);
+		const { worker } = (await connection.send('GET', '/Where/')).body;
+		if (found[worker]) connection.close();
+		else found[worker] = connection;
+		return Object.keys(found).length === workers;
+	};
+	await until(complete, { deadlineMs: PATIENCE_MS, what: `a connection to each of ${workers} workers` });
+	return found;
+}
