@@ -347,16 +347,17 @@ impl Engine {
     }
 
     /// Turns an answer that is not a success into a failure.
-    fn accept(&self, purpose: Purpose, outcome: Result<Answer, Failure>) -> Result<Answer, Failure> {
+    fn accept(&mut self, purpose: Purpose, outcome: Result<Answer, Failure>) -> Result<Answer, Failure> {
         let answer = outcome?;
         if (200..300).contains(&answer.status) {
+            self.bigquery.succeed();
             return Ok(answer);
         }
         let subject = Subject { connection: &self.connection, source: &self.config.source };
         Err(failure::from_answer(purpose, answer.status, &answer.body, answer.retry_after_ms, subject))
     }
 
-    fn open_page(&self, purpose: Purpose, outcome: Result<Answer, Failure>) -> Result<Page, Failure> {
+    fn open_page(&mut self, purpose: Purpose, outcome: Result<Answer, Failure>) -> Result<Page, Failure> {
         self.accept(purpose, outcome).and_then(|answer| Page::open(answer.body))
     }
 
@@ -386,7 +387,6 @@ impl Engine {
     /// Notes that rows, or the news that there are none, have come through.
     fn succeed(&mut self) {
         self.backoff.reset();
-        self.bigquery.succeed();
         self.last_failure = None;
     }
 

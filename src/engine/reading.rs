@@ -320,8 +320,9 @@ enum PageEnd {
 pub fn check_schema(envelope: &Envelope, projection: &Projection, numbered: bool) -> Result<(), Failure> {
     let Some(schema) = &envelope.schema else { return Ok(()) };
     let mut found = Field::from_wire(&schema.fields)?;
-    let other_columns =
-        || Failure::new(Kind::ResultLost, "the query's result has other columns than the source table has now");
+    let other_columns = || {
+        Failure::new(Kind::ResultLost, "the query's result has other columns than the source table has now")
+    };
     if numbered && found.pop().is_none_or(|last| last.name != OCCURRENCE) {
         return Err(other_columns());
     }

@@ -165,14 +165,15 @@ impl Engine {
     /// Asks for the page again, or for a new result when this one will not come any more.
     fn page_failed(&mut self, request: Request, failure: Failure, moment: Moment) -> Command {
         let may_come = match failure.kind {
+            Kind::ResultLost | Kind::NotFound | Kind::QueryInvalid => false,
             Kind::Timeout
             | Kind::Unreachable
             | Kind::ResponseMalformed
             | Kind::RateLimited
             | Kind::Unauthenticated => true,
-            // Before the query is done, this may be its own failure, which repeating the request only repeats.
-            Kind::Unavailable => self.reading.is_some(),
-            _ => false,
+            // Before the query is done, this may be its own failure, which repeating the request only repeats. A
+            // result that was begun is there, and reading on is free.
+            _ => self.reading.is_some(),
         };
         if may_come {
             self.fail(failure, AfterRest::Resend(request), moment)
