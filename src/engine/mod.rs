@@ -295,9 +295,11 @@ impl Engine {
 
     fn load(&mut self) -> Command {
         self.reading = None;
-        // What was read since the last commit may not be in Harper.
+        // What was read since the last commit may not be in Harper, and what was concluded from it is void.
         self.recent = Recent::default();
         self.read_version = None;
+        self.reread = true;
+        self.backlog_waits = false;
         self.state = State::Loading;
         Command::LoadCheckpoint
     }
