@@ -7,6 +7,9 @@ const SCOPES = ['https://www.googleapis.com/auth/bigquery'];
 /** BigQuery's pages have up to 20 MB; an answer beyond this is not one of them. */
 const BODY_BYTES_MAX = 128 * 1024 * 1024;
 
+/** Codes of errors that a key that is no key, or a missing file, leads to; those of the network are all others. */
+const OWN_FAULTS = /^(?:ERR_OSSL_|ERR_CRYPTO_|ERR_INVALID_|(?:ENOENT|EACCES|EPERM|EISDIR|ENOTDIR)$)/;
+
 /** A failure with a code that the core knows. */
 export class HostFailure extends Error {
 	/**
@@ -174,7 +177,8 @@ function tokenFailure(error) {
 	if (status >= 500 || status === 429) {
 		return new HostFailure('unavailable', `Google's token service answered HTTP ${status}`);
 	}
-	if (status === undefined && (error.code ?? error.cause?.code) !== undefined) {
+	const code = error.code ?? error.cause?.code;
+	if (status === undefined && code !== undefined && !OWN_FAULTS.test(code)) {
 		return new HostFailure('unreachable', `Google's token service could not be reached: ${reasonOf(error)}`);
 	}
 	const said = String(error.message).split('\n')[0].slice(0, 200);

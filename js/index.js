@@ -1,5 +1,7 @@
 /** Harper calls handleApplication on each worker, in both ways to run: as a plugin, and as the application itself. */
 
+import { stat, utimes } from 'node:fs/promises';
+
 import { component } from './component.js';
 import { syncControl } from './control.js';
 
@@ -8,6 +10,9 @@ const STARTER = 'bigquery-sync-starter';
 
 /** As a plugin, the component's own config.yaml starts the starter first; then the plugin's own call must win. */
 const PLUGIN_WAIT_MS = 3_000;
+
+/** How often the configuration, which Harper reads anew after each edit, is compared with the one in force. */
+const CONFIGURATION_LOOK_MS = 500;
 
 /** @param {any} scope */
 export function handleApplication(scope) {
@@ -30,21 +35,39 @@ export function handleApplication(scope) {
  * @param {boolean} isApplication
  */
 function run(current, scope, isApplication) {
+	let known = '';
 	const configure = () => {
+		if (scope.options.getRoot() === null) {
+			readAgain(scope.configFilePath);
+			return;
+		}
 		const root = isApplication ? scope.options.getRoot() : scope.options.getAll();
-		return current.configure(scope, root, isApplication);
+		const text = JSON.stringify(root ?? {});
+		if (text === known) return;
+		known = text;
+		current.configure(scope, root, isApplication);
 	};
-	/** @type {NodeJS.Timeout | undefined} */
-	let pending;
 	configure();
 	current.followWishes();
-	scope.options.on('change', () => {
-		// One edit fires several changes.
-		clearTimeout(pending);
-		pending = setTimeout(configure, 200);
-	});
+	// Harper's event tells of changes in the component's own entry only, and not of an entry that comes back.
+	const look = setInterval(configure, CONFIGURATION_LOOK_MS);
+	look.unref();
 	scope.on?.('close', () => {
-		clearTimeout(pending);
+		clearInterval(look);
 		return current.close();
 	});
+}
+
+/**
+ * Makes Harper read the file again, in which it found nothing: it does not notice the end of a writing that it saw
+ * begin. Whoever emptied the file on purpose changes nothing.
+ * @param {string} file
+ */
+async function readAgain(file) {
+	try {
+		const { size } = await stat(file);
+		if (size > 0) await utimes(file, new Date(), new Date());
+	} catch (error) {
+		logger.warn?.(`bigquery-sync: configuration: ${file} cannot be read again (${error.code})`);
+	}
 }
