@@ -9,6 +9,15 @@ const DATABASE = 'data';
 /** How long a new table may take to be known on this thread. */
 const TABLE_WAIT_MS = 10_000;
 
+/**
+ * @typedef {import('./batch.js').Batch & {
+ *   checkpoint: any,
+ *   superseded: Uint32Array,
+ *   rejections: {rowId: string | null, reason: string}[],
+ *   notes: {kind: string, reason: string}[],
+ * }} Order
+ */
+
 /** @param {string} name */
 export function findTable(name) {
 	return databases[DATABASE]?.[name];
@@ -77,13 +86,16 @@ export async function ensureTable(name, columns) {
  * Commits a batch and the progress behind it, all or nothing. Rows that Harper itself refuses go to the audit.
  * @param {any} table
  * @param {import('./batch.js').Layout} layout
- * @param {import('./batch.js').Batch & {checkpoint: any, rejections: {rowId: string | null, reason: string}[]}} order
- * @returns {Promise<{refused: number}>}
+ * @param {Order} order
+ * @returns {Promise<{refused: number, elapsedMs: number}>}
  */
 export async function commit(table, layout, order) {
 	const syncedAt = new Date().toISOString();
+	const started = performance.now();
 	const assembled = assembleRecords(layout, order, syncedAt);
-	const records = layout.newerBy === null ? assembled : newestOfEach(assembled, layout.newerBy);
+	// A record that one transaction puts several times may be lost in Harper 4.7: each is put once.
+	const superseded = new Set(order.superseded);
+	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
 	const { checkpoint } = order;
 	const rejections = [...order.rejections];
 	let refused = 0;
@@ -99,9 +111,9 @@ export async function commit(table, layout, order) {
 				rejections.push({ rowId: record.id, reason: `Harper refused the row: ${refusalOf(error)}` });
 			}
 		}
-		rejections.forEach((rejection, index) => {
-			findTable('SyncAudit').put(auditEntry(checkpoint, rejection, index, syncedAt), context);
-		});
+		for (const entry of auditEntries(checkpoint, rejections, order.notes, syncedAt)) {
+			findTable('SyncAudit').put(entry, context);
+		}
 		findTable('SyncCheckpoint').put(
 			{
 				...checkpoint,
@@ -111,20 +123,7 @@ export async function commit(table, layout, order) {
 			context
 		);
 	});
-	return { refused };
-}
-
-/**
- * Leaves one record of each id, the newest, the later of equally new ones: a record that one transaction puts three
- * times is not there after it.
- */
-function newestOfEach(records, cursor) {
-	const newest = new Map();
-	for (const record of records) {
-		const other = newest.get(record.id);
-		if (other === undefined || other[cursor] <= record[cursor]) newest.set(record.id, record);
-	}
-	return [...newest.values()];
+	return { refused, elapsedMs: performance.now() - started };
 }
 
 /** Whether Harper holds a newer version of the row. */
@@ -140,15 +139,13 @@ function refusalOf(error) {
 		.slice(0, 200);
 }
 
-function auditEntry(checkpoint, { rowId, reason }, index, at) {
-	const place = `${checkpoint.lastTimestamp ?? ''}+${checkpoint.window?.offset ?? 'end'}.${index}`;
-	return {
-		id: `${checkpoint.tableId}:${rowId ?? place}`,
-		tableId: checkpoint.tableId,
-		kind: 'rejected_row',
-		rowId,
-		reason,
-		nodeId: checkpoint.nodeId,
-		at,
-	};
+/** A row that is refused again and again has one entry; what is noted of a table has an entry each time. */
+function auditEntries(checkpoint, rejections, notes, at) {
+	const { tableId, nodeId, lastTimestamp, window } = checkpoint;
+	const entry = (name, kind, rowId, reason) => ({ id: `${tableId}:${name}`, tableId, kind, rowId, reason, nodeId, at });
+	const place = `${lastTimestamp ?? ''}+${window?.offset ?? 'end'}`;
+	return [
+		...rejections.map(({ rowId, reason }, index) => entry(rowId ?? `${place}.${index}`, 'rejected_row', rowId, reason)),
+		...notes.map(({ kind, reason }) => entry(`${kind}.${at}`, kind, null, reason)),
+	];
 }

@@ -28,6 +28,8 @@ pub enum Kind {
     QueryInvalid,
     /// The query would bill more than the configured limit.
     BytesBilledLimit,
+    /// The table's daily budget of billed bytes is used up.
+    DayBudget,
     /// A BigQuery quota is used up for now.
     QuotaExceeded,
     /// BigQuery asks for fewer requests.
@@ -65,7 +67,7 @@ pub enum Recovery {
 
 impl Kind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Kind; 22] = [
+    pub const ALL: [Kind; 23] = [
         Kind::Configuration,
         Kind::CheckpointMismatch,
         Kind::NotFound,
@@ -77,6 +79,7 @@ impl Kind {
         Kind::Unauthenticated,
         Kind::QueryInvalid,
         Kind::BytesBilledLimit,
+        Kind::DayBudget,
         Kind::QuotaExceeded,
         Kind::RateLimited,
         Kind::Unavailable,
@@ -104,6 +107,7 @@ impl Kind {
             Kind::Unauthenticated => "unauthenticated",
             Kind::QueryInvalid => "query_invalid",
             Kind::BytesBilledLimit => "bytes_billed_limit",
+            Kind::DayBudget => "day_budget",
             Kind::QuotaExceeded => "quota_exceeded",
             Kind::RateLimited => "rate_limited",
             Kind::Unavailable => "unavailable",
@@ -143,6 +147,7 @@ impl Kind {
             | Kind::Credentials
             | Kind::QueryInvalid
             | Kind::BytesBilledLimit
+            | Kind::DayBudget
             | Kind::QuotaExceeded
             | Kind::HarperTable => Recovery::Recheck,
             Kind::Configuration | Kind::CheckpointMismatch | Kind::TooManyRejectedRows => Recovery::Halt,

@@ -7,4 +7,5 @@ pub mod projection;
 pub mod request;
 pub mod schema;
 pub mod sql;
+pub mod table;
 pub mod value;

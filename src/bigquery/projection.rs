@@ -1,8 +1,9 @@
 //! Which columns of a source table are read, and what role each one plays.
 
 use super::schema::{Field, Type};
+use super::table::Description;
 use super::value::{NameTag, name_tag};
-use crate::config::{Columns, TableConfig, nearest};
+use crate::config::{Columns, CursorUnit, TableConfig, nearest};
 use crate::error::{Failure, Kind};
 
 /// The attribute that holds the row's id.
@@ -19,6 +20,8 @@ pub enum CursorType {
     DateTime,
     /// Days, taken as their midnight in UTC.
     Date,
+    /// An integer that counts units since the epoch.
+    Integer(CursorUnit),
 }
 
 /// The columns that are read, in the order of the result's cells.
@@ -41,10 +44,12 @@ impl Projection {
     ///
     /// # Errors
     /// When a configured column is missing or unfit, or a column collides with one of the component's own.
-    pub fn resolve(config: &TableConfig, schema: &[Field]) -> Result<Projection, Failure> {
-        let must = std::iter::once(&config.cursor).chain(&config.key);
+    pub fn resolve(config: &TableConfig, description: &Description) -> Result<Projection, Failure> {
+        let schema = &description.fields;
+        let key = config.key.as_ref().unwrap_or(&description.primary_key);
+        let must = std::iter::once(&config.cursor).chain(key);
         let fields: Vec<Field> = match &config.columns {
-            Columns::All => schema.to_vec(),
+            Columns::All => schema.clone(),
             Columns::Named(names) => {
                 for name in names {
                     find(schema, name, config)?;
@@ -58,8 +63,7 @@ impl Projection {
             find(schema, name, config)?;
         }
         let cursor = find(&fields, &config.cursor, config)?;
-        let key: Result<Vec<usize>, Failure> =
-            config.key.iter().map(|name| find(&fields, name, config)).collect();
+        let key: Result<Vec<usize>, Failure> = key.iter().map(|name| find(&fields, name, config)).collect();
         let key = key?;
         let cursor_type = cursor_type(fields.get(cursor), config)?;
         refuse_reserved(&fields, &key)?;
@@ -73,6 +77,11 @@ impl Projection {
     /// Tells whether the source column `index` is itself the record's id.
     pub fn is_id(&self, index: usize) -> bool {
         self.fields.get(index).is_some_and(|field| field.name == ID)
+    }
+
+    /// Returns the names of the key columns.
+    pub fn key_names(&self) -> Vec<String> {
+        self.key.iter().filter_map(|index| self.fields.get(*index)).map(|field| field.name.clone()).collect()
     }
 
     /// Returns the name of the cursor column.
@@ -98,15 +107,23 @@ fn find(fields: &[Field], name: &str, config: &TableConfig) -> Result<usize, Fai
 
 fn cursor_type(field: Option<&Field>, config: &TableConfig) -> Result<CursorType, Failure> {
     let name = &config.cursor;
-    let found = match field {
-        Some(Field { kind: Type::Timestamp, repeated: false, .. }) => return Ok(CursorType::Timestamp),
-        Some(Field { kind: Type::DateTime, repeated: false, .. }) => return Ok(CursorType::DateTime),
-        Some(Field { kind: Type::Date, repeated: false, .. }) => return Ok(CursorType::Date),
-        Some(field) => field.kind.name(),
-        None => "absent",
+    let found = match (field.map(|field| (&field.kind, field.repeated)), config.cursor_unit) {
+        (Some((Type::Timestamp, false)), _) => return Ok(CursorType::Timestamp),
+        (Some((Type::DateTime, false)), _) => return Ok(CursorType::DateTime),
+        (Some((Type::Date, false)), _) => return Ok(CursorType::Date),
+        (Some((Type::Int64, false)), Some(unit)) => return Ok(CursorType::Integer(unit)),
+        (Some((Type::Int64, false)), None) => {
+            let message = format!(
+                "the column {name} is INT64: say with timestampUnit whether it counts seconds, milliseconds or \
+                 microseconds since 1970"
+            );
+            return Err(Failure::new(Kind::CursorType, message));
+        }
+        (Some((kind, _)), _) => kind.name(),
+        (None, _) => "absent",
     };
     let message = format!(
-        "the column {name} is {found}; timestampColumn must name a column of type TIMESTAMP, DATETIME or DATE"
+        "the column {name} is {found}; timestampColumn must name a column of type TIMESTAMP, DATETIME, DATE or INT64"
     );
     Err(Failure::new(Kind::CursorType, message))
 }

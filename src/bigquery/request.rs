@@ -40,6 +40,18 @@ pub struct Request {
     pub renew_token: bool,
 }
 
+impl Request {
+    /// Turns the request for a query into the question what it would bill, which is free of charge.
+    pub fn make_dry_run(&mut self) {
+        let body = self.body.as_deref().and_then(|body| serde_json::from_str(body).ok());
+        if let Some(serde_json::Value::Object(mut members)) = body {
+            members.insert("dryRun".to_owned(), json!(true));
+            members.remove("maximumBytesBilled");
+            self.body = Some(serde_json::Value::Object(members).to_string());
+        }
+    }
+}
+
 /// Asks for a table's schema, partitioning and size. Free of charge.
 pub fn describe_table(source: &SourceTable) -> Request {
     let SourceTable { project_id, dataset, table } = source;

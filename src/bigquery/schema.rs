@@ -54,6 +54,8 @@ pub struct Field {
     pub kind: Type,
     /// Whether the field holds an array.
     pub repeated: bool,
+    /// Whether the field always has a value.
+    pub required: bool,
 }
 
 /// A field as the API spells it.
@@ -102,8 +104,13 @@ fn convert(field: &WireField, depth: usize) -> Result<Field, Failure> {
         }
         name => scalar(name),
     };
-    let repeated = field.mode.as_deref().is_some_and(|mode| mode.eq_ignore_ascii_case("REPEATED"));
-    Ok(Field { name: field.name.clone(), kind, repeated })
+    let has_mode = |wanted: &str| field.mode.as_deref().is_some_and(|mode| mode.eq_ignore_ascii_case(wanted));
+    Ok(Field {
+        name: field.name.clone(),
+        kind,
+        repeated: has_mode("REPEATED"),
+        required: has_mode("REQUIRED"),
+    })
 }
 
 fn scalar(name: &str) -> Type {

@@ -2,29 +2,41 @@
 
 use super::projection::{CursorType, Projection};
 use super::schema::Type;
+use super::table::PartitionUnit;
 use crate::config::SourceTable;
 use crate::time::{self, DAY_US, Micros};
 
-/// The cursor range of one query: after `after` (from the beginning when absent), up to and with `until`.
+/// The cursor range of one query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Rows at or before this instant are left out.
     pub after: Option<Micros>,
     /// Rows after this instant are left out.
-    pub until: Micros,
+    pub until: Option<Micros>,
+}
+
+/// The column that numbers identical rows, where the query does it.
+pub const OCCURRENCE: &str = "_bigquery_sync_occurrence";
+
+/// A query of a source table.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'s> {
+    /// The table.
+    pub table: &'s SourceTable,
+    /// The columns.
+    pub projection: &'s Projection,
+    /// The configured condition.
+    pub filter: Option<&'s str>,
 }
 
 /// Returns the query that reads all rows of a window.
 ///
 /// It has neither LIMIT nor ORDER BY: those bill as much as reading everything, and split rows that share a
-/// cursor value. Bounds are literals, so that BigQuery can leave out partitions.
-pub fn read_window(
-    source: &SourceTable,
-    projection: &Projection,
-    filter: Option<&str>,
-    window: Window,
-) -> String {
-    let columns: Vec<String> = projection
+/// cursor value. Bounds are literals, so that BigQuery can leave out partitions. With `numbered`, BigQuery itself
+/// counts identical rows, in the column [`OCCURRENCE`].
+pub fn read_window(source: Source<'_>, window: Window, numbered: bool) -> String {
+    let projection = source.projection;
+    let mut columns: Vec<String> = projection
         .fields
         .iter()
         .map(|field| {
@@ -35,19 +47,74 @@ pub fn read_window(
             }
         })
         .collect();
-    let cursor = quote(projection.cursor_name());
-    let literal = |instant| literal(projection.cursor_type, instant);
-    let mut conditions = Vec::new();
-    conditions.extend(window.after.map(|after| format!("{cursor} > {}", literal(after))));
-    conditions.push(format!("{cursor} <= {}", literal(window.until)));
-    // The line break ends a comment that the filter may end with.
-    conditions.extend(filter.map(|filter| format!("({filter}\n)")));
+    if numbered {
+        let names: Vec<String> = projection.fields.iter().map(|field| quote(&field.name)).collect();
+        let (cursor, row) = (quote(projection.cursor_name()), names.join(", "));
+        columns.push(format!(
+            "ROW_NUMBER() OVER (PARTITION BY {cursor}, TO_JSON_STRING(STRUCT({row}))) - 1 AS {}",
+            quote(OCCURRENCE)
+        ));
+    }
+    let mut conditions = bounds(projection, window);
+    if conditions.is_empty() {
+        // Rows without a cursor are never read, whatever the bounds.
+        conditions.push(format!("{} IS NOT NULL", quote(projection.cursor_name())));
+    }
+    conditions.extend(filter_condition(source.filter));
     format!(
         "SELECT {}\nFROM {}\nWHERE {}",
         columns.join(", "),
-        table_name(source),
+        table_name(source.table),
         conditions.join("\n  AND ")
     )
+}
+
+/// Returns the query that counts the rows of each partition of a table after `after`, in their order.
+pub fn count_by_partition(source: Source<'_>, after: Option<Micros>, unit: PartitionUnit) -> String {
+    let cursor = quote(source.projection.cursor_name());
+    let part = match unit {
+        PartitionUnit::Hour => "HOUR",
+        PartitionUnit::Day => "DAY",
+        PartitionUnit::Month => "MONTH",
+        PartitionUnit::Year => "YEAR",
+    };
+    let start = match source.projection.cursor_type {
+        CursorType::DateTime => format!("TIMESTAMP(DATETIME_TRUNC({cursor}, {part}))"),
+        CursorType::Date => format!("TIMESTAMP(DATE_TRUNC({cursor}, {part}))"),
+        CursorType::Timestamp | CursorType::Integer(_) => format!("TIMESTAMP_TRUNC({cursor}, {part})"),
+    };
+    let mut conditions = vec![format!("{cursor} IS NOT NULL")];
+    conditions.extend(bounds(source.projection, Window { after, until: None }));
+    conditions.extend(filter_condition(source.filter));
+    format!(
+        "SELECT UNIX_MICROS({start}) AS starts, COUNT(*) AS row_count\nFROM {}\nWHERE {}\nGROUP BY starts\nORDER BY starts",
+        table_name(source.table),
+        conditions.join("\n  AND ")
+    )
+}
+
+/// Returns the query that counts the rows which no window holds, because they have no cursor.
+pub fn count_without_cursor(source: Source<'_>) -> String {
+    let mut conditions = vec![format!("{} IS NULL", quote(source.projection.cursor_name()))];
+    conditions.extend(filter_condition(source.filter));
+    format!(
+        "SELECT COUNT(*) AS row_count\nFROM {}\nWHERE {}",
+        table_name(source.table),
+        conditions.join("\n  AND ")
+    )
+}
+
+fn bounds(projection: &Projection, window: Window) -> Vec<String> {
+    let cursor = quote(projection.cursor_name());
+    let literal = |instant| literal(projection.cursor_type, instant);
+    let after = window.after.map(|after| format!("{cursor} > {}", literal(after)));
+    let until = window.until.map(|until| format!("{cursor} <= {}", literal(until)));
+    after.into_iter().chain(until).collect()
+}
+
+fn filter_condition(filter: Option<&str>) -> Option<String> {
+    // The line break ends a comment that the filter may end with.
+    filter.map(|filter| format!("({filter}\n)"))
 }
 
 /// Returns the quoted name of a table.
@@ -92,6 +159,9 @@ fn literal(cursor_type: CursorType, instant: Micros) -> String {
             time::write_date(&mut text, instant.0.div_euclid(DAY_US));
             text.push(b'\'');
         }
+        CursorType::Integer(unit) => {
+            text.extend_from_slice(instant.0.div_euclid(unit.us()).to_string().as_bytes());
+        }
     }
     String::from_utf8_lossy(&text).into_owned()
 }
@@ -100,25 +170,33 @@ fn literal(cursor_type: CursorType, instant: Micros) -> String {
 mod tests {
     use super::*;
     use crate::bigquery::schema::Field;
+    use crate::bigquery::table::Description;
     use crate::config::{Config, Environment};
 
-    fn projection(cursor: Type) -> (SourceTable, Projection) {
+    fn resolved(cursor: Type) -> (SourceTable, Projection) {
         let root = serde_json::json!({"bigquery": {
-            "projectId": "my-project", "dataset": "d", "table": "t", "timestampColumn": "ts"
+            "projectId": "my-project", "dataset": "d", "table": "t", "timestampColumn": "ts",
+            "timestampUnit": "milliseconds"
         }});
         let config = Config::parse(&root, &Environment::default()).unwrap().tables.remove(0);
-        let field = |name: &str, kind| Field { name: name.to_owned(), kind, repeated: false };
+        let field =
+            |name: &str, kind| Field { name: name.to_owned(), kind, repeated: false, required: false };
         let fields =
-            [field("ts", cursor), field("place", Type::Geography), field("odd `name\\", Type::Int64)];
-        (config.source.clone(), Projection::resolve(&config, &fields).unwrap())
+            vec![field("ts", cursor), field("place", Type::Geography), field("odd `name\\", Type::Int64)];
+        let description = Description { fields, ..Description::read(br#"{"schema":{}}"#).unwrap() };
+        (config.source.clone(), Projection::resolve(&config, &description).unwrap())
     }
 
-    const WINDOW: Window = Window { after: Some(Micros(-1)), until: Micros(1_704_067_200_000_000) };
+    fn sql(cursor: Type, filter: Option<&str>, window: Window, numbered: bool) -> String {
+        let (table, projection) = resolved(cursor);
+        read_window(Source { table: &table, projection: &projection, filter }, window, numbered)
+    }
+
+    const BOTH: Window = Window { after: Some(Micros(-1)), until: Some(Micros(1_704_067_200_000_000)) };
 
     #[test]
     fn a_window_is_read_whole_with_literal_bounds() {
-        let (source, projection) = projection(Type::Timestamp);
-        insta::assert_snapshot!(read_window(&source, &projection, Some("x > 1 -- why"), WINDOW), @r"
+        insta::assert_snapshot!(sql(Type::Timestamp, Some("x > 1 -- why"), BOTH, false), @r"
         SELECT `ts`, ST_ASGEOJSON(`place`) AS `place`, `odd \`name\\`
         FROM `my-project`.`d`.`t`
         WHERE `ts` > TIMESTAMP '1969-12-31 23:59:59.999999+00'
@@ -129,17 +207,44 @@ mod tests {
     }
 
     #[test]
+    fn identical_rows_can_be_numbered_by_bigquery() {
+        let whole = Window { after: None, until: None };
+        insta::assert_snapshot!(sql(Type::Timestamp, None, whole, true), @r"
+        SELECT `ts`, ST_ASGEOJSON(`place`) AS `place`, `odd \`name\\`, ROW_NUMBER() OVER (PARTITION BY `ts`, TO_JSON_STRING(STRUCT(`ts`, `place`, `odd \`name\\`))) - 1 AS `_bigquery_sync_occurrence`
+        FROM `my-project`.`d`.`t`
+        WHERE `ts` IS NOT NULL
+        ");
+    }
+
+    #[test]
+    fn partitions_are_counted_by_reading_the_cursor_alone() {
+        let (table, projection) = resolved(Type::Date);
+        let source = Source { table: &table, projection: &projection, filter: Some("a") };
+        insta::assert_snapshot!(count_by_partition(source, BOTH.after, PartitionUnit::Month), @r"
+        SELECT UNIX_MICROS(TIMESTAMP(DATE_TRUNC(`ts`, MONTH))) AS starts, COUNT(*) AS row_count
+        FROM `my-project`.`d`.`t`
+        WHERE `ts` IS NOT NULL
+          AND `ts` > DATE '1969-12-31'
+          AND (a
+        )
+        GROUP BY starts
+        ORDER BY starts
+        ");
+    }
+
+    #[test]
     fn bounds_have_the_type_of_the_cursor_column() {
-        let whole = Window { after: None, ..WINDOW };
-        let (source, datetime) = projection(Type::DateTime);
+        let until = Window { after: None, ..BOTH };
         assert!(
-            read_window(&source, &datetime, None, whole)
+            sql(Type::DateTime, None, until, false)
                 .ends_with("WHERE `ts` <= DATETIME '2024-01-01 00:00:00.000000'")
         );
-        let (source, date) = projection(Type::Date);
         assert!(
-            read_window(&source, &date, None, WINDOW)
+            sql(Type::Date, None, BOTH, false)
                 .ends_with("WHERE `ts` > DATE '1969-12-31'\n  AND `ts` <= DATE '2024-01-01'")
+        );
+        assert!(
+            sql(Type::Int64, None, BOTH, false).ends_with("WHERE `ts` > -1\n  AND `ts` <= 1704067200000")
         );
     }
 }

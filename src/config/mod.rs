@@ -3,7 +3,7 @@
 mod reader;
 mod table;
 
-pub use table::{Columns, PageRows, PartitionBy, SourceTable, TableConfig};
+pub use table::{Columns, CursorUnit, PageRows, PartitionBy, SourceTable, TableConfig};
 
 use crate::time::Micros;
 use reader::Section;
@@ -136,13 +136,7 @@ fn read_root(
 }
 
 fn note_ineffective(members: &Map<String, Value>, warnings: &RefCell<Vec<Problem>>) {
-    let in_limits = |key| members.get("limits").is_some_and(|limits| limits.get(key).is_some());
-    let ineffective = [
-        ("validation", members.contains_key("validation")),
-        ("schema", members.contains_key("schema")),
-        ("limits.maxBytesBilledPerDay", in_limits("maxBytesBilledPerDay")),
-    ];
-    for (key, _) in ineffective.into_iter().filter(|(_, present)| *present) {
+    for key in ["validation", "schema"].into_iter().filter(|key| members.contains_key(*key)) {
         let message = "is accepted, but has no effect in this version".to_owned();
         warnings.borrow_mut().push(Problem { key: key.to_owned(), message });
     }
@@ -261,6 +255,10 @@ pub struct Pace {
     pub auto_start: bool,
     /// What one query may bill; no limit when absent.
     pub bytes_billed_max: Option<u64>,
+    /// What a day's queries of the table may bill, by UTC; no limit when absent.
+    pub day_bytes_billed_max: Option<u64>,
+    /// Rows that one query reads at most, where the source's partitions allow it.
+    pub window_rows_max: u64,
     /// Rows that may be rejected before the table stops.
     pub rejected_rows_max: u64,
     /// Attempts before the delays between attempts stop growing.

@@ -7,11 +7,12 @@ use serde::Serialize;
 use std::cell::RefCell;
 
 /// Keys of a table, in an entry of `tables` or at the level of `bigquery`.
-pub const KEYS: [&str; 13] = [
+pub const KEYS: [&str; 14] = [
     "id",
     "dataset",
     "table",
     "timestampColumn",
+    "timestampUnit",
     "columns",
     "key",
     "where",
@@ -68,6 +69,29 @@ pub enum PartitionBy {
     Table,
 }
 
+/// What a cursor column of type INT64 counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CursorUnit {
+    /// Seconds since the epoch.
+    Seconds,
+    /// Milliseconds since the epoch.
+    Milliseconds,
+    /// Microseconds since the epoch.
+    Microseconds,
+}
+
+impl CursorUnit {
+    /// Returns the unit in microseconds.
+    pub fn us(self) -> i64 {
+        match self {
+            CursorUnit::Seconds => 1_000_000,
+            CursorUnit::Milliseconds => 1_000,
+            CursorUnit::Microseconds => 1,
+        }
+    }
+}
+
 /// Rows asked for per page, by phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PageRows {
@@ -102,8 +126,11 @@ pub struct TableConfig {
     pub cursor: String,
     /// Which columns are read.
     pub columns: Columns,
-    /// The columns that identify a row; rows are identified by their content when empty.
-    pub key: Vec<String>,
+    /// What a cursor column of type INT64 counts, since the epoch.
+    pub cursor_unit: Option<CursorUnit>,
+    /// The columns that identify a row; rows are identified by their content when empty, and by the primary key that
+    /// the source table declares, if any, when absent.
+    pub key: Option<Vec<String>>,
     /// Condition in BigQuery's SQL that rows must meet.
     pub filter: Option<String>,
     /// The Harper table that rows go to.
@@ -147,6 +174,8 @@ impl Defaults {
             lateness_s: 600,
             auto_start: true,
             bytes_billed_max: None,
+            day_bytes_billed_max: None,
+            window_rows_max: 2_000_000,
             rejected_rows_max: 100,
             attempts_max: 5,
             backoff_multiplier: 2.0,
@@ -157,10 +186,16 @@ impl Defaults {
             read_sync(&sync, &mut pace, &mut partitions);
         }
         if let Some(limits) = sections.section("limits") {
-            limits.refuse_unknown(&["maxBytesBilledPerQuery", "maxBytesBilledPerDay", "maxRejectedRows"]);
+            limits.refuse_unknown(&[
+                "maxBytesBilledPerQuery",
+                "maxBytesBilledPerDay",
+                "maxRejectedRows",
+                "maxRowsPerWindow",
+            ]);
+            set(&mut pace.window_rows_max, limits.whole("maxRowsPerWindow", 1..=1_000_000_000));
             set(&mut pace.rejected_rows_max, limits.whole("maxRejectedRows", 0..=1_000_000_000));
             pace.bytes_billed_max = limits.whole("maxBytesBilledPerQuery", 1..=1 << 60);
-            limits.whole("maxBytesBilledPerDay", 1..=1 << 60);
+            pace.day_bytes_billed_max = limits.whole("maxBytesBilledPerDay", 1..=1 << 60);
         }
         if let Some(retry) = sections.section("retry") {
             retry.refuse_unknown(&["maxAttempts", "backoffMultiplier", "initialDelay"]);
@@ -234,8 +269,16 @@ impl TableConfig {
             read_sync(&sync, &mut pace, &mut partitions);
         }
         let columns = read_columns(section);
-        let key = section.texts("key").unwrap_or_default();
-        refuse_repeated(section, "key", &key);
+        let key = section.texts("key");
+        refuse_repeated(section, "key", key.as_deref().unwrap_or_default());
+        let cursor_unit = section.choice(
+            "timestampUnit",
+            &[
+                ("seconds", CursorUnit::Seconds),
+                ("milliseconds", CursorUnit::Milliseconds),
+                ("microseconds", CursorUnit::Microseconds),
+            ],
+        );
         let filter = section.text("where");
         let partition_by = read_partition_by(section).unwrap_or(PartitionBy::Auto);
         let (dataset, table, cursor) = (dataset?, table?, cursor?);
@@ -246,6 +289,7 @@ impl TableConfig {
             id,
             source,
             cursor,
+            cursor_unit,
             columns,
             key,
             filter,
@@ -256,8 +300,9 @@ impl TableConfig {
         })
     }
 
-    /// Returns a text that changes whenever rows of the table would get other ids or other columns.
-    pub fn identity(&self) -> String {
+    /// Returns a text that changes whenever rows of the table would get other ids or other columns. `key` holds the
+    /// columns that really identify a row.
+    pub fn identity(&self, key: &[String]) -> String {
         let columns = match &self.columns {
             Columns::All => "*".to_owned(),
             Columns::Named(names) => {
@@ -267,8 +312,7 @@ impl TableConfig {
             }
         };
         let SourceTable { project_id, dataset, table } = &self.source;
-        let (cursor, key, filter) =
-            (&self.cursor, self.key.join(","), self.filter.as_deref().unwrap_or_default());
+        let (cursor, key, filter) = (&self.cursor, key.join(","), self.filter.as_deref().unwrap_or_default());
         format!("{project_id}|{dataset}|{table}|{cursor}|{columns}|{key}|{filter}|{}", self.partitions)
     }
 }

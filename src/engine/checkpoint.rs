@@ -32,6 +32,15 @@ pub struct Checkpoint {
     /// Bytes that BigQuery billed for the table's queries so far.
     #[serde(default)]
     pub bytes_billed: u64,
+    /// The day, by UTC, that `billed_on_day` counts for.
+    #[serde(default)]
+    pub billed_day: i64,
+    /// Bytes that BigQuery billed on that day.
+    #[serde(default)]
+    pub billed_on_day: u64,
+    /// Rows of the source that have no cursor, and so are not copied.
+    #[serde(default)]
+    pub rows_without_cursor: u64,
     /// When it was written, by the worker's clock.
     #[serde(with = "instant", default)]
     pub last_sync_time: Option<Micros>,
@@ -51,9 +60,15 @@ pub struct OpenWindow {
     /// Its lower bound, exclusive; none when it starts at the beginning.
     #[serde(with = "instant", default)]
     pub after: Option<Micros>,
-    /// Its upper bound, inclusive.
-    #[serde(with = "instant")]
+    /// Its upper bound, inclusive; none when it reaches to the end.
+    #[serde(with = "instant", default)]
     pub until: Option<Micros>,
+    /// Where the watermark will be.
+    #[serde(with = "instant", default)]
+    pub watermark: Option<Micros>,
+    /// Whether BigQuery numbered the identical rows.
+    #[serde(default)]
+    pub numbered: bool,
     /// The query's job, whose result can be read again.
     pub job: JobReference,
     /// Rows of the result that are in Harper.

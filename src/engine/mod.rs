@@ -3,32 +3,37 @@
 //! The engine never acts, waits or looks at a clock. Its durable state is the checkpoint, which is committed
 //! with the rows; whatever else it knows can be lost at any point and is found out again.
 
+pub mod breaker;
 pub mod checkpoint;
 pub mod phase;
+mod planning;
 pub mod reading;
 pub mod retry;
 pub mod status;
+mod transfer;
 pub mod window;
 
 use crate::bigquery::failure::{self, Subject};
-use crate::bigquery::page::{JobReference, Page};
+use crate::bigquery::page::Page;
 use crate::bigquery::projection::Projection;
-use crate::bigquery::request::{self, Purpose, Request};
-use crate::bigquery::schema::{Field, WireField};
-use crate::bigquery::sql::{self, Window};
+use crate::bigquery::request::{Purpose, Request};
+use crate::bigquery::sql;
+use crate::bigquery::table::{Description, Version};
 use crate::config::{Connection, TableConfig};
 use crate::error::{Failure, Kind, Recovery};
 use crate::harper::batch::{Batch, Layout};
 use crate::time::Micros;
-use checkpoint::{Checkpoint, OpenWindow};
+use breaker::{Breaker, Side};
+use checkpoint::Checkpoint;
 use phase::Phase;
-use reading::{Progress, Reading, Recent};
+use planning::Question;
+use reading::{Reading, Recent};
 use retry::{Backoff, Jitter};
-use serde::Deserialize;
+use serde::Serialize;
 use status::{Activity, Meter, Status};
-
-/// Pause before a running query is asked for again, on endpoints that do not hold the request open.
-const QUERY_POLL_MS: u64 = 250;
+use std::collections::VecDeque;
+use transfer::BatchSize;
+use window::Plan;
 
 /// When an event happened, and the randomness that the engine may use for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +101,21 @@ pub struct Answer {
 pub struct WriteOrder {
     /// The rows.
     pub batch: Batch,
+    /// What else belongs into the audit.
+    pub notes: Vec<Note>,
     /// The progress after them.
     pub checkpoint: Checkpoint,
     /// A request that will most likely be sent next and may be started meanwhile.
     pub ahead: Option<Request>,
+}
+
+/// An entry of the audit that is not about a single row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// What it is about, as a stable word.
+    pub kind: &'static str,
+    /// What there is to say.
+    pub reason: String,
 }
 
 /// What a commit came to.
@@ -107,6 +123,8 @@ pub struct WriteOrder {
 pub struct Receipt {
     /// Rows that Harper itself refused.
     pub refused: u64,
+    /// How long the commit took.
+    pub elapsed_ms: u64,
 }
 
 /// Who runs an engine.
@@ -124,7 +142,8 @@ enum State {
     New,
     Loading,
     Describing,
-    Preparing { server_time: Micros },
+    Preparing,
+    Asking(Question, Request),
     Querying(Request),
     Paging(Request),
     Writing(Box<Checkpoint>),
@@ -136,6 +155,7 @@ enum State {
 enum AfterRest {
     Load,
     Describe,
+    Ask(Question, Request),
     Resend(Request),
     ReadOn,
 }
@@ -148,20 +168,42 @@ pub struct Engine {
     worker: Worker,
     state: State,
     checkpoint: Option<Checkpoint>,
+    description: Option<Description>,
     projection: Option<Projection>,
     target_ready: bool,
+    server_time: Micros,
     phase: Phase,
     page_rows: u64,
-    window: Option<Window>,
+    batch_size: BatchSize,
+    plan: Option<Plan>,
+    /// Upper bounds of the windows that the backlog is read in; none when it is read in one.
+    backlog: VecDeque<Micros>,
+    backlog_counted: bool,
+    /// Whether the last window was not the last of the backlog.
+    backlog_waits: bool,
     reading: Option<Reading>,
     recent: Recent,
+    /// Whether the next window reads the late range again.
+    reread: bool,
+    /// The source's version when the last query that read to its end was made.
+    read_version: Option<Version>,
+    queried_version: Option<Version>,
+    /// Whether the source's version can be relied on: it was never seen to stay the same over a change.
+    version_trusted: bool,
+    queried_at: Option<Micros>,
+    polled_at: Option<Micros>,
+    /// BigQuery's clock shortly before the query was made; unknown for the result of an earlier run.
+    query_server_time: Option<Micros>,
+    without_cursor_counted: Option<(Micros, Option<Version>)>,
+    notes: Vec<Note>,
     backoff: Backoff,
+    bigquery: Breaker,
+    harper: Breaker,
     meter: Meter,
     activity: Activity,
     last_failure: Option<Failure>,
     rejected_since_start: u64,
     renew_token: bool,
-    queried_at: Option<Micros>,
 }
 
 impl Engine {
@@ -174,20 +216,36 @@ impl Engine {
             worker,
             state: State::New,
             checkpoint: None,
+            description: None,
             projection: None,
             target_ready: false,
+            server_time: Micros(0),
             phase: Phase::Initial,
             page_rows,
-            window: None,
+            batch_size: BatchSize::default(),
+            plan: None,
+            backlog: VecDeque::new(),
+            backlog_counted: false,
+            backlog_waits: false,
             reading: None,
             recent: Recent::default(),
+            reread: true,
+            read_version: None,
+            queried_version: None,
+            version_trusted: true,
+            queried_at: None,
+            polled_at: None,
+            query_server_time: None,
+            without_cursor_counted: None,
+            notes: Vec::new(),
             backoff: Backoff::default(),
+            bigquery: Breaker::default(),
+            harper: Breaker::default(),
             meter: Meter::default(),
             activity: Activity::Starting,
             last_failure: None,
             rejected_since_start: 0,
             renew_token: false,
-            queried_at: None,
         }
     }
 
@@ -199,13 +257,10 @@ impl Engine {
             (State::New, Event::Start) => self.load(),
             (State::Loading, Event::Loaded(outcome)) => self.loaded(outcome, moment),
             (State::Describing, Event::Answered(outcome)) => self.described(outcome, moment),
-            (State::Preparing { server_time }, Event::TargetReady(outcome)) => match outcome {
-                Ok(()) => {
-                    self.target_ready = true;
-                    self.plan(server_time, moment)
-                }
-                Err(failure) => self.fail(failure, AfterRest::Describe, moment),
-            },
+            (State::Preparing, Event::TargetReady(outcome)) => self.prepared(outcome, moment),
+            (State::Asking(question, request), Event::Answered(outcome)) => {
+                self.question_answered(question, request, outcome, moment)
+            }
             (State::Querying(request), Event::Answered(outcome)) => {
                 self.query_answered(request, outcome, moment)
             }
@@ -218,6 +273,7 @@ impl Engine {
             (State::Resting(after), Event::Rested) => match after {
                 AfterRest::Load => self.load(),
                 AfterRest::Describe => self.describe(),
+                AfterRest::Ask(question, request) => self.ask(question, request),
                 AfterRest::Resend(request) => self.send(request),
                 AfterRest::ReadOn => self.read_on(moment),
             },
@@ -239,8 +295,11 @@ impl Engine {
 
     fn load(&mut self) -> Command {
         self.reading = None;
-        // What was read since the last commit may not be in Harper.
+        // What was read since the last commit may not be in Harper, and what was concluded from it is void.
         self.recent = Recent::default();
+        self.read_version = None;
+        self.reread = true;
+        self.backlog_waits = false;
         self.state = State::Loading;
         Command::LoadCheckpoint
     }
@@ -248,19 +307,6 @@ impl Engine {
     fn loaded(&mut self, outcome: Result<Option<Box<Checkpoint>>, Failure>, moment: Moment) -> Command {
         match outcome {
             Err(failure) => self.fail(failure, AfterRest::Load, moment),
-            Ok(Some(checkpoint)) if checkpoint.identity != self.config.identity() => {
-                let failure = Failure::new(
-                    Kind::CheckpointMismatch,
-                    format!(
-                        "columns, key, where, timestampColumn, partitions or the source of {id} were changed since its \
-                         checkpoint was written, and rows would get other ids: set them back, or delete the rows of \
-                         {target} and the SyncCheckpoint rows of {id} to sync anew",
-                        id = self.config.id,
-                        target = self.config.target_table
-                    ),
-                );
-                self.fail(failure, AfterRest::Load, moment)
-            }
             Ok(checkpoint) => {
                 self.checkpoint = checkpoint.map(|checkpoint| *checkpoint);
                 self.describe()
@@ -268,381 +314,65 @@ impl Engine {
         }
     }
 
-    fn describe(&mut self) -> Command {
-        self.send(request::describe_table(&self.config.source))
-    }
-
-    fn described(&mut self, outcome: Result<Answer, Failure>, moment: Moment) -> Command {
-        let answer = match self.accept(Purpose::DescribeTable, outcome) {
-            Ok(answer) => answer,
-            Err(failure) => return self.fail(failure, AfterRest::Describe, moment),
-        };
-        let projection = match read_description(&answer.body)
-            .and_then(|fields| Projection::resolve(&self.config, &fields))
-        {
-            Ok(projection) => projection,
-            Err(failure) => return self.fail(failure, AfterRest::Describe, moment),
-        };
-        if self.projection.as_ref() != Some(&projection) {
-            self.target_ready = false;
-        }
-        let layout = Layout::of(&projection);
-        self.projection = Some(projection);
-        // Without the server's clock the own one must do.
-        let server_time = answer.server_time.unwrap_or(moment.now);
-        if !self.target_ready {
-            self.state = State::Preparing { server_time };
-            return Command::EnsureTarget(layout);
-        }
-        self.plan(server_time, moment)
-    }
-
-    fn plan(&mut self, server_time: Micros, moment: Moment) -> Command {
-        let Some(projection) = &self.projection else { return self.describe() };
-        self.meter.server_ahead_us = server_time.since(moment.now);
-        let watermark = self.watermark();
-        self.phase = Phase::of_lag(self.lag_s(moment.now), &self.config.pace);
-        self.page_rows = self.phase.page_rows(&self.config.pace);
-        if let Some(open) = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.window.clone()) {
-            return self.resume(open);
-        }
-        let Some(window) = window::plan(watermark, server_time, projection.cursor_type, &self.config.pace)
-        else {
-            self.queried_at = Some(moment.now);
-            return self.rest_until_poll(moment);
-        };
-        let sql = sql::read_window(&self.config.source, projection, self.config.filter.as_deref(), window);
-        let request_id = format!("{}-{}-{:08x}", self.worker_name(), moment.now.0, moment.jitter.0);
-        let query = request::Query {
-            sql: &sql,
-            page_rows: self.page_rows,
-            request_id: &request_id,
-            bytes_billed_max: self.config.pace.bytes_billed_max,
-        };
-        let request = request::start_query(&self.connection, query);
-        self.window = Some(window);
-        self.queried_at = Some(moment.now);
-        self.activity = Activity::Running;
-        self.send(request)
-    }
-
-    /// Goes on with a result of which a part is in Harper.
-    fn resume(&mut self, open: OpenWindow) -> Command {
-        let Some(projection) = &self.projection else { return self.describe() };
-        let Some(until) = open.until else { return self.forget_window() };
-        let window = Window { after: open.after, until };
-        let remember_after = window::lower_bound(Some(until), projection.cursor_type, &self.config.pace);
-        let mut reading =
-            Reading::new(window, Some(open.job.clone()), open.total_rows, open.offset, remember_after);
-        reading.forget_bytes_billed();
-        if !projection.key.is_empty() {
-            // Only rows without key have occurrence numbers, for which the front must be counted again.
-            reading.skip_to(open.offset);
-        }
-        self.window = Some(window);
-        let request = request::read_result(&open.job, reading.offset, self.page_rows);
-        self.reading = Some(reading);
-        self.queried_at = None;
-        self.activity = Activity::Running;
-        self.send(request)
-    }
-
-    /// Plans anew when the result of the window that was being read is no longer of use.
-    fn forget_window(&mut self) -> Command {
-        self.reading = None;
-        if let Some(checkpoint) = &mut self.checkpoint {
-            checkpoint.window = None;
-        }
-        self.describe()
-    }
-
-    fn send(&mut self, mut request: Request) -> Command {
-        request.renew_token = std::mem::take(&mut self.renew_token);
-        let sent = Command::Send(request.clone());
+    fn send(&mut self, request: Request) -> Command {
+        let command = self.dispatch(&request);
         self.state = match request.purpose {
             Purpose::DescribeTable => State::Describing,
             Purpose::StartQuery => State::Querying(request),
             Purpose::ReadResult => State::Paging(request),
         };
-        sent
+        command
     }
 
-    fn query_answered(
-        &mut self,
-        request: Request,
-        outcome: Result<Answer, Failure>,
-        moment: Moment,
-    ) -> Command {
-        let page = match self.accept(Purpose::StartQuery, outcome).and_then(|answer| Page::open(answer.body))
-        {
-            Ok(page) => page,
-            Err(failure) => {
-                // Whoever got no answer may repeat the request; after a refusal a new query must be made.
-                let unanswered =
-                    matches!(failure.kind, Kind::Timeout | Kind::Unreachable | Kind::ResponseMalformed);
-                let after = if unanswered { AfterRest::Resend(request) } else { AfterRest::Describe };
-                return self.fail(failure, after, moment);
-            }
-        };
-        if !page.envelope().complete {
-            return match page.envelope().job.clone() {
-                Some(job) => self.wait_for_job(request::read_result(&job, 0, self.page_rows)),
-                None => {
-                    let failure =
-                        Failure::new(Kind::ResponseMalformed, "BigQuery did not name the query's job");
-                    self.fail(failure, AfterRest::Describe, moment)
-                }
-            };
-        }
-        self.open_result(page, moment)
+    fn ask(&mut self, question: Question, request: Request) -> Command {
+        let command = self.dispatch(&request);
+        self.state = State::Asking(question, request);
+        command
     }
 
-    fn wait_for_job(&mut self, request: Request) -> Command {
-        self.state = State::Resting(AfterRest::Resend(request));
-        Command::Rest { delay_ms: QUERY_POLL_MS }
+    fn dispatch(&mut self, request: &Request) -> Command {
+        let renew_token = std::mem::take(&mut self.renew_token);
+        Command::Send(Request { renew_token, ..request.clone() })
     }
 
-    /// Begins to read a result, from its first page.
-    fn open_result(&mut self, page: Page, moment: Moment) -> Command {
-        let (Some(projection), Some(window)) = (&self.projection, self.window) else {
-            return self.describe();
-        };
-        let envelope = page.envelope();
-        if let Err(failure) = reading::check_schema(envelope, projection) {
-            return self.fail(failure, AfterRest::Describe, moment);
-        }
-        let Some(total_rows) = envelope.total_rows else {
-            let failure = Failure::new(Kind::ResponseMalformed, "BigQuery did not tell the number of rows");
-            return self.fail(failure, AfterRest::Describe, moment);
-        };
-        let remember_after =
-            window::lower_bound(Some(window.until), projection.cursor_type, &self.config.pace);
-        let mut reading = Reading::new(window, envelope.job.clone(), total_rows, 0, remember_after);
-        reading.take_page(page);
-        self.reading = Some(reading);
-        self.read_on(moment)
-    }
-
-    fn page_answered(
-        &mut self,
-        request: Request,
-        outcome: Result<Answer, Failure>,
-        moment: Moment,
-    ) -> Command {
-        let page = match self.accept(Purpose::ReadResult, outcome).and_then(|answer| Page::open(answer.body))
-        {
-            Ok(page) => page,
-            Err(failure) => return self.page_failed(request, failure, moment),
-        };
-        if !page.envelope().complete {
-            return self.wait_for_job(request);
-        }
-        let Some(reading) = &mut self.reading else { return self.open_result(page, moment) };
-        if page.envelope().total_rows.is_some_and(|total| total != reading.total_rows) {
-            let failure = Failure::new(Kind::ResultLost, "the query's result has another number of rows now");
-            return self.lose_result(failure, moment);
-        }
-        if let Some(Err(failure)) =
-            self.projection.as_ref().map(|known| reading::check_schema(page.envelope(), known))
-        {
-            return self.lose_result(failure, moment);
-        }
-        reading.take_page(page);
-        self.read_on(moment)
-    }
-
-    /// Asks for the page again, or for a new result when this one will not come any more.
-    fn page_failed(&mut self, request: Request, failure: Failure, moment: Moment) -> Command {
-        let may_come = match failure.kind {
-            Kind::Timeout
-            | Kind::Unreachable
-            | Kind::ResponseMalformed
-            | Kind::RateLimited
-            | Kind::Unauthenticated => true,
-            // Before the query is done, this may be its own failure, which repeating the request only repeats.
-            Kind::Unavailable => self.reading.is_some(),
-            _ => false,
-        };
-        if may_come {
-            self.fail(failure, AfterRest::Resend(request), moment)
-        } else {
-            self.lose_result(failure, moment)
-        }
-    }
-
-    fn lose_result(&mut self, failure: Failure, moment: Moment) -> Command {
-        self.reading = None;
-        if let Some(checkpoint) = &mut self.checkpoint {
-            checkpoint.window = None;
-        }
-        self.fail(failure, AfterRest::Describe, moment)
-    }
-
-    /// Cuts the next batch out of the page, or asks for the next page.
-    fn read_on(&mut self, moment: Moment) -> Command {
-        let (Some(projection), Some(reading)) = (&self.projection, &mut self.reading) else {
-            return self.describe();
-        };
-        let page_starts = reading.page_rows_read() == 0;
-        let progress = match reading.next_batch(projection, &self.recent) {
-            Ok(progress) => progress,
-            Err(failure) => return self.reread_page(failure, moment),
-        };
-        self.backoff.reset();
-        self.last_failure = None;
-        match progress {
-            Progress::NeedsPage => self.ask_for_page(moment),
-            Progress::Batch(batch)
-                if batch.rows == 0 && batch.rejections.is_empty() && !reading.is_complete() =>
-            {
-                self.state = State::Resting(AfterRest::ReadOn);
-                Command::Rest { delay_ms: 0 }
-            }
-            Progress::Batch(batch) => self.write(batch, page_starts, moment),
-        }
-    }
-
-    /// Asks again for a page that turned out to be malformed, from the first row that is not yet written.
-    fn reread_page(&mut self, failure: Failure, moment: Moment) -> Command {
-        if failure.kind == Kind::ResultLost {
-            return self.lose_result(failure, moment);
-        }
-        match self.next_page_request() {
-            Some(request) => self.fail(failure, AfterRest::Resend(request), moment),
-            None => self.fail(failure, AfterRest::Load, moment),
-        }
-    }
-
-    fn ask_for_page(&mut self, moment: Moment) -> Command {
-        match self.next_page_request() {
-            Some(request) => self.send(request),
-            None => {
-                let failure = Failure::new(Kind::ResponseMalformed, "BigQuery did not name the query's job");
-                self.fail(failure, AfterRest::Load, moment)
-            }
-        }
-    }
-
-    fn next_page_request(&self) -> Option<Request> {
-        let reading = self.reading.as_ref()?;
-        Some(request::read_result(reading.job.as_ref()?, reading.offset, self.page_rows))
-    }
-
-    fn write(&mut self, batch: Batch, page_starts: bool, moment: Moment) -> Command {
-        let Some(reading) = &mut self.reading else { return self.describe() };
-        self.meter.bytes_billed += reading.take_bytes_billed();
-        let Some(reading) = &self.reading else { return self.describe() };
-        let complete = reading.is_complete();
-        let checkpoint = self.next_checkpoint(reading, &batch, moment);
-        let page_end = reading.offset - reading.page_rows_read() + self.page_rows;
-        let ahead = match &reading.job {
-            Some(job) if page_starts && page_end < reading.total_rows => {
-                Some(request::read_result(job, page_end, self.page_rows))
-            }
-            _ => None,
-        };
-        if complete {
-            self.recent = self.reading.take().map(Reading::into_recent).unwrap_or_default();
-            self.window = None;
-        }
-        self.meter.wrote(batch.rows as u64, moment.now);
-        self.state = State::Writing(Box::new(checkpoint.clone()));
-        self.activity = Activity::Running;
-        Command::Write(Box::new(WriteOrder { batch, checkpoint, ahead }))
-    }
-
-    /// Returns the checkpoint that is true once the batch is in Harper.
-    fn next_checkpoint(&self, reading: &Reading, batch: &Batch, moment: Moment) -> Checkpoint {
-        let before = self.checkpoint.as_ref();
-        let complete = reading.is_complete();
-        let watermark = if complete { Some(reading.window.until) } else { self.watermark() };
-        let open = |job: &JobReference| OpenWindow {
-            after: reading.window.after,
-            until: Some(reading.window.until),
-            job: job.clone(),
-            offset: reading.offset,
-            total_rows: reading.total_rows,
-        };
-        Checkpoint {
-            id: format!("{}:0", self.config.id),
-            table_id: self.config.id.clone(),
-            partition: 0,
-            node_id: self.worker.node.clone(),
-            owner: self.worker_name(),
-            last_timestamp: watermark,
-            phase: self.phase,
-            records_ingested: before.map_or(0, |before| before.records_ingested) + batch.rows as u64,
-            records_rejected: before.map_or(0, |before| before.records_rejected)
-                + batch.rejections.len() as u64,
-            bytes_billed: before.map_or(0, |before| before.bytes_billed) + self.meter.bytes_billed,
-            last_sync_time: Some(moment.now),
-            batch_size: self.page_rows,
-            window: if complete { None } else { reading.job.as_ref().map(open) },
-            identity: self.config.identity(),
-        }
-    }
-
-    fn written(
-        &mut self,
-        checkpoint: Checkpoint,
-        outcome: Result<Receipt, Failure>,
-        moment: Moment,
-    ) -> Command {
-        let receipt = match outcome {
-            Ok(receipt) => receipt,
-            // Whether the commit happened is unknown: the stored checkpoint tells.
-            Err(failure) => return self.fail(failure, AfterRest::Load, moment),
-        };
-        let rejected_before = self.checkpoint.as_ref().map_or(0, |before| before.records_rejected);
-        self.rejected_since_start +=
-            checkpoint.records_rejected.saturating_sub(rejected_before) + receipt.refused;
-        self.meter.bytes_billed = 0;
-        self.checkpoint = Some(Checkpoint {
-            records_rejected: checkpoint.records_rejected + receipt.refused,
-            records_ingested: checkpoint.records_ingested.saturating_sub(receipt.refused),
-            ..checkpoint
-        });
-        let allowed = self.config.pace.rejected_rows_max;
-        if self.rejected_since_start > allowed {
-            let message = format!(
-                "{} rows could not be written, limits.maxRejectedRows is {allowed}: SyncAudit tells which and why",
-                self.rejected_since_start
-            );
-            return self.fail(Failure::new(Kind::TooManyRejectedRows, message), AfterRest::Load, moment);
-        }
-        if self.reading.is_some() {
-            return self.read_on(moment);
-        }
-        self.rest_until_poll(moment)
-    }
-
-    /// Every window reads up to BigQuery's clock, so that nothing is gained by polling more often than configured.
+    /// Rests until the next poll is due. Each window reads up to BigQuery's clock, or is part of a backlog, so that
+    /// nothing is gained by polling more often than configured.
     fn rest_until_poll(&mut self, moment: Moment) -> Command {
         let interval_ms = self.config.pace.poll_interval_ms;
-        let since_ms = self
-            .queried_at
-            .map_or(interval_ms, |at| u64::try_from(moment.now.since(at)).unwrap_or(0) / 1_000);
-        let delay_ms = interval_ms.saturating_sub(since_ms);
+        let since_ms = self.polled_at.map(|at| u64::try_from(moment.now.since(at)).unwrap_or(0) / 1_000);
+        let delay_ms = interval_ms.saturating_sub(since_ms.unwrap_or(interval_ms));
         self.phase = Phase::of_lag(self.lag_s(moment.now), &self.config.pace);
         self.activity = Activity::Idle;
+        self.meter.next_poll = Some(moment.now.plus(delay_ms as i64 * 1_000));
         self.state = State::Resting(AfterRest::Describe);
         Command::Rest { delay_ms }
     }
 
     /// Turns an answer that is not a success into a failure.
-    fn accept(&self, purpose: Purpose, outcome: Result<Answer, Failure>) -> Result<Answer, Failure> {
+    fn accept(&mut self, purpose: Purpose, outcome: Result<Answer, Failure>) -> Result<Answer, Failure> {
         let answer = outcome?;
         if (200..300).contains(&answer.status) {
+            self.bigquery.succeed();
             return Ok(answer);
         }
         let subject = Subject { connection: &self.connection, source: &self.config.source };
         Err(failure::from_answer(purpose, answer.status, &answer.body, answer.retry_after_ms, subject))
     }
 
+    fn open_page(&mut self, purpose: Purpose, outcome: Result<Answer, Failure>) -> Result<Page, Failure> {
+        self.accept(purpose, outcome).and_then(|answer| Page::open(answer.body))
+    }
+
     /// Notes a failure and decides whether and when to go on.
     fn fail(&mut self, failure: Failure, after: AfterRest, moment: Moment) -> Command {
         let recovery = failure.kind.recovery();
-        let delay_ms = self.backoff.fail(&self.config.pace, failure.retry_after_ms, moment.jitter);
+        let pace = &self.config.pace;
+        let delay_ms = self.backoff.fail(pace, failure.retry_after_ms, moment.jitter);
+        let breaker = match Side::of(failure.kind) {
+            Side::BigQuery => &mut self.bigquery,
+            Side::Harper => &mut self.harper,
+        };
+        let kept_off_ms = breaker.fail(moment.now, pace, moment.jitter).unwrap_or(0);
         self.renew_token = failure.kind == Kind::Unauthenticated;
         self.last_failure = Some(failure);
         match recovery {
@@ -650,17 +380,30 @@ impl Engine {
             Recovery::Retry => self.activity = Activity::Retrying,
             Recovery::Recheck => self.activity = Activity::Blocked,
         }
+        let delay_ms = delay_ms.max(kept_off_ms);
+        self.meter.next_poll = Some(moment.now.plus(delay_ms as i64 * 1_000));
         self.state = State::Resting(after);
         Command::Rest { delay_ms }
+    }
+
+    /// Notes that rows, or the news that there are none, have come through.
+    fn succeed(&mut self) {
+        self.backoff.reset();
+        self.last_failure = None;
+    }
+
+    fn source<'s>(&'s self, projection: &'s Projection) -> sql::Source<'s> {
+        sql::Source { table: &self.config.source, projection, filter: self.config.filter.as_deref() }
     }
 
     fn watermark(&self) -> Option<Micros> {
         self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.last_timestamp)
     }
 
-    /// Returns the seconds from the watermark to now by BigQuery's clock.
+    /// Returns the seconds from the watermark, or from when nothing had changed since, to now by BigQuery's clock.
     fn lag_s(&self, now: Micros) -> Option<u64> {
-        let lag_us = now.plus(self.meter.server_ahead_us).since(self.watermark()?);
+        let proven = self.watermark()?.max(self.meter.unchanged_at.unwrap_or(Micros::MIN));
+        let lag_us = now.plus(self.meter.server_ahead_us).since(proven);
         Some(u64::try_from(lag_us).unwrap_or(0) / 1_000_000)
     }
 
@@ -668,24 +411,3 @@ impl Engine {
         format!("{}-{}", self.worker.node, self.worker.index)
     }
 }
-
-#[derive(Deserialize)]
-struct WireTable {
-    schema: Option<WireSchema>,
-}
-
-#[derive(Deserialize)]
-struct WireSchema {
-    #[serde(default)]
-    fields: Vec<WireField>,
-}
-
-fn read_description(body: &[u8]) -> Result<Vec<Field>, Failure> {
-    let malformed =
-        || Failure::new(Kind::ResponseMalformed, "BigQuery's description of the table is cut or malformed");
-    let table: WireTable = serde_json::from_slice(body).map_err(|_| malformed())?;
-    Field::from_wire(&table.schema.ok_or_else(malformed)?.fields)
-}
-
-#[cfg(test)]
-mod tests;

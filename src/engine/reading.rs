@@ -1,17 +1,18 @@
 //! Reads a window's result page by page and cuts it into batches.
 
+use super::window::Plan;
+use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Envelope, JobReference, Page, Rows};
 use crate::bigquery::projection::Projection;
 use crate::bigquery::schema::Field;
-use crate::bigquery::sql::Window;
+use crate::bigquery::sql::OCCURRENCE;
+use crate::bigquery::value::Value;
 use crate::error::{Failure, Kind};
-use crate::harper::batch::{Batch, BatchBuilder, RowKey, recognise};
+use crate::harper::batch::{Batch, BatchBuilder, RowKey, parse_row, recognise};
 use crate::time::Micros;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
-/// Rows per Harper transaction: few enough to leave Harper's event loop free, many enough to be fast.
-pub const BATCH_ROWS_MAX: usize = 500;
 /// Text per Harper transaction.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Rows passed over (counted or already known) before a batch ends although it is not full.
@@ -23,7 +24,7 @@ const RECENT_ROWS_MAX: usize = 1_000_000;
 #[derive(Debug)]
 pub struct Reading {
     /// What was asked for.
-    pub window: Window,
+    pub plan: Plan,
     /// The query's job; absent when the endpoint made none.
     pub job: Option<JobReference>,
     /// Rows of the result.
@@ -35,10 +36,13 @@ pub struct Reading {
     page: Option<Page>,
     page_offset: u64,
     occurrences: Occurrences,
+    /// Whether BigQuery numbered the identical rows.
+    pub numbered: bool,
     /// Rows with later cursors will be read again by the next window.
     remember_after: Option<Micros>,
     recent: Recent,
     bytes_billed: Option<u64>,
+    news: bool,
 }
 
 /// The rows of the late range, by the fingerprints of their texts.
@@ -114,14 +118,15 @@ pub enum Progress {
 impl Reading {
     /// Starts to read a result.
     pub fn new(
-        window: Window,
+        plan: Plan,
+        numbered: bool,
         job: Option<JobReference>,
         total_rows: u64,
         counted_until: u64,
         remember_after: Option<Micros>,
     ) -> Reading {
         Reading {
-            window,
+            plan,
             job,
             total_rows,
             offset: 0,
@@ -129,9 +134,11 @@ impl Reading {
             page: None,
             page_offset: 0,
             occurrences: Occurrences::default(),
+            numbered,
             remember_after,
             recent: Recent::default(),
             bytes_billed: None,
+            news: false,
         }
     }
 
@@ -167,6 +174,11 @@ impl Reading {
         }
     }
 
+    /// Tells whether there was a row that was not known before.
+    pub fn has_news(&self) -> bool {
+        self.news
+    }
+
     /// Notes that the query's bill was counted before.
     pub fn forget_bytes_billed(&mut self) {
         self.bytes_billed = Some(0);
@@ -177,18 +189,23 @@ impl Reading {
         self.recent
     }
 
-    /// Reads rows of the page into a batch; `known` holds rows that are in Harper already.
+    /// Reads up to `rows_max` rows of the page into a batch; `known` holds rows that are in Harper already.
     ///
     /// Where a page is cut, the rows in front of the cut are used and the page counts as used up.
     ///
     /// # Errors
     /// When the page is malformed or ends before a single row, or holds more rows than the result.
-    pub fn next_batch(&mut self, projection: &Projection, known: &Recent) -> Result<Progress, Failure> {
+    pub fn next_batch(
+        &mut self,
+        projection: &Projection,
+        known: &Recent,
+        rows_max: usize,
+    ) -> Result<Progress, Failure> {
         let Some(mut page) = self.page.take() else { return Ok(Progress::NeedsPage) };
         let mut builder = BatchBuilder::new(projection);
         let offset_before = self.offset;
         let mut rows = page.rows();
-        let filled = self.fill(projection, known, &mut rows, &mut builder);
+        let filled = self.fill(projection, known, rows_max, &mut rows, &mut builder);
         let progress = rows.progress();
         page.advance(progress);
         if self.offset > self.total_rows {
@@ -215,20 +232,20 @@ impl Reading {
     /// Adds rows until the batch is full or the page ends.
     fn fill<'p>(
         &mut self,
-        projection: &Projection,
+        projection: &'p Projection,
         known: &Recent,
+        rows_max: usize,
         rows: &mut Rows<'p>,
         builder: &mut BatchBuilder,
     ) -> Result<PageEnd, Failure> {
-        let mut cells = Vec::with_capacity(projection.fields.len());
+        let mut scratch = Scratch::default();
+        let mut cells = Vec::with_capacity(projection.fields.len() + 1);
         let offset_max = self.offset + PASSED_ROWS_MAX;
-        while builder.rows() < BATCH_ROWS_MAX
-            && builder.text_bytes() < BATCH_BYTES_MAX
-            && self.offset < offset_max
+        while builder.rows() < rows_max && builder.text_bytes() < BATCH_BYTES_MAX && self.offset < offset_max
         {
             let Some(text) = rows.next(&mut cells)? else { return Ok(PageEnd::Reached) };
             self.offset += 1;
-            self.take_row(projection, known, text, &cells, builder);
+            self.take_row(projection, known, text, &mut cells, &mut scratch, builder);
         }
         if self.is_complete() && rows.next(&mut cells)?.is_none() {
             return Ok(PageEnd::Reached);
@@ -237,18 +254,22 @@ impl Reading {
     }
 
     /// Adds one row to the batch, unless it is in Harper already.
-    fn take_row(
+    fn take_row<'p>(
         &mut self,
-        projection: &Projection,
+        projection: &'p Projection,
         known: &Recent,
         text: &str,
-        cells: &[Cell<'_>],
+        cells: &mut Vec<Cell<'p>>,
+        scratch: &mut Scratch<'p>,
         builder: &mut BatchBuilder,
     ) {
         let counted_only = self.offset <= self.counted_until;
-        let key = recognise(projection, cells, builder.scratch());
-        let occurrence = match &key {
-            Ok(key) if projection.key.is_empty() => self.occurrences.count(key),
+        let number = if self.numbered { cells.pop() } else { None };
+        let key = parse_row(projection, cells, &mut scratch.values)
+            .and_then(|()| recognise(projection, &scratch.values, &mut scratch.canonical));
+        let occurrence = match (&key, number) {
+            (Ok(_), Some(number)) => read_occurrence(number),
+            (Ok(key), None) if projection.key.is_empty() => self.occurrences.count(key),
             _ => 0,
         };
         let read_again = match &key {
@@ -264,12 +285,26 @@ impl Reading {
                 return;
             }
         }
+        self.news = true;
         match key {
             _ if counted_only => {}
-            Ok(key) => builder.push(projection, cells, &key, occurrence),
-            Err(unreadable) => builder.reject(None, &unreadable),
+            Ok(key) => builder.push(projection, &scratch.values, &key, occurrence),
+            Err(unreadable) => builder.reject_unread(projection, cells, &unreadable),
         }
     }
+}
+
+/// Buffers that are used again for each row.
+#[derive(Default)]
+struct Scratch<'p> {
+    values: Vec<Value<'p>>,
+    canonical: Vec<u8>,
+}
+
+/// Reads the column [`OCCURRENCE`].
+fn read_occurrence(cell: Cell<'_>) -> u32 {
+    let (Cell::Bare(raw) | Cell::Text(Text { raw, .. })) = cell else { return 0 };
+    std::str::from_utf8(raw).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Whether a page has more rows.
@@ -282,12 +317,20 @@ enum PageEnd {
 ///
 /// # Errors
 /// When it has not.
-pub fn check_schema(envelope: &Envelope, projection: &Projection) -> Result<(), Failure> {
+pub fn check_schema(envelope: &Envelope, projection: &Projection, numbered: bool) -> Result<(), Failure> {
     let Some(schema) = &envelope.schema else { return Ok(()) };
-    let found = Field::from_wire(&schema.fields)?;
-    let names = |fields: &[Field]| fields.iter().map(|field| field.name.to_lowercase()).collect::<Vec<_>>();
-    if names(&found) == names(&projection.fields) {
+    let mut found = Field::from_wire(&schema.fields)?;
+    let other_columns = || {
+        Failure::new(Kind::ResultLost, "the query's result has other columns than the source table has now")
+    };
+    if numbered && found.pop().is_none_or(|last| last.name != OCCURRENCE) {
+        return Err(other_columns());
+    }
+    let same = |(found, wanted): (&Field, &Field)| {
+        found.name.eq_ignore_ascii_case(&wanted.name) && found.repeated == wanted.repeated
+    };
+    if found.len() == projection.fields.len() && found.iter().zip(&projection.fields).all(same) {
         return Ok(());
     }
-    Err(Failure::new(Kind::ResultLost, "the query's result has other columns than the source table has now"))
+    Err(other_columns())
 }

@@ -1,9 +1,10 @@
 //! How a table is doing, for people and for the table of workers.
 
 use super::Engine;
+use super::breaker::Circuit;
 use super::phase::Phase;
 use crate::error::Kind;
-use crate::time::{Micros, SECOND_US};
+use crate::time::{DAY_US, Micros, SECOND_US};
 use serde::Serialize;
 
 /// What an engine is doing.
@@ -33,6 +34,12 @@ pub struct Meter {
     pub server_ahead_us: i64,
     /// Bytes billed that are not yet in a checkpoint.
     pub bytes_billed: u64,
+    /// Rows that have no cursor, if they were counted.
+    pub rows_without_cursor: Option<u64>,
+    /// When something will be done next, while resting.
+    pub next_poll: Option<Micros>,
+    /// When, by BigQuery's clock, a poll found the source unchanged and so made no query.
+    pub unchanged_at: Option<Micros>,
     rows: u64,
     first_us: i64,
     last_us: i64,
@@ -93,10 +100,31 @@ pub struct Status {
     pub rejected_rows: u64,
     /// Bytes billed by BigQuery so far.
     pub bytes_billed: u64,
+    /// Bytes billed by BigQuery today, by UTC.
+    pub bytes_billed_today: u64,
+    /// Rows of the source that have no cursor, and so are not copied.
+    pub rows_without_cursor: u64,
+    /// The columns that identify a row; none when its content does.
+    pub key: Vec<String>,
+    /// When something will be done next, while resting.
+    pub next_poll: Option<String>,
+    /// When a poll last found the source unchanged and so made no query.
+    pub unchanged_at: Option<String>,
+    /// Whether requests to either side are kept back after many failures.
+    pub breaker: Circuits,
     /// Rows of the window that is being read: how many are in Harper, and how many there are.
     pub window_progress: Option<[u64; 2]>,
     /// The failure that is in the way.
     pub last_error: Option<LastError>,
+}
+
+/// The circuit breakers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Circuits {
+    /// Towards the source.
+    pub bigquery: Circuit,
+    /// Towards the target.
+    pub harper: Circuit,
 }
 
 /// A failure in the status.
@@ -127,6 +155,16 @@ impl Status {
             rejected_rows: checkpoint.map_or(0, |checkpoint| checkpoint.records_rejected),
             bytes_billed: checkpoint.map_or(0, |checkpoint| checkpoint.bytes_billed)
                 + engine.meter.bytes_billed,
+            bytes_billed_today: engine.billed_on(now.0.div_euclid(DAY_US)),
+            rows_without_cursor: engine
+                .meter
+                .rows_without_cursor
+                .or(checkpoint.map(|checkpoint| checkpoint.rows_without_cursor))
+                .unwrap_or(0),
+            key: engine.projection.as_ref().map(|projection| projection.key_names()).unwrap_or_default(),
+            next_poll: engine.meter.next_poll.filter(|at| *at > now).map(|at| at.to_string()),
+            unchanged_at: engine.meter.unchanged_at.map(|at| at.to_string()),
+            breaker: Circuits { bigquery: engine.bigquery.circuit(now), harper: engine.harper.circuit(now) },
             window_progress: checkpoint
                 .and_then(|checkpoint| checkpoint.window.as_ref())
                 .map(|window| [window.offset, window.total_rows]),

@@ -4,23 +4,43 @@ use crate::bigquery::projection::CursorType;
 use crate::bigquery::sql::Window;
 use crate::config::Pace;
 use crate::time::{DAY_US, Micros, SECOND_US};
+use std::collections::VecDeque;
 
 /// Rows may become visible this much later than their cursor says without being late.
 const SETTLING_US: i64 = 2 * SECOND_US;
+/// Windows are cut so as to have about this many bytes at most, well below what BigQuery returns for one query.
+pub const WINDOW_BYTES_MAX: u64 = 4 << 30;
 
-/// Plans the next window: from the watermark, less the time in which rows may arrive late, up to BigQuery's
-/// own clock, less a settling time. Returns none when there is nothing to read yet.
+/// A window to read, and what is known once it is in Harper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// What to read.
+    pub window: Window,
+    /// Where the watermark is then.
+    pub watermark: Micros,
+}
+
+/// Plans the next window: from the watermark, less the time in which rows may arrive late, to the end of the table,
+/// or to `until` if the backlog is read in several windows; `reread` is false between those, for nothing was late when
+/// the one before was read. The watermark follows BigQuery's own clock less a settling time,
+/// for later rows may still be on their way. Returns none when nothing can have come since the watermark.
 pub fn plan(
     watermark: Option<Micros>,
+    until: Option<Micros>,
+    reread: bool,
     server_time: Micros,
     cursor_type: CursorType,
     pace: &Pace,
-) -> Option<Window> {
-    let until = server_time.plus(-SETTLING_US);
-    if watermark.is_some_and(|watermark| until <= watermark) {
+) -> Option<Plan> {
+    let settled = server_time.plus(-SETTLING_US);
+    let target = until.map_or(settled, |until| until.min(settled));
+    if watermark.is_some_and(|watermark| target <= watermark) {
         return None;
     }
-    Some(Window { after: lower_bound(watermark, cursor_type, pace), until })
+    // Beyond what has settled there is nothing to leave for later.
+    let until = until.filter(|until| *until < settled);
+    let after = if reread { lower_bound(watermark, cursor_type, pace) } else { watermark };
+    Some(Plan { window: Window { after, until }, watermark: target })
 }
 
 /// Returns the bound after which rows are read when everything up to `watermark` is in Harper.
@@ -31,8 +51,9 @@ pub fn lower_bound(watermark: Option<Micros>, cursor_type: CursorType, pace: &Pa
         let from = watermark.plus(-lateness_us);
         match cursor_type {
             CursorType::Timestamp | CursorType::DateTime => from,
-            // A day's rows share one cursor value: the day is read again whole.
+            // Rows of the current day, or unit, share one cursor value: it is read again whole.
             CursorType::Date => Micros(from.0.div_euclid(DAY_US) * DAY_US).plus(-1),
+            CursorType::Integer(unit) => Micros(from.0.div_euclid(unit.us()) * unit.us()).plus(-1),
         }
     });
     let bound = match (start, reread) {
@@ -40,6 +61,31 @@ pub fn lower_bound(watermark: Option<Micros>, cursor_type: CursorType, pace: &Pa
         (start, reread) => start.or(reread),
     };
     bound.filter(|bound| *bound > Micros::MIN)
+}
+
+/// The rows of one of the source table's partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionCount {
+    /// Where the partition starts.
+    pub starts: Micros,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// Cuts a backlog into windows of whole partitions, so that each partition is scanned once. Returns the windows'
+/// upper bounds but for the last, which has none.
+pub fn cut(partitions: &[PartitionCount], bytes_per_row: u64, rows_max: u64) -> VecDeque<Micros> {
+    let rows_max = rows_max.min(WINDOW_BYTES_MAX / bytes_per_row.max(1)).max(1);
+    let mut bounds = VecDeque::new();
+    let mut rows = 0_u64;
+    for partition in partitions {
+        if rows > 0 && rows.saturating_add(partition.rows) > rows_max {
+            bounds.push_back(partition.starts.plus(-1));
+            rows = 0;
+        }
+        rows = rows.saturating_add(partition.rows);
+    }
+    bounds
 }
 
 #[cfg(test)]
@@ -62,40 +108,58 @@ mod tests {
     const TIMESTAMP: CursorType = CursorType::Timestamp;
 
     #[test]
-    fn the_first_window_has_no_lower_bound_unless_a_start_is_configured() {
+    fn the_first_window_is_the_whole_table_unless_a_start_is_configured() {
         let now = at("2024-01-02");
-        assert_eq!(
-            plan(None, now, TIMESTAMP, &pace(None)),
-            Some(Window { after: None, until: at("2024-01-01T23:59:58Z") })
-        );
-        let window = plan(None, now, TIMESTAMP, &pace(Some("2024-01-01"))).unwrap();
-        assert_eq!(window.after, Some(at("2023-12-31T23:59:59.999999Z")));
+        let whole = plan(None, None, true, now, TIMESTAMP, &pace(None)).unwrap();
+        assert_eq!(whole.window, Window { after: None, until: None });
+        assert_eq!(whole.watermark, at("2024-01-01T23:59:58Z"));
+        let started = plan(None, None, true, now, TIMESTAMP, &pace(Some("2024-01-01"))).unwrap();
+        assert_eq!(started.window.after, Some(at("2023-12-31T23:59:59.999999Z")));
     }
 
     #[test]
     fn a_later_window_reads_the_late_range_again_but_nothing_before_the_start() {
         let watermark = Some(at("2024-01-01T12:00:00Z"));
         let now = at("2024-01-01T12:01:00Z");
-        let window = plan(watermark, now, TIMESTAMP, &pace(None)).unwrap();
-        assert_eq!(
-            window,
-            Window { after: Some(at("2024-01-01T11:50:00Z")), until: at("2024-01-01T12:00:58Z") }
-        );
-        let window = plan(watermark, now, TIMESTAMP, &pace(Some("2024-01-01T11:55:00Z"))).unwrap();
-        assert_eq!(window.after, Some(at("2024-01-01T11:54:59.999999Z")));
+        let next = plan(watermark, None, true, now, TIMESTAMP, &pace(None)).unwrap();
+        assert_eq!(next.window, Window { after: Some(at("2024-01-01T11:50:00Z")), until: None });
+        assert_eq!(next.watermark, at("2024-01-01T12:00:58Z"));
+        let next = plan(watermark, None, true, now, TIMESTAMP, &pace(Some("2024-01-01T11:55:00Z"))).unwrap();
+        assert_eq!(next.window.after, Some(at("2024-01-01T11:54:59.999999Z")));
+    }
+
+    #[test]
+    fn a_backlog_is_read_up_to_a_bound_but_never_beyond_what_has_settled() {
+        let now = at("2024-01-02");
+        let part = plan(None, Some(at("2023-06-01")), true, now, TIMESTAMP, &pace(None)).unwrap();
+        assert_eq!((part.window.until, part.watermark), (Some(at("2023-06-01")), at("2023-06-01")));
+        let last = plan(None, Some(at("2024-06-01")), true, now, TIMESTAMP, &pace(None)).unwrap();
+        assert_eq!((last.window.until, last.watermark), (None, at("2024-01-01T23:59:58Z")));
     }
 
     #[test]
     fn nothing_is_planned_before_time_has_passed() {
         let watermark = Some(at("2024-01-01T12:00:00Z"));
-        assert_eq!(plan(watermark, at("2024-01-01T12:00:02Z"), TIMESTAMP, &pace(None)), None);
-        assert_eq!(plan(watermark, at("2024-01-01T11:00:00Z"), TIMESTAMP, &pace(None)), None);
+        assert_eq!(plan(watermark, None, true, at("2024-01-01T12:00:02Z"), TIMESTAMP, &pace(None)), None);
+        assert_eq!(plan(watermark, None, true, at("2024-01-01T11:00:00Z"), TIMESTAMP, &pace(None)), None);
     }
 
     #[test]
     fn the_current_day_of_a_date_cursor_is_read_again_whole() {
         let watermark = Some(at("2024-01-02T12:00:00Z"));
-        let window = plan(watermark, at("2024-01-02T12:01:00Z"), CursorType::Date, &pace(None)).unwrap();
-        assert_eq!(window.after, Some(at("2024-01-01T23:59:59.999999Z")));
+        let next =
+            plan(watermark, None, true, at("2024-01-02T12:01:00Z"), CursorType::Date, &pace(None)).unwrap();
+        assert_eq!(next.window.after, Some(at("2024-01-01T23:59:59.999999Z")));
+    }
+
+    #[test]
+    fn windows_are_cut_between_partitions() {
+        let day = |day: i64, rows| PartitionCount { starts: Micros(day * DAY_US), rows };
+        let third = 100_000;
+        let days = [day(0, third), day(1, third), day(5, third), day(6, third), day(7, 9_000_000), day(8, 1)];
+        let expected = [6, 7, 8].map(|day: i64| Micros(day * DAY_US).plus(-1));
+        assert_eq!(cut(&days, 10, 300_000), expected);
+        assert_eq!(cut(&days[..3], 10, 300_000), []);
+        assert_eq!(cut(&days[..2], 1 << 16, 300_000).len(), 1);
     }
 }

@@ -10,6 +10,7 @@ use crate::bigquery::value::{
 };
 use crate::time::{self, DAY_US, Micros};
 use serde::Serialize;
+use std::collections::HashMap;
 
 /// How a column's values travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -61,10 +62,19 @@ pub struct Batch {
     pub numbers: Vec<f64>,
     /// Pairs of column and row of number columns' NULLs.
     pub nulls: Vec<u32>,
+    /// Rows of which a newer version follows in the same batch; they are not to be written.
+    pub superseded: Vec<u32>,
     /// Values that neither JSON nor doubles can carry.
     pub patches: Vec<Patch>,
     /// Rows that could not be converted.
     pub rejections: Vec<Rejection>,
+}
+
+impl Batch {
+    /// Returns the number of rows that are really to be written.
+    pub fn rows_to_write(&self) -> u64 {
+        self.rows.saturating_sub(self.superseded.len()) as u64
+    }
 }
 
 /// What a row is recognised by.
@@ -85,9 +95,11 @@ pub struct BatchBuilder {
     ids: Vec<u8>,
     rows: usize,
     nulls: Vec<u32>,
+    /// Of each key, the row that holds its newest version so far, and that version's cursor.
+    newest: HashMap<Vec<u8>, (u32, Micros)>,
+    superseded: Vec<u32>,
     patches: Patches,
     rejections: Vec<Rejection>,
-    canonical: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -121,46 +133,66 @@ impl Layout {
     }
 }
 
-/// Reads what a row is recognised by, before deciding whether it is written.
+/// Parses the cells of a row.
 ///
 /// # Errors
-/// When the cursor, or (of rows without key) any value, is unreadable.
+/// When a value does not have the form that its column's type promises.
+pub fn parse_row<'a>(
+    projection: &'a Projection,
+    cells: &[Cell<'a>],
+    values: &mut Vec<Value<'a>>,
+) -> Result<(), Unreadable> {
+    values.clear();
+    if cells.len() != projection.fields.len() {
+        return Err(Unreadable {
+            column: "the row".to_owned(),
+            expected: "as many values as columns".to_owned(),
+        });
+    }
+    for (cell, field) in cells.iter().zip(&projection.fields) {
+        values.push(Value::parse(*cell, field)?);
+    }
+    Ok(())
+}
+
+/// Tells what a row is recognised by; `canonical` is a buffer to work in.
+///
+/// # Errors
+/// When the row has no cursor, or (of rows without key) a nested value is unreadable.
 pub fn recognise(
     projection: &Projection,
-    cells: &[Cell<'_>],
+    values: &[Value<'_>],
     canonical: &mut Vec<u8>,
 ) -> Result<RowKey, Unreadable> {
-    let cursor = read_cursor(projection, cells)?;
+    let cursor = values.get(projection.cursor).and_then(|value| instant_of(projection.cursor_type, value));
+    let cursor = cursor.ok_or_else(|| Unreadable {
+        column: projection.cursor_name().to_owned(),
+        expected: "a cursor".to_owned(),
+    })?;
     let mut hash = [0; 32];
     if projection.key.is_empty() {
         canonical.clear();
         for (index, tag) in &projection.by_name {
-            let (Some(cell), Some(field)) = (cells.get(*index), projection.fields.get(*index)) else {
-                continue;
-            };
-            write_canonical_field(canonical, *tag, &Value::parse(*cell, field)?)?;
+            if let Some(value) = values.get(*index) {
+                write_canonical_field(canonical, *tag, value)?;
+            }
         }
         hash = id::content_hash(canonical);
     }
     Ok(RowKey { cursor, hash })
 }
 
-fn read_cursor(projection: &Projection, cells: &[Cell<'_>]) -> Result<Micros, Unreadable> {
-    let unreadable =
-        || Unreadable { column: projection.cursor_name().to_owned(), expected: "a cursor".to_owned() };
-    let cell = cells.get(projection.cursor).ok_or_else(unreadable)?;
-    let field = projection.fields.get(projection.cursor).ok_or_else(unreadable)?;
-    let value = Value::parse(*cell, field)?;
+fn instant_of(cursor_type: CursorType, value: &Value<'_>) -> Option<Micros> {
     let plain = |raw| std::str::from_utf8(raw).ok();
-    let cursor = match (projection.cursor_type, &value) {
+    match (cursor_type, value) {
         (CursorType::Timestamp, Value::Instant(instant)) => Some(*instant),
         (CursorType::DateTime, Value::Text(text)) => plain(text.raw).and_then(parse_datetime),
         (CursorType::Date, Value::Text(text)) => {
             plain(text.raw).and_then(time::parse_date).map(|day| Micros(day * DAY_US))
         }
+        (CursorType::Integer(unit), Value::Int(count)) => Some(Micros(count.saturating_mul(unit.us()))),
         _ => None,
-    };
-    cursor.ok_or_else(unreadable)
+    }
 }
 
 impl BatchBuilder {
@@ -189,15 +221,11 @@ impl BatchBuilder {
             ids: Vec::new(),
             rows: 0,
             nulls: Vec::new(),
+            newest: HashMap::new(),
+            superseded: Vec::new(),
             patches: Patches::default(),
             rejections: Vec::new(),
-            canonical: Vec::new(),
         }
-    }
-
-    /// Returns the buffer that [`recognise`] works in.
-    pub fn scratch(&mut self) -> &mut Vec<u8> {
-        &mut self.canonical
     }
 
     /// Tells whether nothing was collected, not even rejections.
@@ -220,51 +248,58 @@ impl BatchBuilder {
     }
 
     /// Adds a row; one that cannot be converted becomes a rejection.
-    pub fn push(&mut self, projection: &Projection, cells: &[Cell<'_>], key: &RowKey, occurrence: u32) {
+    pub fn push(&mut self, projection: &Projection, values: &[Value<'_>], key: &RowKey, occurrence: u32) {
         let mut id = Vec::with_capacity(32);
-        let written = if projection.key.is_empty() {
+        if projection.key.is_empty() {
             id::write_keyless(&mut id, key.cursor, &key.hash, occurrence);
-            self.push_values(projection, cells)
         } else {
-            write_key(&mut id, projection, cells).and_then(|()| self.push_values(projection, cells))
-        };
-        match written {
-            Ok(()) => {
-                json::write_string(&mut self.ids, &id);
-                self.ids.push(b',');
-                self.rows += 1;
-            }
-            Err(unreadable) => {
-                self.take_back_row();
-                let row_id = (!id.is_empty()).then(|| String::from_utf8_lossy(&id).into_owned());
-                self.reject(row_id, &unreadable);
+            write_key(&mut id, projection, values);
+            if self.newest.get(&id).is_some_and(|(_, cursor)| *cursor > key.cursor) {
+                return;
             }
         }
+        if let Err(unreadable) = self.push_values(projection, values) {
+            self.take_back_row();
+            self.reject(Some(String::from_utf8_lossy(&id).into_owned()), &unreadable);
+            return;
+        }
+        json::write_string(&mut self.ids, &id);
+        self.ids.push(b',');
+        if !projection.key.is_empty() {
+            let older = self.newest.insert(id, (self.rows as u32, key.cursor));
+            self.superseded.extend(older.map(|(row, _)| row));
+        }
+        self.rows += 1;
     }
 
-    /// Notes a row that could not be converted.
-    pub fn reject(&mut self, row_id: Option<String>, unreadable: &Unreadable) {
+    /// Notes a row of which not all values could be read, with its id where its key could.
+    pub fn reject_unread(&mut self, projection: &Projection, cells: &[Cell<'_>], unreadable: &Unreadable) {
+        let mut values = Vec::with_capacity(cells.len());
+        for (index, field) in projection.fields.iter().enumerate() {
+            let cell = cells.get(index).copied().filter(|_| projection.key.contains(&index));
+            values.push(cell.and_then(|cell| Value::parse(cell, field).ok()).unwrap_or(Value::Null));
+        }
+        let mut id = Vec::new();
+        write_key(&mut id, projection, &values);
+        let row_id = (!projection.key.is_empty()).then(|| String::from_utf8_lossy(&id).into_owned());
+        self.reject(row_id, unreadable);
+    }
+
+    fn reject(&mut self, row_id: Option<String>, unreadable: &Unreadable) {
         let Unreadable { column, expected } = unreadable;
         let reason = format!("the value of {column} cannot be read as {expected}");
         self.rejections.push(Rejection { row_id, reason });
     }
 
-    fn push_values(&mut self, projection: &Projection, cells: &[Cell<'_>]) -> Result<(), Unreadable> {
-        if cells.len() != projection.fields.len() {
-            return Err(Unreadable {
-                column: "the row".to_owned(),
-                expected: "as many values as columns".to_owned(),
-            });
-        }
-        for ((cell, field), place) in cells.iter().zip(&projection.fields).zip(&self.places) {
+    fn push_values(&mut self, projection: &Projection, values: &[Value<'_>]) -> Result<(), Unreadable> {
+        for ((value, field), place) in values.iter().zip(&projection.fields).zip(&self.places) {
             let Some(place) = *place else { continue };
-            let value = Value::parse(*cell, field)?;
             self.patches.locate(place, self.rows);
             match self.columns.get_mut(place) {
                 Some(Column::Numbers(numbers)) => {
                     let number = match value {
-                        Value::Float(number) => number,
-                        Value::Int(integer) => exact_double(integer).unwrap_or_else(|| {
+                        Value::Float(number) => *number,
+                        Value::Int(integer) => exact_double(*integer).unwrap_or_else(|| {
                             self.patches.add(Special::Bigint(integer.to_string()));
                             0.0
                         }),
@@ -329,6 +364,7 @@ impl BatchBuilder {
             text,
             numbers,
             nulls: self.nulls,
+            superseded: self.superseded,
             patches: self.patches.into_found(),
             rejections: self.rejections,
         }
@@ -342,14 +378,8 @@ fn write_list(out: &mut Vec<u8>, values: &[u8]) {
     out.push(b']');
 }
 
-fn write_key(out: &mut Vec<u8>, projection: &Projection, cells: &[Cell<'_>]) -> Result<(), Unreadable> {
-    let mut parts = Vec::with_capacity(projection.key.len());
-    for index in &projection.key {
-        let (Some(cell), Some(field)) = (cells.get(*index), projection.fields.get(*index)) else { continue };
-        parts.push(Value::parse(*cell, field)?);
-    }
-    id::write_keyed(out, &parts);
-    Ok(())
+fn write_key(out: &mut Vec<u8>, projection: &Projection, values: &[Value<'_>]) {
+    id::write_keyed(out, projection.key.iter().filter_map(|index| values.get(*index)));
 }
 
 fn located(mut unreadable: Unreadable, column: &str) -> Unreadable {
@@ -366,6 +396,7 @@ mod tests {
     use super::*;
     use crate::bigquery::page::Page;
     use crate::bigquery::schema::Field;
+    use crate::bigquery::table::Description;
     use crate::config::{Config, Environment};
     use serde_json::json;
 
@@ -374,14 +405,19 @@ mod tests {
             "projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts", "key": key
         }});
         let config = Config::parse(&root, &Environment::default()).unwrap().tables.remove(0);
-        let field = |name: &str, kind| Field { name: name.to_owned(), kind, repeated: false };
-        let fields = [
+        let field =
+            |name: &str, kind| Field { name: name.to_owned(), kind, repeated: false, required: false };
+        let fields = vec![
             field("ts", Type::Timestamp),
             field("n", Type::Int64),
             field("s", Type::String),
             field("f", Type::Float64),
         ];
-        Projection::resolve(&config, &fields).unwrap()
+        Projection::resolve(
+            &config,
+            &Description { fields, ..Description::read(br#"{"schema":{}}"#).unwrap() },
+        )
+        .unwrap()
     }
 
     fn build(projection: &Projection, rows: &[[&str; 4]]) -> Batch {
@@ -391,11 +427,13 @@ mod tests {
         let page = Page::open(json!({"rows": rows}).to_string().into_bytes()).unwrap();
         let mut builder = BatchBuilder::new(projection);
         let mut reader = page.rows();
-        let mut cells = Vec::new();
+        let (mut cells, mut values, mut canonical) = (Vec::new(), Vec::new(), Vec::new());
         while reader.next(&mut cells).unwrap().is_some() {
-            match recognise(projection, &cells, builder.scratch()) {
-                Ok(key) => builder.push(projection, &cells, &key, 0),
-                Err(unreadable) => builder.reject(None, &unreadable),
+            match parse_row(projection, &cells, &mut values)
+                .and_then(|()| recognise(projection, &values, &mut canonical))
+            {
+                Ok(key) => builder.push(projection, &values, &key, 0),
+                Err(unreadable) => builder.reject_unread(projection, &cells, &unreadable),
             }
         }
         builder.finish()
@@ -445,6 +483,20 @@ mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn of_several_versions_in_a_batch_the_newest_is_written_whatever_their_order() {
+        let rows = [
+            ["5", "1", "k", "1"],
+            ["7", "2", "k", "1"],
+            ["6", "3", "k", "1"],
+            ["7", "4", "k", "1"],
+            ["1", "5", "other", "1"],
+        ];
+        let batch = build(&projection(&["s"]), &rows);
+        assert_eq!(batch.numbers[..4], [1.0, 2.0, 4.0, 5.0]);
+        assert_eq!(batch.superseded, [0, 1]);
     }
 
     #[test]

@@ -54,9 +54,9 @@ fn sorted_character(bits: u32) -> u8 {
 
 /// Appends the id of a row with a key: the canonical texts of its parts, joined so that different keys never
 /// give the same id.
-pub fn write_keyed(out: &mut Vec<u8>, parts: &[Value<'_>]) {
+pub fn write_keyed<'v>(out: &mut Vec<u8>, parts: impl IntoIterator<Item = &'v Value<'v>>) {
     let start = out.len();
-    for (index, part) in parts.iter().enumerate() {
+    for (index, part) in parts.into_iter().enumerate() {
         if index > 0 {
             out.push(SEPARATOR);
         }

@@ -69,13 +69,14 @@ fn delay_ms(text: &str, server_time: Option<Micros>) -> Option<u64> {
     u64::try_from(until.since(server_time?) / 1_000).ok()
 }
 
-/// Reads `{refused}`.
+/// Reads `{refused, elapsedMs}`.
 pub fn receipt(value: &JsValue) -> Receipt {
-    let refused = Reflect::get(value, &"refused".into()).ok().and_then(|count| count.as_f64());
-    Receipt { refused: refused.unwrap_or(0.0) as u64 }
+    let get =
+        |key: &str| Reflect::get(value, &key.into()).ok().and_then(|count| count.as_f64()).unwrap_or(0.0);
+    Receipt { refused: get("refused") as u64, elapsed_ms: get("elapsedMs") as u64 }
 }
 
-/// Makes `{rows, text, numbers, nulls, patches, rejections, checkpoint}`.
+/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, notes, checkpoint}`.
 pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     let batch = &order.batch;
     let text = std::str::from_utf8(&batch.text).map_err(|_| JsValue::from_str("a batch is not UTF-8"))?;
@@ -85,6 +86,8 @@ pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     set("text", JsString::from(text).into())?;
     set("numbers", Float64Array::from(batch.numbers.as_slice()).into())?;
     set("nulls", Uint32Array::from(batch.nulls.as_slice()).into())?;
+    set("superseded", Uint32Array::from(batch.superseded.as_slice()).into())?;
+    set("notes", to_js(&order.notes)?)?;
     set("patches", to_js(&batch.patches)?)?;
     set("rejections", to_js(&batch.rejections)?)?;
     set("checkpoint", to_js(&order.checkpoint)?)?;

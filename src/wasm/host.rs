@@ -20,7 +20,7 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub fn send(this: &Host, request: JsValue) -> Promise;
 
-    /// Commits rows and checkpoint in one transaction: `{refused}`.
+    /// Commits rows and checkpoint in one transaction: `{refused, elapsedMs}`.
     #[wasm_bindgen(method)]
     pub fn write(this: &Host, order: JsValue) -> Promise;
 

@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test';
 
 import { FAULT, VESSEL_SCHEMA, duplicated, until, vesselPositions } from '../support/index.mjs';
 import { PATIENCE_MS, assertEqual, startComponent, untilRows, untilStatus } from './support/component.mjs';
-import { backfillQueries, startSource } from './support/source.mjs';
+import { DATASET, backfillQueries, recent, startSource } from './support/source.mjs';
 
 const ROWS = 3_000;
 const PAGE_ROWS = 300;
@@ -17,15 +17,46 @@ let source;
 
 before(async () => {
 	source = await startSource();
-	await source.fill('troubled', VESSEL_SCHEMA, duplicated(vesselPositions({ rows: ROWS / 2 }), 2));
 });
 
 after(() => source?.stop());
 
-/** @param {string} url */
-function configuration(url) {
-	const bigquery = { ...source.connection(url), table: 'troubled', timestampColumn: 'timestamp', batchSize: PAGE_ROWS };
-	return { bigquery, sync: { pollInterval: 500 }, retry: { initialDelay: 20 } };
+let tables = 0;
+
+/** Makes a table of its own for a run, so that no run waits for another one's rows. */
+async function fillTable() {
+	const table = `troubled_${++tables}`;
+	await source.fill(table, VESSEL_SCHEMA, duplicated(vesselPositions({ rows: ROWS / 2 }), 2));
+	return table;
+}
+
+/**
+ * @param {string} url
+ * @param {string} table
+ */
+function configuration(url, table) {
+	const bigquery = { ...source.connection(url), table, timestampColumn: 'timestamp', batchSize: PAGE_ROWS };
+	// Circuit breakers would leave BigQuery alone for a minute now and then.
+	return { bigquery, sync: { pollInterval: 500 }, retry: { initialDelay: 20, maxAttempts: 30 } };
+}
+
+/**
+ * Adds rows now and then, for an unchanged table is not queried.
+ * @param {string} table
+ */
+function keepChanging(table) {
+	let changing = true;
+	const done = (async () => {
+		for (let seed = 1; changing; seed++) {
+			await source.bigquery.loadRows(DATASET, table, recent(vesselPositions({ rows: 2, seed }), { agoMs: 5_000 }));
+			await new Promise((resolve) => setTimeout(resolve, 400));
+		}
+	})();
+	done.catch(() => {});
+	return async () => {
+		changing = false;
+		await done;
+	};
 }
 
 /**
@@ -60,27 +91,42 @@ function watchAnswers(harper) {
 }
 
 /**
+ * Waits until all is in Harper that was in BigQuery at an instant.
+ * @param {import('../support/index.mjs').HarperNode} harper
+ * @param {string} table
+ * @param {string} instant
+ */
+function untilReadSince(harper, table, instant) {
+	const isRead = ({ state, lastError, watermark, unchangedAt }) =>
+		state === 'idle' && !lastError && (watermark > instant || unchangedAt > instant);
+	return untilStatus(harper, table, isRead, `to have read up to ${instant}`);
+}
+
+/**
  * Syncs the table through a proxy of its own with one kind of fault, which stays on until some polls after the backfill.
  * @param {import('../support/faults.mjs').Fault} fault
  * @param {Partial<import('../support/faults.mjs').Rule>} [rule]
  */
 async function syncThrough(fault, rule = {}) {
+	const table = await fillTable();
 	const proxy = await source.addProxy();
 	const active = proxy.faults.add({ rate: RATE, seed: SEED, fault, ...rule });
-	const running = await startComponent({ config: configuration(proxy.url) });
+	const running = await startComponent({ config: configuration(proxy.url, table) });
+	const rest = keepChanging(table);
 	try {
 		const { harper } = running;
 		const answers = watchAnswers(harper);
-		await untilRows(harper, 'troubled', ROWS);
+		await untilRows(harper, table, ROWS);
 		const injected = () => active.injected >= Math.min(3, rule.limit ?? Infinity);
 		await until(injected, { deadlineMs: PATIENCE_MS, what: `a few faults (${active.injected} of ${active.seen})` });
 		proxy.faults.clear();
-		await untilStatus(harper, 'troubled', ({ state, lastError }) => state === 'idle' && !lastError, 'to recover');
-		const counts = await assertEqual({ source, harper }, { table: 'troubled', target: 'BigQueryData' });
-		assert.equal(counts.targetRows, ROWS);
+		await rest();
+		await untilReadSince(harper, table, new Date().toISOString());
+		await assertEqual({ source, harper }, { table, target: 'BigQueryData' });
 		assert.deepEqual(await answers(), []);
 		return active;
 	} finally {
+		await rest();
 		await running.remove();
 	}
 }
@@ -120,13 +166,14 @@ for (const [name, fault] of /** @type {[string, import('../support/faults.mjs').
 	['a_quota_exceeded', FAULT.quotaExceeded()],
 ])) {
 	test(`${name}_in_the_middle_of_a_result_does_not_make_it_pay_for_the_query_again`, async () => {
+		const table = await fillTable();
 		const proxy = await source.addProxy();
 		proxy.faults.add({ route: 'getQueryResults', nth: 4, fault });
-		const running = await startComponent({ config: configuration(proxy.url) });
+		const running = await startComponent({ config: configuration(proxy.url, table) });
 		try {
-			await untilRows(running.harper, 'troubled', ROWS);
+			await untilRows(running.harper, table, ROWS);
 			assert.equal(backfillQueries(proxy).length, 1);
-			await assertEqual({ source, harper: running.harper }, { table: 'troubled', target: 'BigQueryData' });
+			await assertEqual({ source, harper: running.harper }, { table, target: 'BigQueryData' });
 		} finally {
 			await running.remove();
 		}
@@ -134,12 +181,14 @@ for (const [name, fault] of /** @type {[string, import('../support/faults.mjs').
 }
 
 test('bigquery_is_left_alone_for_as_long_as_retry_after_says', async () => {
+	const table = await fillTable();
 	const proxy = await source.addProxy();
 	const retryAfterS = 3;
 	for (const route of /** @type {const} */ (['tables.get', 'jobs.query', 'getQueryResults'])) {
 		proxy.faults.add({ route, nth: 2, fault: FAULT.rateLimited({ retryAfterS }) });
 	}
-	const running = await startComponent({ config: configuration(proxy.url) });
+	const running = await startComponent({ config: configuration(proxy.url, table) });
+	const rest = keepChanging(table);
 	try {
 		const faulty = () => proxy.requests().filter(({ fault }) => fault);
 		await until(() => faulty().length === 3, { deadlineMs: PATIENCE_MS, what: 'the three refusals' });
@@ -149,9 +198,11 @@ test('bigquery_is_left_alone_for_as_long_as_retry_after_says', async () => {
 			const waitedMs = next(refusal).at - refusal.at;
 			assert.ok(waitedMs >= retryAfterS * 1000 - 50, `${refusal.route}: ${waitedMs} ms`);
 		}
-		await untilRows(running.harper, 'troubled', ROWS);
-		await assertEqual({ source, harper: running.harper }, { table: 'troubled', target: 'BigQueryData' });
+		await rest();
+		await untilReadSince(running.harper, table, new Date().toISOString());
+		await assertEqual({ source, harper: running.harper }, { table, target: 'BigQueryData' });
 	} finally {
+		await rest();
 		await running.remove();
 	}
 });

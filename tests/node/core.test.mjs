@@ -125,7 +125,7 @@ test('pages are asked for by offset, one ahead, and none twice', async () => {
 		host.orders.reduce((sum, order) => sum + order.rows, 0),
 		2_500
 	);
-	assert.ok(host.orders.every((order) => order.rows <= 500));
+	assert.ok(host.orders.every((order) => order.rows <= 1_000));
 });
 
 test('a failure of the host is told with its code, and the sync goes on by itself', async () => {

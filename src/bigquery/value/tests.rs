@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn field(kind: Type) -> Field {
-    Field { name: "c".to_owned(), kind, repeated: false }
+    Field { name: "c".to_owned(), kind, repeated: false, required: false }
 }
 
 fn text(raw: &str) -> Cell<'_> {
@@ -63,10 +63,10 @@ fn values_of_the_wrong_form_name_column_and_type_only() {
 
 #[test]
 fn what_json_cannot_carry_becomes_a_patch_with_its_path() {
-    let inner = Field { name: "n".to_owned(), kind: Type::Int64, repeated: true };
+    let inner = Field { name: "n".to_owned(), kind: Type::Int64, repeated: true, required: false };
     let record = field(Type::Record(vec![
         inner,
-        Field { name: "f".to_owned(), kind: Type::Float64, repeated: false },
+        Field { name: "f".to_owned(), kind: Type::Float64, repeated: false, required: false },
     ]));
     let cell = Cell::Nested(br#"{"f":[{"v":[{"v":"1"},{"v":"9007199254740993"}]},{"v":"NaN"}]}"#);
     let mut out = Vec::new();
@@ -113,7 +113,8 @@ fn equal_values_have_one_canonical_form() {
 
 #[test]
 fn an_added_null_field_does_not_change_a_records_canonical_form() {
-    let int = |name: &str| Field { name: name.to_owned(), kind: Type::Int64, repeated: false };
+    let int =
+        |name: &str| Field { name: name.to_owned(), kind: Type::Int64, repeated: false, required: false };
     let before = field(Type::Record(vec![int("b")]));
     let after = field(Type::Record(vec![int("a"), int("b")]));
     assert_eq!(

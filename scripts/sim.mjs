@@ -1,0 +1,48 @@
+import { parseArgs } from 'node:util';
+import { run } from './process.mjs';
+import { ensureRust } from './setup.mjs';
+import { ExpectedFailure, print, runMain } from './terminal.mjs';
+
+const USAGE = `Runs the engine in simulated worlds, with faults, crashes and late rows.
+
+Usage: npm run sim -- [--seeds N] [--seed K]
+
+  --seeds N   how many worlds, default 10,000
+  --seed K    world K alone, with its trace`;
+
+async function main() {
+	const { seeds, seed, help } = readOptions();
+	if (help) {
+		print(USAGE);
+		return;
+	}
+	await ensureRust();
+	const args = ['test', '--release', '--quiet', '--test', 'simulator', 'no_world', '--', '--nocapture'];
+	const env = { SIMULATOR_SEEDS: seeds, SIMULATOR_SEED: seed, RUST_BACKTRACE: '0' };
+	const started_ms = performance.now();
+	const { code } = await run('cargo', args, { env, echo: true });
+	if (code !== 0) throw new ExpectedFailure('A world was not as it should be; its trace is above.');
+	print(`No row was lost, doubled or invented (${Math.round((performance.now() - started_ms) / 1000)} s).`);
+}
+
+function readOptions() {
+	try {
+		const { values } = parseArgs({
+			options: {
+				seeds: { type: 'string', default: '10000' },
+				seed: { type: 'string' },
+				help: { type: 'boolean', default: false },
+			},
+		});
+		for (const name of /** @type {const} */ (['seeds', 'seed'])) {
+			const value = values[name];
+			if (value !== undefined && !/^\d+$/.test(value))
+				throw new Error(`--${name} is ${value}; it takes a whole number.`);
+		}
+		return values;
+	} catch (error) {
+		throw new ExpectedFailure(`${error.message}\n\n${USAGE}`);
+	}
+}
+
+runMain(main);

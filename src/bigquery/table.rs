@@ -1,0 +1,143 @@
+//! What `tables.get` tells of a source table. It is free of charge.
+
+use super::schema::{Field, WireField};
+use crate::error::{Failure, Kind};
+use serde::Deserialize;
+
+/// The unit of a table's time partitioning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionUnit {
+    /// One partition an hour.
+    Hour,
+    /// One partition a day.
+    Day,
+    /// One partition a month.
+    Month,
+    /// One partition a year.
+    Year,
+}
+
+/// A source table's description.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The columns.
+    pub fields: Vec<Field>,
+    /// The columns of the declared primary key; empty when none is declared.
+    pub primary_key: Vec<String>,
+    /// The unit and the column of time partitioning; no column when partitioned by the time of ingestion.
+    pub partitioning: Option<(PartitionUnit, Option<String>)>,
+    /// Rows, where the endpoint tells; rows in the streaming buffer do not count.
+    pub rows: Option<u64>,
+    /// Logical bytes, where the endpoint tells.
+    pub bytes: Option<u64>,
+    /// Changes when the table's content does, where the endpoint keeps track of it.
+    pub version: Option<Version>,
+    /// Whether rows are in the streaming buffer, which neither counts nor time of change reflect.
+    pub streaming: bool,
+}
+
+/// What is compared to find out whether a table changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    modified: String,
+    rows: Option<u64>,
+    bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireTable {
+    schema: Option<WireSchema>,
+    num_rows: Option<String>,
+    num_bytes: Option<String>,
+    last_modified_time: Option<String>,
+    streaming_buffer: Option<serde::de::IgnoredAny>,
+    time_partitioning: Option<WirePartitioning>,
+    table_constraints: Option<WireConstraints>,
+}
+
+#[derive(Deserialize)]
+struct WireSchema {
+    #[serde(default)]
+    fields: Vec<WireField>,
+}
+
+#[derive(Deserialize)]
+struct WirePartitioning {
+    #[serde(rename = "type")]
+    unit: Option<String>,
+    field: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireConstraints {
+    primary_key: Option<WireKey>,
+}
+
+#[derive(Deserialize)]
+struct WireKey {
+    #[serde(default)]
+    columns: Vec<String>,
+}
+
+impl Description {
+    /// Reads an answer of `tables.get`.
+    ///
+    /// # Errors
+    /// When it is cut or is not what BigQuery documents.
+    pub fn read(body: &[u8]) -> Result<Description, Failure> {
+        let malformed = || {
+            Failure::new(Kind::ResponseMalformed, "BigQuery's description of the table is cut or malformed")
+        };
+        let table: WireTable = serde_json::from_slice(body).map_err(|_| malformed())?;
+        let fields = Field::from_wire(&table.schema.ok_or_else(malformed)?.fields)?;
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
+        let (rows, bytes) = (number(table.num_rows), number(table.num_bytes));
+        let primary_key = table.table_constraints.and_then(|constraints| constraints.primary_key);
+        Ok(Description {
+            fields,
+            primary_key: primary_key.map(|key| key.columns).unwrap_or_default(),
+            partitioning: table.time_partitioning.and_then(read_partitioning),
+            rows,
+            bytes,
+            version: table.last_modified_time.map(|modified| Version { modified, rows, bytes }),
+            streaming: table.streaming_buffer.is_some(),
+        })
+    }
+}
+
+fn read_partitioning(wire: WirePartitioning) -> Option<(PartitionUnit, Option<String>)> {
+    let unit = match wire.unit.as_deref() {
+        Some("HOUR") => PartitionUnit::Hour,
+        Some("DAY") | None => PartitionUnit::Day,
+        Some("MONTH") => PartitionUnit::Month,
+        Some("YEAR") => PartitionUnit::Year,
+        Some(_) => return None,
+    };
+    Some((unit, wire.field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_planning_needs_is_read() {
+        let body = br#"{"schema":{"fields":[{"name":"a","type":"INTEGER"}]},"numRows":"7","numBytes":"99",
+            "lastModifiedTime":"5","streamingBuffer":{"estimatedRows":"1"},
+            "timePartitioning":{"type":"MONTH","field":"ts"},
+            "tableConstraints":{"primaryKey":{"columns":["a"]}}}"#;
+        let description = Description::read(body).unwrap();
+        assert_eq!(description.primary_key, ["a"]);
+        assert_eq!(description.partitioning, Some((PartitionUnit::Month, Some("ts".to_owned()))));
+        assert_eq!((description.rows, description.bytes, description.streaming), (Some(7), Some(99), true));
+    }
+
+    #[test]
+    fn a_bare_description_is_enough() {
+        let description = Description::read(br#"{"schema":{}}"#).unwrap();
+        assert_eq!((description.version, description.rows), (None, None));
+        assert_eq!(Description::read(b"{}").unwrap_err().kind, Kind::ResponseMalformed);
+    }
+}

@@ -1,0 +1,217 @@
+//! The source: a BigQuery table with behaviour, as the API shows it.
+
+use crate::random::Random;
+use bigquery_sync::time::{DAY_US, Micros};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// A row of the source.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row {
+    pub cursor: Option<i64>,
+    pub key: String,
+    pub text: String,
+}
+
+/// How this world's BigQuery behaves.
+pub struct Habits {
+    pub keyed: bool,
+    pub partitioned: bool,
+    /// Whether tables.get tells rows and the time of change, and whether truthfully.
+    pub version: VersionHabit,
+    /// Pages have at most so many rows, whatever is asked for.
+    pub page_rows_max: usize,
+    /// Queries are not done when first asked for.
+    pub slow_queries: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionHabit {
+    Told,
+    Untold,
+    /// The table is said to be as it was, although it changed.
+    Stale,
+}
+
+/// A row that is or will be visible.
+struct Entry {
+    visible_at: i64,
+    row: Row,
+}
+
+/// A query's result; it belongs to its job for a day.
+struct QueryResult {
+    fields: Value,
+    rows: Vec<Value>,
+    made_at: i64,
+    polls_left: u64,
+}
+
+pub struct Source {
+    pub habits: Habits,
+    entries: Vec<Entry>,
+    results: BTreeMap<String, QueryResult>,
+    requests: BTreeMap<String, String>,
+    pub queries: u64,
+    /// When the query was made of which rows were served last.
+    pub served_made_at: i64,
+    stale_version: Option<(usize, i64)>,
+}
+
+const RESULT_LIFE_US: i64 = DAY_US;
+
+impl Source {
+    pub fn new(habits: Habits) -> Source {
+        Source {
+            habits,
+            entries: Vec::new(),
+            results: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            queries: 0,
+            served_made_at: 0,
+            stale_version: None,
+        }
+    }
+
+    pub fn add(&mut self, row: Row, visible_at: i64) {
+        self.entries.push(Entry { visible_at, row });
+    }
+
+    /// All rows that have a cursor and are visible.
+    pub fn visible(&self, now: i64) -> impl Iterator<Item = &Row> {
+        self.entries.iter().filter(move |entry| entry.visible_at <= now).map(|entry| &entry.row)
+    }
+
+    pub fn everything_is_visible_at(&self) -> i64 {
+        self.entries.iter().map(|entry| entry.visible_at).max().unwrap_or(0)
+    }
+
+    pub fn fields(&self) -> Value {
+        json!([
+            {"name": "ts", "type": "TIMESTAMP"}, {"name": "k", "type": "STRING"}, {"name": "text", "type": "STRING"}
+        ])
+    }
+
+    pub fn describe(&mut self, now: i64) -> Value {
+        let mut table = json!({"schema": {"fields": self.fields()}});
+        if self.habits.partitioned {
+            table["timePartitioning"] = json!({"type": "DAY", "field": "ts"});
+        }
+        if self.habits.keyed {
+            table["tableConstraints"] = json!({"primaryKey": {"columns": ["k"]}});
+        }
+        let rows = self.visible(now).count();
+        let modified =
+            self.entries.iter().map(|entry| entry.visible_at).filter(|at| *at <= now).max().unwrap_or(0);
+        let (rows, modified) = match self.habits.version {
+            VersionHabit::Untold => return table,
+            VersionHabit::Told => (rows, modified),
+            VersionHabit::Stale => *self.stale_version.get_or_insert((rows, modified)),
+        };
+        table["numRows"] = json!(rows.to_string());
+        table["numBytes"] = json!((rows * 40).to_string());
+        table["lastModifiedTime"] = json!((modified / 1_000).to_string());
+        table
+    }
+
+    /// Runs a query, once for each request id.
+    pub fn start_query(&mut self, body: &Value, now: i64, random: &mut Random) -> Value {
+        let request_id = body["requestId"].as_str().unwrap().to_owned();
+        let job = match self.requests.get(&request_id) {
+            Some(job) => job.clone(),
+            None => {
+                self.queries += 1;
+                let job = format!("job{}", self.queries);
+                let (fields, rows) = self.execute(body["query"].as_str().unwrap(), now, random);
+                let polls_left = if self.habits.slow_queries { random.below(3) } else { 0 };
+                self.results.insert(job.clone(), QueryResult { fields, rows, made_at: now, polls_left });
+                self.requests.insert(request_id, job.clone());
+                job
+            }
+        };
+        self.page(&job, 0, body["maxResults"].as_u64().unwrap() as usize, now).unwrap()
+    }
+
+    /// A page of a result, none if there is no such result (any more).
+    pub fn page(&mut self, job: &str, offset: usize, wanted: usize, now: i64) -> Option<Value> {
+        let page_rows = wanted.min(self.habits.page_rows_max);
+        let result = self.results.get_mut(job).filter(|result| now - result.made_at < RESULT_LIFE_US)?;
+        let reference = json!({"projectId": "p", "jobId": job});
+        if result.polls_left > 0 {
+            result.polls_left -= 1;
+            return Some(json!({"jobReference": reference, "jobComplete": false}));
+        }
+        if result.fields[0]["name"] == "ts" {
+            self.served_made_at = result.made_at;
+        }
+        let rows: Vec<&Value> = result.rows.iter().skip(offset).take(page_rows).collect();
+        Some(json!({
+            "jobReference": reference, "jobComplete": true, "schema": {"fields": result.fields},
+            "totalRows": result.rows.len().to_string(), "rows": rows, "totalBytesProcessed": "1000"
+        }))
+    }
+
+    pub fn lose_results(&mut self) {
+        self.results.clear();
+    }
+
+    fn execute(&self, sql: &str, now: i64, random: &mut Random) -> (Value, Vec<Value>) {
+        let cell = |text: String| json!({"v": text});
+        if sql.contains("`ts` IS NULL") {
+            let count = self.visible(now).filter(|row| row.cursor.is_none()).count();
+            return (integers(&["row_count"]), vec![json!({"f": [cell(count.to_string())]})]);
+        }
+        let mut rows: Vec<&Row> = self.visible(now).filter(|row| in_bounds(sql, row)).collect();
+        if sql.contains("GROUP BY starts") {
+            let mut days = BTreeMap::new();
+            for row in rows {
+                *days.entry(row.cursor.unwrap().div_euclid(DAY_US) * DAY_US).or_insert(0) += 1;
+            }
+            let counted = days.iter().map(|(start, count): (&i64, &i32)| {
+                json!({"f": [cell(start.to_string()), cell(count.to_string())]})
+            });
+            return (integers(&["starts", "row_count"]), counted.collect());
+        }
+        // A result has an order of its own, another one for each query.
+        for place in (1..rows.len()).rev() {
+            rows.swap(place, random.below(place as u64 + 1) as usize);
+        }
+        let mut fields = self.fields();
+        let numbered = sql.contains("_bigquery_sync_occurrence");
+        let mut seen = BTreeMap::new();
+        if numbered {
+            fields
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"name": "_bigquery_sync_occurrence", "type": "INTEGER"}));
+        }
+        let cells = rows.into_iter().map(|row| {
+            let mut cells =
+                vec![cell(row.cursor.unwrap().to_string()), cell(row.key.clone()), cell(row.text.clone())];
+            if numbered {
+                let count = seen.entry(row).or_insert(0);
+                cells.push(cell(count.to_string()));
+                *count += 1;
+            }
+            json!({"f": cells})
+        });
+        let cells = cells.collect();
+        (fields, cells)
+    }
+}
+
+fn integers(names: &[&str]) -> Value {
+    names.iter().map(|name| json!({"name": name, "type": "INTEGER"})).collect()
+}
+
+/// Evaluates the literal bounds of a query.
+fn in_bounds(sql: &str, row: &Row) -> bool {
+    let Some(cursor) = row.cursor else { return false };
+    let bound = |operator: &str| {
+        let (_, rest) = sql.split_once(&format!("`ts` {operator} TIMESTAMP '"))?;
+        Some(Micros::parse(rest.split('\'').next()?).unwrap().0)
+    };
+    bound(">").is_none_or(|after| cursor > after)
+        && bound("<=").is_none_or(|until| cursor <= until)
+        && bound("<").is_none_or(|until| cursor < until)
+}
