@@ -36,8 +36,9 @@ function readOptions() {
 		});
 		for (const name of /** @type {const} */ (['seeds', 'seed'])) {
 			const value = values[name];
-			if (value !== undefined && !/^\d+$/.test(value))
+			if (value !== undefined && !/^\d+$/.test(value)) {
 				throw new Error(`--${name} is ${value}; it takes a whole number.`);
+			}
 		}
 		return values;
 	} catch (error) {
