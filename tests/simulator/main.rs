@@ -6,6 +6,7 @@
 mod random;
 mod run;
 mod sabotage;
+mod scenarios;
 mod source;
 mod world;
 

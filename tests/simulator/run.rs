@@ -10,7 +10,7 @@ use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use serde_json::json;
 
 /// 2024-01-01T00:00:00Z.
-const BASE_US: i64 = 1_704_067_200 * SECOND_US;
+pub const BASE_US: i64 = 1_704_067_200 * SECOND_US;
 pub const LATENESS_S: i64 = 600;
 /// After this long without a change, everything must have been noticed, also behind a version that does not tell.
 const QUIET_US: i64 = 2 * 3_600 * SECOND_US;
@@ -83,7 +83,7 @@ fn configuration(random: &mut Random) -> serde_json::Value {
     })
 }
 
-fn engine(config: &serde_json::Value) -> Engine {
+pub fn engine(config: &serde_json::Value) -> Engine {
     let config = Config::parse(config, &Environment::default()).unwrap();
     let worker = Worker { node: "n".to_owned(), index: 0 };
     Engine::new(config.tables.into_iter().next().unwrap(), config.connection, worker)

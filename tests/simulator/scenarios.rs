@@ -1,0 +1,207 @@
+//! Single properties of the engine, each in a world made for it.
+
+use crate::random::Random;
+use crate::run::{BASE_US, engine};
+use crate::source::{Habits, Row, Source, VersionHabit};
+use crate::world::World;
+use bigquery_sync::engine::{Command, Engine, Event, WriteOrder};
+use bigquery_sync::error::Kind;
+use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
+use serde_json::{Value, json};
+
+fn habits() -> Habits {
+    Habits {
+        keyed: false,
+        partitioned: false,
+        version: VersionHabit::Told,
+        page_rows_max: 1_000,
+        slow_queries: false,
+    }
+}
+
+fn world(habits: Habits) -> World {
+    World::new(Random::new(1), BASE_US, Source::new(habits), None)
+}
+
+fn configuration(limits: Value) -> Value {
+    json!({
+        "bigquery": {"projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts"}, "limits": limits
+    })
+}
+
+fn add(world: &mut World, count: i64, first_us: i64) {
+    for number in 0..count {
+        let row = Row { cursor: Some(first_us + number), key: format!("k{number}"), text: "text".to_owned() };
+        let visible_at = world.now;
+        world.source.add(row, visible_at);
+    }
+}
+
+/// Runs for a while and returns how many rows each commit had.
+fn run_for(world: &mut World, engine: &mut Engine, event: Event, seconds: i64) -> (Event, Vec<WriteOrder>) {
+    let end = world.now + seconds * SECOND_US;
+    let mut event = event;
+    let mut orders = Vec::new();
+    while world.now < end {
+        let moment = world.moment();
+        let command = engine.step(event, moment);
+        if let Command::Write(order) = &command {
+            orders.push(WriteOrder {
+                batch: order.batch.clone(),
+                notes: order.notes.clone(),
+                checkpoint: order.checkpoint.clone(),
+                ahead: None,
+            });
+        }
+        let Some(next) = world.execute(command) else { return (Event::Stop, orders) };
+        event = next;
+    }
+    (event, orders)
+}
+
+fn written(orders: &[WriteOrder]) -> usize {
+    orders.iter().map(|order| order.batch.rows).sum()
+}
+
+#[test]
+fn an_unchanged_table_is_read_by_one_query_and_costs_none_afterwards() {
+    let mut world = world(habits());
+    add(&mut world, 5_000, BASE_US - DAY_US);
+    let mut engine = engine(&configuration(json!({})));
+    let (_, orders) = run_for(&mut world, &mut engine, Event::Start, 3_000);
+    assert_eq!(written(&orders), 5_000);
+    assert_eq!(world.source.queries, 1);
+    let status = engine.status(Micros(world.now));
+    assert!(status.lag_seconds.unwrap() < 60, "{status:?}");
+    assert!(status.unchanged_at.is_some());
+}
+
+#[test]
+fn a_table_of_which_the_version_is_not_told_is_queried_once_an_interval() {
+    let mut world = world(Habits { version: VersionHabit::Untold, ..habits() });
+    add(&mut world, 10, BASE_US - DAY_US);
+    let mut engine = engine(&configuration(json!({})));
+    run_for(&mut world, &mut engine, Event::Start, 3_600);
+    assert!((100..=123).contains(&world.source.queries), "{} queries in an hour", world.source.queries);
+}
+
+#[test]
+fn known_rows_of_the_late_range_are_not_written_again() {
+    let mut world = world(habits());
+    add(&mut world, 1_000, BASE_US - 300 * SECOND_US);
+    let mut engine = engine(&configuration(json!({})));
+    let (event, orders) = run_for(&mut world, &mut engine, Event::Start, 60);
+    assert_eq!(written(&orders), 1_000);
+    let late = BASE_US - 200 * SECOND_US;
+    add(&mut world, 3, late);
+    add(&mut world, 3, late);
+    let (event, orders) = run_for(&mut world, &mut engine, event, 60);
+    assert_eq!(written(&orders), 6);
+    // One more of what is there twice.
+    add(&mut world, 1, late);
+    let (_, orders) = run_for(&mut world, &mut engine, event, 60);
+    assert_eq!(written(&orders), 1);
+    assert_eq!(world.check_equality(), None);
+}
+
+#[test]
+fn a_large_partitioned_table_is_read_in_windows_of_whole_days() {
+    let mut world = world(Habits { partitioned: true, ..habits() });
+    for day in 1..=9 {
+        add(&mut world, 100, BASE_US - day * DAY_US);
+    }
+    let mut engine = engine(&configuration(json!({"maxRowsPerWindow": 300})));
+    let (_, orders) = run_for(&mut world, &mut engine, Event::Start, 20);
+    assert_eq!(written(&orders), 900);
+    let ends: Vec<Micros> = orders.iter().filter_map(|order| order.checkpoint.last_timestamp).collect();
+    let midnight = |day: i64| Micros(BASE_US - day * DAY_US - 1);
+    assert!(ends.contains(&midnight(6)) && ends.contains(&midnight(3)), "{ends:?}");
+    // One counts the partitions, three read.
+    assert_eq!(world.source.queries, 4);
+}
+
+#[test]
+fn rows_without_a_cursor_are_counted_and_noted_once() {
+    let mut world = world(habits());
+    add(&mut world, 10, BASE_US - DAY_US);
+    world.source.add(Row { cursor: None, key: "k".to_owned(), text: "text".to_owned() }, BASE_US);
+    let mut engine = engine(&configuration(json!({})));
+    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 60);
+    let just_now = world.now - SECOND_US;
+    add(&mut world, 1, just_now);
+    let (event, orders) = run_for(&mut world, &mut engine, event, 60);
+    let notes: Vec<&str> =
+        orders.iter().flat_map(|order| &order.notes).map(|note| note.reason.as_str()).collect();
+    assert_eq!(notes, ["1 rows have no value in ts; they are not copied"]);
+    assert_eq!(engine.status(Micros(world.now)).rows_without_cursor, 1);
+    let just_now = world.now - SECOND_US;
+    add(&mut world, 1, just_now);
+    let (_, orders) = run_for(&mut world, &mut engine, event, 60);
+    assert!(orders.iter().all(|order| order.notes.is_empty()));
+}
+
+#[test]
+fn a_day_s_budget_holds_the_table_back_until_midnight() {
+    let mut world = world(Habits { version: VersionHabit::Untold, ..habits() });
+    add(&mut world, 10, BASE_US - DAY_US);
+    // Each query of these worlds bills 1,000 bytes.
+    let mut engine = engine(&configuration(json!({"maxBytesBilledPerDay": 5_000})));
+    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 7_200);
+    assert_eq!(world.source.queries, 5);
+    let error = engine.status(Micros(world.now)).last_error.unwrap();
+    assert_eq!(error.code, Kind::DayBudget);
+    run_for(&mut world, &mut engine, event, 86_400);
+    assert_eq!(world.source.queries, 10);
+}
+
+#[test]
+fn a_changed_identity_stops_the_table_with_a_way_out() {
+    let mut world = world(habits());
+    add(&mut world, 10, BASE_US - DAY_US);
+    let mut engine_before = engine(&configuration(json!({})));
+    run_for(&mut world, &mut engine_before, Event::Start, 5);
+    let mut changed = configuration(json!({}));
+    changed["bigquery"]["key"] = json!(["k"]);
+    let mut engine = engine(&changed);
+    run_for(&mut world, &mut engine, Event::Start, 5);
+    let error = engine.status(Micros(world.now)).last_error.unwrap();
+    assert_eq!(error.code, Kind::CheckpointMismatch);
+    assert!(error.message.contains("set them back"));
+}
+
+#[test]
+fn a_stop_ends_the_engine_in_any_state() {
+    for steps in 0..60 {
+        let mut world = world(habits());
+        world.faults = 3;
+        add(&mut world, 2_000, BASE_US - DAY_US);
+        let mut engine = engine(&configuration(json!({})));
+        let mut event = Event::Start;
+        for _ in 0..steps {
+            let moment = world.moment();
+            event = world.execute(engine.step(event, moment)).unwrap();
+        }
+        let moment = world.moment();
+        assert!(matches!(engine.step(Event::Stop, moment), Command::Halt));
+    }
+}
+
+#[test]
+fn a_side_that_fails_five_times_in_a_row_is_left_alone_for_a_minute() {
+    let mut world = world(habits());
+    world.faults = 1;
+    let mut engine = engine(&configuration(json!({})));
+    let mut rests = Vec::new();
+    let mut event = Event::Start;
+    while rests.len() < 12 {
+        let moment = world.moment();
+        let command = engine.step(event, moment);
+        if let Command::Rest { delay_ms } = command {
+            rests.push(delay_ms);
+        }
+        event = world.execute(command).unwrap();
+    }
+    let first_long = rests.iter().position(|delay_ms| *delay_ms >= 60_000);
+    assert_eq!(first_long, Some(4), "{rests:?}");
+    assert!(rests[5..].iter().all(|delay_ms| *delay_ms >= 60_000), "{rests:?}");
+}
