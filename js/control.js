@@ -19,6 +19,9 @@ export function mayControl(user) {
 	return role?.role !== undefined && component().controlRoles.includes(role.role);
 }
 
+/** A worker that told nothing of itself for so long is gone; three times as long as it may be silent. */
+const SILENT_MS = 90_000;
+
 /** Makes the resource class; Harper's Resource is a global that is there only once Harper loads the component. */
 export function syncControl() {
 	return class SyncControl extends Resource {
@@ -70,7 +73,7 @@ async function report() {
 		problems: own.problems,
 	});
 	current.sort((one, other) => (one.id < other.id ? -1 : 1));
-	const running = current.flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })));
+	const running = current.filter(isAlive).flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })));
 	return {
 		version: own.version,
 		node: own.node,
@@ -81,15 +84,18 @@ async function report() {
 			desired: desired.get(id) ?? (autoStart ? 'started' : 'stopped'),
 			workers: running.filter((table) => table.id === id),
 		})),
-		workers: current.map(({ id, node, index, version, updatedAt, problems }) => ({
-			id,
-			node,
-			index,
-			version,
-			updatedAt,
-			problems,
-		})),
+		workers: current.map((worker) => {
+			const { id, node, index, version, updatedAt, problems } = worker;
+			return { id, node, index, version, alive: isAlive(worker), updatedAt, problems };
+		}),
 	};
+}
+
+/** Whether a worker told of itself lately; a node that now runs fewer threads leaves rows of others behind. */
+function isAlive({ node, index, updatedAt }) {
+	const own = component();
+	const isGone = node === own.node && index >= own.count;
+	return !isGone && Date.now() - Date.parse(updatedAt) < SILENT_MS;
 }
 
 async function command(data, user) {
