@@ -9,6 +9,9 @@ import { TableHost } from './table-host.js';
 const PUBLISH_INTERVAL_MS = 2_000;
 /** A row that old is written anew although nothing changed, to show that the worker lives. */
 const HEARTBEAT_MS = 30_000;
+/** Pause before a core that failed is replaced; it doubles with each failure. */
+const REPLACE_DELAY_MS = 1_000;
+const REPLACE_DELAY_MS_MAX = 60_000;
 
 /**
  * @typedef {{key: string, message: string}} Problem
@@ -37,6 +40,11 @@ export class Component {
 	/** @type {Promise<void>} */
 	#queue = Promise.resolve();
 	#closed = false;
+	/** @type {() => Promise<void>} Takes the same configuration again. */
+	#restart = async () => {};
+	/** The instance of the core that the tables run on; a panic ends it, and all of them with it. */
+	#instance = { dead: false };
+	#deaths = 0;
 	/** @type {Map<string, string>} What was logged last of each table. */
 	#news = new Map();
 	#published = { text: '', at: 0 };
@@ -58,9 +66,11 @@ export class Component {
 	 */
 	configure(scope, root, sharedRoot) {
 		this.#scope = scope;
+		this.#restart = () => this.configure(scope, root, sharedRoot);
 		return this.#enqueue(async () => {
 			await this.#stopAll();
 			if (this.#closed) return;
+			this.#instance = { dead: false };
 			const core = await loadCore();
 			this.version = core.version();
 			try {
@@ -93,12 +103,13 @@ export class Component {
 	close() {
 		this.#closed = true;
 		clearInterval(this.#timer);
-		for (const run of this.#runs.values()) stop(run);
+		if (!this.#instance.dead) for (const run of this.#runs.values()) stop(run);
 		return this.#enqueue(() => this.#stopAll());
 	}
 
 	/** Status of the tables that this worker runs. */
 	tableStatus() {
+		if (this.#instance.dead) return [];
 		return [...this.#runs.values()].map(({ sync }) => sync.status());
 	}
 
@@ -155,19 +166,32 @@ export class Component {
 			connection: this.#connection,
 			onReport: (status) => this.#report(status),
 			onTarget: (name) => this.#expose(name),
+			instance: this.#instance,
+			onDeath: (error) => this.#replaceCore(error),
 		});
 		/** @type {Run} */
 		const run = { sync, host, running: true, ended: Promise.resolve() };
-		run.ended = sync.run(host).finally(() => {
+		run.ended = host.run(sync).finally(() => {
 			run.running = false;
 		});
 		this.#runs.set(table.id, run);
 	}
 
+	/** Goes on with a new instance of the core, from the checkpoints, after a pause that grows with each death. */
+	#replaceCore(error) {
+		const delay_ms = Math.min(REPLACE_DELAY_MS * 2 ** this.#deaths++, REPLACE_DELAY_MS_MAX);
+		logger.error?.(`bigquery-sync: the core failed; it is replaced in ${delay_ms / 1000} s: ${error.stack ?? error}`);
+		setTimeout(() => this.#restart(), delay_ms).unref();
+	}
+
 	async #stopAll() {
 		const runs = [...this.#runs.values()];
-		for (const run of runs) stop(run);
-		await Promise.all(runs.map((run) => run.ended));
+		for (const run of runs) {
+			// Nothing may be asked of a dead instance any more.
+			if (this.#instance.dead) run.host.cancel();
+			else stop(run);
+		}
+		if (!this.#instance.dead) await Promise.all(runs.map((run) => run.ended));
 		this.#runs.clear();
 		this.tables = [];
 	}

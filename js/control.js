@@ -73,7 +73,9 @@ async function report() {
 		problems: own.problems,
 	});
 	current.sort((one, other) => (one.id < other.id ? -1 : 1));
-	const running = current.filter(isAlive).flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })));
+	const running = current
+		.filter(isAlive)
+		.flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })));
 	return {
 		version: own.version,
 		node: own.node,

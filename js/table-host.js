@@ -16,12 +16,38 @@ export class TableHost {
 	 * @param {import('./bigquery.js').BigQueryConnection} options.connection
 	 * @param {(status: any) => void} options.onReport
 	 * @param {(name: string) => void} options.onTarget Called when the target table is there.
+	 * @param {{dead: boolean}} options.instance The instance of the core, which several tables share.
+	 * @param {(error: unknown) => void} options.onDeath Called when this table's step killed it.
 	 */
-	constructor({ table, connection, onReport, onTarget }) {
+	constructor({ table, connection, onReport, onTarget, instance, onDeath }) {
 		this.table = table;
 		this.connection = connection;
 		this.onReport = onReport;
 		this.onTarget = onTarget;
+		this.instance = instance;
+		this.onDeath = onDeath;
+	}
+
+	/**
+	 * Runs a table's sync; ends when it was stopped, cannot go on, or its instance of the core is dead.
+	 * @param {any} sync
+	 */
+	run(sync) {
+		this.sync = sync;
+		return sync.run(this);
+	}
+
+	/** A panic of the core arrives here as an exception; left alone, it would end the worker. */
+	guard() {
+		if (this.instance.dead) return false;
+		try {
+			this.sync.step();
+			return true;
+		} catch (error) {
+			this.instance.dead = true;
+			this.onDeath(error);
+			return false;
+		}
 	}
 
 	/** Aborts whatever is under way at BigQuery. */

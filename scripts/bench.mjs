@@ -137,7 +137,7 @@ async function throughCore(fields, pages, rows, key) {
 	};
 	const configuration = new core.Configuration(root, { emulatorHost: 'localhost:1', sharedRoot: false });
 	const sync = configuration.table('t', { node: 'n', index: 0 });
-	const ended = sync.run(host);
+	const ended = host.run(sync);
 	await host.idle;
 	sync.stop();
 	await ended;

@@ -5,6 +5,8 @@
 
 use bigquery_sync::wasm::{Configuration, version};
 use js_sys::{Array, JSON, Reflect};
+use std::rc::Rc;
+use wasm_bindgen::prelude::Closure;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use wasm_bindgen_test::wasm_bindgen_test;
@@ -50,13 +52,20 @@ fn an_unknown_table_is_an_error() {
 
 #[wasm_bindgen_test]
 async fn a_run_can_be_asked_for_its_status_and_stopped_while_it_waits_for_the_host() {
-    let sync = configuration().table("t", parse(r#"{"node": "n", "index": 0}"#)).unwrap();
+    let sync = Rc::new(configuration().table("t", parse(r#"{"node": "n", "index": 0}"#)).unwrap());
     // This host takes its time.
     let host = js_sys::Function::new_no_args(
         "return {loadCheckpoint: () => new Promise((resolve) => setTimeout(() => resolve({checkpoint: null}), 50)),
-            report() {}}",
+            report() {}, guard() { this.sync.step(); return true }}",
     );
     let host = host.call0(&JsValue::UNDEFINED).unwrap();
+    let step = Closure::<dyn Fn()>::new({
+        let sync = sync.clone();
+        move || sync.step()
+    });
+    let stepper = js_sys::Object::new();
+    Reflect::set(&stepper, &"step".into(), step.as_ref()).unwrap();
+    Reflect::set(&host, &"sync".into(), &stepper).unwrap();
     let ended = sync.run(host.unchecked_into());
     let state = get(&sync.status().unwrap(), "state").as_string();
     assert_eq!(state.as_deref(), Some("starting"));

@@ -23,6 +23,8 @@ const TIMER_MS_MAX: u64 = 60_000;
 /// Runs one engine.
 pub struct Driver {
     engine: RefCell<Engine>,
+    event: RefCell<Option<Event>>,
+    command: RefCell<Option<Command>>,
     stopping: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     ahead: RefCell<Option<(Request, Promise)>>,
@@ -33,6 +35,8 @@ impl Driver {
     pub fn new(engine: Engine) -> Driver {
         Driver {
             engine: RefCell::new(engine),
+            event: RefCell::new(None),
+            command: RefCell::new(None),
             stopping: Cell::new(false),
             waker: RefCell::new(None),
             ahead: RefCell::new(None),
@@ -47,6 +51,14 @@ impl Driver {
         }
     }
 
+    /// Lets the engine take the event that waits for it.
+    pub fn step(&self) {
+        if let Some(event) = self.event.take() {
+            let command = self.engine.borrow_mut().step(event, moment());
+            self.command.replace(Some(command));
+        }
+    }
+
     /// Returns the engine's status.
     pub fn status(&self) -> Status {
         self.engine.borrow().status(now())
@@ -58,7 +70,11 @@ impl Driver {
         let mut reported = None;
         loop {
             let event_or_stop = if self.stopping.get() { Event::Stop } else { event };
-            let command = self.engine.borrow_mut().step(event_or_stop, moment());
+            self.event.replace(Some(event_or_stop));
+            if !host.guard() {
+                return;
+            }
+            let Some(command) = self.command.take() else { return };
             self.report(host, &mut reported);
             event = match command {
                 Command::LoadCheckpoint => {

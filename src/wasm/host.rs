@@ -24,6 +24,11 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub fn write(this: &Host, order: JsValue) -> Promise;
 
+    /// Calls back [`super::TableSync::step`] and tells whether it came back: a panic in it ends this instance of the
+    /// core, and must not end the worker.
+    #[wasm_bindgen(method)]
+    pub fn guard(this: &Host) -> bool;
+
     /// Learns that the table's state or its last error changed.
     #[wasm_bindgen(method)]
     pub fn report(this: &Host, status: JsValue);

@@ -118,13 +118,18 @@ pub struct TableSync {
 
 #[wasm_bindgen]
 impl TableSync {
-    /// Runs until it is stopped or cannot go on; to be called once. The promise is never rejected.
+    /// Runs until it is stopped, cannot go on, or the instance is dead; to be called once. Never rejected.
     pub fn run(&self, host: Host) -> Promise {
         let driver = Rc::clone(&self.driver);
         wasm_bindgen_futures::future_to_promise(async move {
             driver.run(&host).await;
             Ok(JsValue::UNDEFINED)
         })
+    }
+
+    /// Lets the engine take the event that waits for it; only for the host's `guard`, within [`TableSync::run`].
+    pub fn step(&self) {
+        self.driver.step();
     }
 
     /// Ends the run at the next safe point; requests should be aborted by the host at the same time.

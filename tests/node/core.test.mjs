@@ -22,7 +22,7 @@ const encode = (value) => new TextEncoder().encode(JSON.stringify(value));
 async function recordsOf(fields, rows, bigquery) {
 	const host = new MemoryHost({ fields, page: () => encode(wirePage({ fields, rows })) });
 	const sync = configuration(bigquery).table('t', { node: 'n', index: 0 });
-	const ended = sync.run(host);
+	const ended = host.run(sync);
 	await host.idle;
 	sync.stop();
 	await ended;
@@ -113,7 +113,7 @@ test('pages are asked for by offset, one ahead, and none twice', async () => {
 		encode(wirePage({ fields, rows: rows.slice(offset, offset + wanted), totalRows: rows.length }));
 	const host = new MemoryHost({ fields, page });
 	const sync = configuration({ batchSize: 1_000 }).table('t', { node: 'n', index: 0 });
-	const ended = sync.run(host);
+	const ended = host.run(sync);
 	await host.idle;
 	sync.stop();
 	await ended;
@@ -138,7 +138,7 @@ test('a failure of the host is told with its code, and the sync goes on by itsel
 		return send.call(host, request);
 	};
 	const sync = configuration({}, { retry: { initialDelay: 10 } }).table('t', { node: 'n', index: 0 });
-	const ended = sync.run(host);
+	const ended = host.run(sync);
 	await host.idle;
 	sync.stop();
 	await ended;
@@ -170,4 +170,28 @@ test('each instance of the core has a memory of its own', async () => {
 	const other = await loadCore();
 	assert.notEqual(other, core);
 	assert.equal(other.version(), core.version());
+});
+
+test('a panic of the core ends the runs of its instance and nothing else', async () => {
+	const { TableHost } = await import('../../js/table-host.js');
+	const deaths = [];
+	const instance = { dead: false };
+	const host = new TableHost({
+		table: { id: 't', targetTable: 'T' },
+		connection: /** @type {any} */ (null),
+		onReport() {},
+		onTarget() {},
+		instance,
+		onDeath: (error) => deaths.push(error),
+	});
+	const sync = configuration().table('t', { node: 'n', index: 0 });
+	sync.step = () => {
+		throw new WebAssembly.RuntimeError('unreachable');
+	};
+	await host.run(sync);
+	assert.equal(deaths.length, 1);
+	assert.ok(instance.dead);
+	// Another table of the same instance ends at its next step.
+	const other = configuration().table('t', { node: 'n', index: 0 });
+	await new TableHost({ ...host, onDeath: assert.fail, instance }).run(other);
 });

@@ -38,6 +38,8 @@ export function wirePage({ fields, rows, totalRows = rows.length, jobId = 'job' 
  * window is in.
  */
 export class MemoryHost {
+	/** @type {any} */
+	sync;
 	/** @type {any[]} */
 	orders = [];
 	/** @type {any} */
@@ -60,6 +62,17 @@ export class MemoryHost {
 		this.idle = new Promise((resolve) => {
 			this.becameIdle = resolve;
 		});
+	}
+
+	/** @param {any} sync */
+	run(sync) {
+		this.sync = sync;
+		return sync.run(this);
+	}
+
+	guard() {
+		this.sync.step();
+		return true;
 	}
 
 	async loadCheckpoint() {
