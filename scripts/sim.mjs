@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { run } from './process.mjs';
 import { ensureRust } from './setup.mjs';
-import { ExpectedFailure, print, runMain } from './terminal.mjs';
+import { ExpectedFailure, hint, print, runMain } from './terminal.mjs';
 
 const USAGE = `Runs the engine in simulated worlds, with faults, crashes and late rows.
 
@@ -19,6 +19,7 @@ async function main() {
 	await ensureRust();
 	const args = ['test', '--release', '--quiet', '--test', 'simulator', 'no_world', '--', '--nocapture'];
 	const env = { SIMULATOR_SEEDS: seeds, SIMULATOR_SEED: seed, RUST_BACKTRACE: '0' };
+	hint('compiling the engine, unless it is compiled already');
 	const started_ms = performance.now();
 	const { code } = await run('cargo', args, { env, echo: true });
 	if (code !== 0) throw new ExpectedFailure('A world was not as it should be; its trace is above.');

@@ -9,7 +9,7 @@ import { DATASET } from './source.mjs';
 export const COMPONENT = fileURLToPath(new URL('../../../', import.meta.url));
 
 /** The machine may be shared; a wait that takes longer than this is a fault. */
-export const PATIENCE_MS = 120_000;
+export const PATIENCE_MS = 240_000;
 
 /**
  * @typedef {import('../../support/harper.mjs').HarperNode} HarperNode
