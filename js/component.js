@@ -206,6 +206,7 @@ export class Component {
 	/** Logs what people should know: neither each poll, nor each attempt. */
 	#report(status) {
 		const { id, state, lastError } = status;
+		if (state === 'starting') return;
 		const news = lastError?.code ?? (state === 'running' ? 'idle' : state);
 		if (this.#news.get(id) === news) return;
 		this.#news.set(id, state === 'running' && lastError === null ? state : news);

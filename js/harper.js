@@ -49,13 +49,15 @@ function plainCopy(record) {
 }
 
 /**
- * Makes sure that a target table exists, and returns it.
+ * Makes sure that a target table exists.
  * @param {string} name
  * @param {string[]} columns The attributes besides id.
+ * @returns {Promise<{table: any, created: boolean}>}
  */
 export async function ensureTable(name, columns) {
 	let refusal;
-	if (!findTable(name)) {
+	const created = !findTable(name);
+	if (created) {
 		const attributes = ['id', ...columns, '_syncedAt'].map((attribute) => ({ name: attribute }));
 		const operation = { operation: 'create_table', database: DATABASE, table: name, primary_key: 'id', attributes };
 		// Another worker may be faster: what counts is whether the table appears.
@@ -79,7 +81,7 @@ export async function ensureTable(name, columns) {
 		const message = `the table ${name} has the primary key ${table.primaryKey}: the component needs id; choose another targetTable`;
 		throw new HostFailure('harper_table', message);
 	}
-	return table;
+	return { table, created };
 }
 
 /**

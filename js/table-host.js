@@ -64,12 +64,11 @@ export class TableHost {
 	ensureTarget(layout) {
 		return asValue('harper_table', async () => {
 			this.#layout = layout;
-			this.#table = await ensureTable(
-				this.table.targetTable,
-				layout.columns.map(({ name }) => name)
-			);
+			const columns = layout.columns.map(({ name }) => name);
+			const { table, created } = await ensureTable(this.table.targetTable, columns);
+			this.#table = table;
 			this.onTarget(this.table.targetTable);
-			return {};
+			return { created };
 		});
 	}
 

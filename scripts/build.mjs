@@ -5,7 +5,7 @@ import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { checkoutName, ensureToolchain, readRepositoryFile, repository, runOrFail, withLock } from './setup.mjs';
-import { formatBytes, print, runMain, step } from './terminal.mjs';
+import { formatBytes, hint, print, runMain, step } from './terminal.mjs';
 
 const NAME = 'bigquery_sync';
 const PACKAGE = join(repository, 'pkg');
@@ -51,6 +51,7 @@ async function build(wasmBindgen, stamp) {
 	const unfinished = join(target, 'pkg-unfinished');
 	const cargo = ['build', '--quiet', '--release', '--lib', '--target', 'wasm32-unknown-unknown'];
 	if (process.env.CI) cargo.push('--locked');
+	hint('compiling the Rust core; the first time it takes a minute or two');
 	await runOrFail('The Rust core does not compile for WebAssembly.', 'cargo', cargo, {
 		env: { CARGO_TARGET_DIR: target },
 	});

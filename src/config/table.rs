@@ -300,8 +300,8 @@ impl TableConfig {
         })
     }
 
-    /// Returns a text that changes whenever rows of the table would get other ids or other columns. `key` holds the
-    /// columns that really identify a row.
+    /// Returns a text that changes whenever rows would get other ids or other columns, or go elsewhere. `key` holds
+    /// the columns that really identify a row.
     pub fn identity(&self, key: &[String]) -> String {
         let columns = match &self.columns {
             Columns::All => "*".to_owned(),
@@ -313,7 +313,11 @@ impl TableConfig {
         };
         let SourceTable { project_id, dataset, table } = &self.source;
         let (cursor, key, filter) = (&self.cursor, key.join(","), self.filter.as_deref().unwrap_or_default());
-        format!("{project_id}|{dataset}|{table}|{cursor}|{columns}|{key}|{filter}|{}", self.partitions)
+        let unit_us = self.cursor_unit.map_or(0, CursorUnit::us);
+        let (target, partitions) = (&self.target_table, self.partitions);
+        format!(
+            "{project_id}|{dataset}|{table}|{cursor}|{unit_us}|{columns}|{key}|{filter}|{target}|{partitions}"
+        )
     }
 }
 

@@ -148,7 +148,13 @@ fn identity_changes_with_what_makes_ids_and_with_nothing_else() {
         table.identity(table.key.as_deref().unwrap_or_default())
     };
     let original = identity(&minimal());
-    for (key, value) in [("key", json!(["a"])), ("columns", json!(["a"])), ("timestampColumn", json!("x"))] {
+    for (key, value) in [
+        ("key", json!(["a"])),
+        ("columns", json!(["a"])),
+        ("timestampColumn", json!("x")),
+        ("targetTable", json!("X")),
+        ("timestampUnit", json!("seconds")),
+    ] {
         assert_ne!(identity(&with("bigquery", key, value)), original, "{key}");
     }
     assert_eq!(identity(&with("bigquery", "batchSize", json!(9))), original);

@@ -1,4 +1,4 @@
-//! The progress of a table (later: of one of its partitions), committed together with the rows.
+//! The progress of a table, committed together with the rows.
 
 use super::phase::Phase;
 use crate::bigquery::page::JobReference;
@@ -22,6 +22,9 @@ pub struct Checkpoint {
     /// The watermark: every row with a cursor up to it is in Harper.
     #[serde(with = "instant", default)]
     pub last_timestamp: Option<Micros>,
+    /// Rows before this instant were left out; none when everything was read.
+    #[serde(with = "instant", default)]
+    pub start_timestamp: Option<Micros>,
     /// The phase when it was written.
     pub phase: Phase,
     /// Rows written so far; rows that were read again and written again count again.

@@ -52,7 +52,7 @@ pub enum Event {
     /// The outcome of [`Command::LoadCheckpoint`].
     Loaded(Result<Option<Box<Checkpoint>>, Failure>),
     /// The outcome of [`Command::EnsureTarget`].
-    TargetReady(Result<(), Failure>),
+    TargetReady(Result<Target, Failure>),
     /// The outcome of [`Command::Send`].
     Answered(Result<Answer, Failure>),
     /// The outcome of [`Command::Write`].
@@ -116,6 +116,15 @@ pub struct Note {
     pub kind: &'static str,
     /// What there is to say.
     pub reason: String,
+}
+
+/// Whether a target table was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// It was.
+    Found,
+    /// It had to be made, and so is empty.
+    Created,
 }
 
 /// What a commit came to.
@@ -300,6 +309,8 @@ impl Engine {
         self.read_version = None;
         self.reread = true;
         self.backlog_waits = false;
+        // A write may have failed because the table is gone.
+        self.target_ready = false;
         self.state = State::Loading;
         Command::LoadCheckpoint
     }
@@ -309,9 +320,35 @@ impl Engine {
             Err(failure) => self.fail(failure, AfterRest::Load, moment),
             Ok(checkpoint) => {
                 self.checkpoint = checkpoint.map(|checkpoint| *checkpoint);
+                self.start_over_if_start_moved_back();
                 self.describe()
             }
         }
+    }
+
+    /// Reads everything anew when rows are wanted that were left out before.
+    fn start_over_if_start_moved_back(&mut self) {
+        let start = self.config.pace.start;
+        let Some(left_out_before) =
+            self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.start_timestamp)
+        else {
+            return;
+        };
+        if start.is_none_or(|start| start < left_out_before) {
+            self.start_over("start_moved_back", "startTimestamp was moved back");
+        }
+    }
+
+    /// Reads everything anew; rows that are there get the same ids and so are not doubled.
+    fn start_over(&mut self, kind: &'static str, why: &str) {
+        let Some(checkpoint) = &mut self.checkpoint else { return };
+        checkpoint.last_timestamp = None;
+        checkpoint.window = None;
+        self.read_version = None;
+        self.recent = Recent::default();
+        self.backlog_counted = false;
+        self.backlog.clear();
+        self.notes.push(Note { kind, reason: format!("{why}: the table is read anew") });
     }
 
     fn send(&mut self, request: Request) -> Command {

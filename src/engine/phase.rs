@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Nothing or little was read yet.
+    /// Nothing was read yet, or the table is far behind.
     Initial,
     /// Behind, but not far.
     Catchup,

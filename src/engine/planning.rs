@@ -2,7 +2,7 @@
 
 use super::status::Activity;
 use super::window::{self, PartitionCount, WINDOW_BYTES_MAX};
-use super::{AfterRest, Answer, Command, Engine, Moment, Note, Phase, Plan, State};
+use super::{AfterRest, Answer, Command, Engine, Moment, Note, Phase, Plan, State, Target};
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Page};
 use crate::bigquery::projection::Projection;
@@ -64,9 +64,11 @@ impl Engine {
         Command::EnsureTarget(layout)
     }
 
-    pub(super) fn prepared(&mut self, outcome: Result<(), Failure>, moment: Moment) -> Command {
-        if let Err(failure) = outcome {
-            return self.fail(failure, AfterRest::Describe, moment);
+    pub(super) fn prepared(&mut self, outcome: Result<Target, Failure>, moment: Moment) -> Command {
+        match outcome {
+            Err(failure) => return self.fail(failure, AfterRest::Describe, moment),
+            Ok(Target::Created) => self.start_over("target_was_missing", "the target table was missing"),
+            Ok(Target::Found) => {}
         }
         self.target_ready = true;
         self.plan(moment)
@@ -78,8 +80,8 @@ impl Engine {
         let stored = &self.checkpoint.as_ref()?.identity;
         (*stored != identity).then(|| {
             let message = format!(
-                "columns, key, where, timestampColumn, partitions or the source of {id} were changed since its \
-                 checkpoint was written, and rows would get other ids: set them back, or delete the rows of {target} \
+                "columns, key, where, timestampColumn, timestampUnit, partitions, targetTable or the source of {id} were \
+                 changed since its checkpoint was written, and rows would get other ids or go elsewhere: set them back, or delete the rows of {target} \
                  and the SyncCheckpoint rows of {id} to sync anew",
                 id = self.config.id,
                 target = self.config.target_table
@@ -204,7 +206,7 @@ impl Engine {
         if let Question::Cost(plan) = question {
             return self.judge_cost(plan, bytes, moment);
         }
-        self.bill(bytes, moment.now);
+        self.bill(bytes);
         match question {
             Question::Backlog => self.take_backlog(&rows),
             Question::WithoutCursor => self.take_count_without_cursor(&rows, moment.now),
@@ -285,7 +287,7 @@ impl Engine {
         checkpoint.map_or(0, |checkpoint| checkpoint.billed_on_day) + self.meter.bytes_billed
     }
 
-    pub(super) fn bill(&mut self, bytes: u64, _now: Micros) {
+    pub(super) fn bill(&mut self, bytes: u64) {
         self.meter.bytes_billed = self.meter.bytes_billed.saturating_add(bytes);
     }
 

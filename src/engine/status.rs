@@ -69,8 +69,17 @@ impl Meter {
 
     /// Returns the rows written per second of late, zero when none were.
     pub fn rows_per_second(&self, now: Micros) -> f64 {
-        let quiet = now.0.saturating_sub(self.last_us) > 2 * RATE_SPAN_US;
-        if quiet { 0.0 } else { (self.rows_per_second * 10.0).round() / 10.0 }
+        if now.0.saturating_sub(self.last_us) > 2 * RATE_SPAN_US {
+            return 0.0;
+        }
+        let span_us = self.last_us.saturating_sub(self.first_us);
+        let first_span = self.rows_per_second == 0.0 && span_us > 0;
+        let rate = if first_span {
+            self.rows as f64 * SECOND_US as f64 / span_us as f64
+        } else {
+            self.rows_per_second
+        };
+        (rate * 10.0).round() / 10.0
     }
 }
 
@@ -90,7 +99,7 @@ pub struct Status {
     pub phase: Phase,
     /// Every row with a cursor up to here is in Harper.
     pub watermark: Option<String>,
-    /// Age of the watermark.
+    /// Seconds since the watermark, or since BigQuery last said that nothing had changed.
     pub lag_seconds: Option<u64>,
     /// Rows written so far.
     pub rows: u64,

@@ -240,7 +240,7 @@ impl Engine {
 
     fn write(&mut self, batch: Batch, page_starts: bool, moment: Moment) -> Command {
         let bytes = self.reading.as_mut().map_or(0, Reading::take_bytes_billed);
-        self.bill(bytes, moment.now);
+        self.bill(bytes);
         let Some(reading) = &self.reading else { return self.describe() };
         let complete = reading.is_complete();
         let checkpoint = self.next_checkpoint(reading, &batch, moment);
@@ -318,6 +318,7 @@ impl Engine {
             node_id: self.worker.node.clone(),
             owner: self.worker_name(),
             last_timestamp: watermark,
+            start_timestamp: self.config.pace.start,
             phase: self.phase,
             records_ingested: before.map_or(0, |before| before.records_ingested) + batch.rows_to_write(),
             records_rejected: before.map_or(0, |before| before.records_rejected)

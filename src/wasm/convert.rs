@@ -1,7 +1,7 @@
 //! Conversions between the core's types and JavaScript's: buffers for data, small objects for control.
 
 use crate::engine::checkpoint::Checkpoint;
-use crate::engine::{Answer, Receipt, WriteOrder};
+use crate::engine::{Answer, Receipt, Target, WriteOrder};
 use crate::error::{Failure, Kind};
 use crate::time::Micros;
 use js_sys::{Float64Array, JsString, Object, Reflect, Uint8Array, Uint32Array};
@@ -67,6 +67,12 @@ fn delay_ms(text: &str, server_time: Option<Micros>) -> Option<u64> {
     }
     let until = Micros::parse_http_date(text)?;
     u64::try_from(until.since(server_time?) / 1_000).ok()
+}
+
+/// Reads `{created}`.
+pub fn target(value: &JsValue) -> Target {
+    let created = Reflect::get(value, &"created".into()).is_ok_and(|created| created.is_truthy());
+    if created { Target::Created } else { Target::Found }
 }
 
 /// Reads `{refused, elapsedMs}`.

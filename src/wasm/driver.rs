@@ -83,7 +83,8 @@ impl Driver {
                 }
                 Command::EnsureTarget(layout) => {
                     let layout = convert::to_js(&layout).unwrap_or(JsValue::UNDEFINED);
-                    Event::TargetReady(settle(host.ensure_target(layout), Kind::HarperTable).await.map(drop))
+                    let outcome = settle(host.ensure_target(layout), Kind::HarperTable).await;
+                    Event::TargetReady(outcome.map(|value| convert::target(&value)))
                 }
                 Command::Send(request) => Event::Answered(self.send(host, request).await),
                 Command::Write(order) => Event::Written(self.write(host, *order).await),

@@ -12,7 +12,7 @@ extern "C" {
     #[wasm_bindgen(method, js_name = loadCheckpoint)]
     pub fn load_checkpoint(this: &Host) -> Promise;
 
-    /// Makes the target table ready for rows of a layout: `{}`.
+    /// Makes the target table ready for rows of a layout: `{created}`, whether it had to be made.
     #[wasm_bindgen(method, js_name = ensureTarget)]
     pub fn ensure_target(this: &Host, layout: JsValue) -> Promise;
 

@@ -170,6 +170,42 @@ fn a_changed_identity_stops_the_table_with_a_way_out() {
 }
 
 #[test]
+fn a_target_that_was_dropped_is_filled_again() {
+    let mut world = world(habits());
+    add(&mut world, 700, BASE_US - DAY_US);
+    let mut engine = engine(&configuration(json!({})));
+    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 60);
+    world.target.clear();
+    world.target_exists = false;
+    let just_now = world.now;
+    add(&mut world, 1, just_now);
+    let (_, orders) = run_for(&mut world, &mut engine, event, 120);
+    assert_eq!(world.check_equality(), None);
+    assert!(orders.iter().flat_map(|order| &order.notes).any(|note| note.kind == "target_was_missing"));
+}
+
+#[test]
+fn a_start_that_is_moved_back_brings_the_rows_that_were_left_out() {
+    let mut world = world(habits());
+    for day in 1..=5 {
+        add(&mut world, 10, BASE_US - day * DAY_US);
+    }
+    let with_start = |start: &str| {
+        let mut root = configuration(json!({}));
+        root["sync"] = json!({"startTimestamp": start});
+        engine(&root)
+    };
+    run_for(&mut world, &mut with_start("2023-12-30T00:00:00Z"), Event::Start, 60);
+    assert_eq!(world.target.len(), 20);
+    run_for(&mut world, &mut with_start("2023-12-31T00:00:00Z"), Event::Start, 60);
+    assert_eq!(world.target.len(), 20);
+    run_for(&mut world, &mut with_start("2023-12-28T00:00:00Z"), Event::Start, 60);
+    assert_eq!(world.target.len(), 40);
+    run_for(&mut world, &mut engine(&configuration(json!({}))), Event::Start, 60);
+    assert_eq!(world.check_equality(), None);
+}
+
+#[test]
 fn a_stop_ends_the_engine_in_any_state() {
     for steps in 0..60 {
         let mut world = world(habits());

@@ -6,7 +6,7 @@ use crate::source::{Row, Source};
 use bigquery_sync::bigquery::request::{Purpose, Request};
 use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::retry::Jitter;
-use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, WriteOrder};
+use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Target, WriteOrder};
 use bigquery_sync::error::{Failure, Kind};
 use bigquery_sync::time::Micros;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ pub struct World {
     pub now: i64,
     pub source: Source,
     pub target: BTreeMap<String, Row>,
+    pub target_exists: bool,
     pub checkpoint: Option<Checkpoint>,
     /// One in so many answers and commits fails; none when 0.
     pub faults: u64,
@@ -35,6 +36,7 @@ impl World {
             now,
             source,
             target: BTreeMap::new(),
+            target_exists: false,
             checkpoint: None,
             faults: 0,
             skew_us: 0,
@@ -66,7 +68,10 @@ impl World {
                 Some(Event::Loaded(Err(Failure::new(Kind::HarperRead, "no checkpoint"))))
             }
             Command::LoadCheckpoint => Some(Event::Loaded(Ok(self.checkpoint.clone().map(Box::new)))),
-            Command::EnsureTarget(_) => Some(Event::TargetReady(Ok(()))),
+            Command::EnsureTarget(_) => {
+                let found = std::mem::replace(&mut self.target_exists, true);
+                Some(Event::TargetReady(Ok(if found { Target::Found } else { Target::Created })))
+            }
             Command::Send(request) => Some(Event::Answered(self.answer(request))),
             Command::Write(order) => Some(Event::Written(self.commit(*order))),
             Command::Rest { delay_ms } => {
@@ -135,6 +140,9 @@ impl World {
     pub fn commit(&mut self, order: WriteOrder) -> Result<Receipt, Failure> {
         self.now += 1_000 + self.random.below(60_000) as i64;
         let lost = Err(Failure::new(Kind::HarperWrite, "no confirmation"));
+        if !self.target_exists {
+            return lost;
+        }
         let fails = self.faulty();
         if fails && self.sabotage == Some(Sabotage::CheckpointWithoutRows) {
             self.checkpoint = Some(order.checkpoint);
