@@ -103,7 +103,9 @@ function isAlive({ node, index, updatedAt }) {
 async function command(data, user) {
 	if (data === UNREADABLE) return answer(400, { error: 'the body cannot be parsed', allowed: Object.keys(ACTIONS) });
 	const { action, table } = data ?? {};
-	if (!Object.hasOwn(ACTIONS, action)) return refusal('action', action, Object.keys(ACTIONS));
+	if (typeof action !== 'string' || !Object.hasOwn(ACTIONS, action)) {
+		return refusal('action', action, Object.keys(ACTIONS));
+	}
 	const own = component();
 	if (own.problems.length > 0) {
 		return answer(409, { error: 'the configuration has errors: correct it first', configurationErrors: own.problems });

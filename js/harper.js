@@ -98,47 +98,76 @@ export async function commit(table, layout, order) {
 	// A record that one transaction puts several times may be lost in Harper 4.7: each is put once.
 	const superseded = new Set(order.superseded);
 	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
-	const { checkpoint } = order;
-	const rejections = [...order.rejections];
-	let refused = 0;
-	const context = {};
-	await transaction(context, async () => {
-		for (const record of records) {
-			if (layout.newerBy !== null && (await isOlder(table, layout.newerBy, record, context))) continue;
-			try {
-				table.put(record, context);
-			} catch (error) {
-				if (error.statusCode !== 400) throw error;
-				refused += 1;
-				rejections.push({ rowId: record.id, reason: `Harper refused the row: ${refusalOf(error)}` });
-			}
-		}
-		for (const entry of auditEntries(checkpoint, rejections, order.notes, syncedAt)) {
+	const finish = (refused) => (context) => {
+		const { checkpoint, rejections, notes } = order;
+		for (const entry of auditEntries(checkpoint, [...rejections, ...refused], notes, syncedAt)) {
 			findTable('SyncAudit').put(entry, context);
 		}
 		findTable('SyncCheckpoint').put(
 			{
 				...checkpoint,
-				recordsIngested: checkpoint.recordsIngested - refused,
-				recordsRejected: checkpoint.recordsRejected + refused,
+				recordsIngested: checkpoint.recordsIngested - refused.length,
+				recordsRejected: checkpoint.recordsRejected + refused.length,
 			},
 			context
 		);
+	};
+	let refused = [];
+	try {
+		await putAll(table, layout, records, finish([]));
+	} catch (error) {
+		if (error.statusCode !== 400) throw error;
+		refused = await putAcceptable(table, layout, records);
+		await putAll(table, layout, [], finish(refused));
+	}
+	return { refused: refused.length, elapsedMs: performance.now() - started };
+}
+
+/** Puts records, and what `finish` adds, in one transaction. Harper validates at its end, and refuses all or nothing. */
+async function putAll(table, layout, records, finish = (_context) => {}) {
+	const context = {};
+	await transaction(context, async () => {
+		for (const record of records) {
+			if (layout.newerBy !== null && (await isOlder(table, layout.newerBy, record, context))) continue;
+			table.put(record, context);
+		}
+		finish(context);
 	});
-	return { refused, elapsedMs: performance.now() - started };
 }
 
-/** Whether Harper holds a newer version of the row. */
+/**
+ * Puts the records that Harper accepts, and returns the others, with the reason. The progress is committed after them:
+ * rows that are written twice get the same ids.
+ */
+async function putAcceptable(table, layout, records) {
+	try {
+		await putAll(table, layout, records);
+		return [];
+	} catch (error) {
+		if (error.statusCode !== 400) throw error;
+		if (records.length === 1) return [{ rowId: records[0].id, reason: refusalOf(error) }];
+	}
+	const middle = Math.ceil(records.length / 2);
+	const first = await putAcceptable(table, layout, records.slice(0, middle));
+	return [...first, ...(await putAcceptable(table, layout, records.slice(middle)))];
+}
+
+/** Whether Harper holds a newer version of the row. A cursor that is declared as Date is compared as one. */
 async function isOlder(table, cursor, record, context) {
-	const stored = await table.get(record.id, context);
-	return Boolean(stored) && stored[cursor] > record[cursor];
+	const stored = (await table.get(record.id, context))?.[cursor];
+	if (stored instanceof Date) return stored.getTime() > Date.parse(record[cursor]);
+	return stored !== undefined && stored !== null && stored > record[cursor];
 }
 
-/** Harper's words name the attribute and the type, and may quote the value behind a colon or in quotes. */
+/** Harper's words quote the value; only the attribute's name is kept. */
 function refusalOf(error) {
-	return String(error.message)
-		.replace(/"[^"]*"|'[^']*'/g, '…')
-		.slice(0, 200);
+	const attribute = /\bproperty (\w+)/.exec(String(error.message))?.[1];
+	return attribute === undefined ? 'Harper refused the row' : `Harper refused the value of ${attribute}`;
+}
+
+/** An error's words without what they quote, which may be a row's value. */
+export function withoutValues(message) {
+	return String(message).replace(/"[^"]*"|'[^']*'|`[^`]*`/g, '…');
 }
 
 /** A row that is refused again and again has one entry; what is noted of a table has an entry each time. */

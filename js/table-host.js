@@ -1,7 +1,7 @@
 /** Input and output for the sync of one table, as the core asks for it. Failures are values, never rejections. */
 
 import { HostFailure } from './bigquery.js';
-import { commit, ensureTable, readRecord } from './harper.js';
+import { commit, ensureTable, readRecord, withoutValues } from './harper.js';
 
 export class TableHost {
 	#stopping = new AbortController();
@@ -90,7 +90,7 @@ async function asValue(fallbackCode, action) {
 	try {
 		return await action();
 	} catch (error) {
-		const code = error instanceof HostFailure ? error.code : fallbackCode;
-		return { failure: { code, message: error?.message ?? String(error) } };
+		if (error instanceof HostFailure) return { failure: { code: error.code, message: error.message } };
+		return { failure: { code: fallbackCode, message: withoutValues(error?.message ?? error) } };
 	}
 }

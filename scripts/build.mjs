@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
@@ -45,6 +46,17 @@ export async function ensureBuilt({ quiet = false } = {}) {
 	});
 }
 
+/** Keeps the folders of whoever builds it out of the module, where panics would name them. */
+function pathFlags() {
+	const cargoHome = process.env.CARGO_HOME ?? join(homedir(), '.cargo');
+	const rustupHome = process.env.RUSTUP_HOME ?? join(homedir(), '.rustup');
+	return [
+		`--remap-path-prefix=${repository}=`,
+		`--remap-path-prefix=${cargoHome}=cargo`,
+		`--remap-path-prefix=${rustupHome}=rustup`,
+	];
+}
+
 async function build(wasmBindgen, stamp) {
 	const target = process.env.CARGO_TARGET_DIR ?? join(repository, 'target');
 	const compiled = join(target, 'wasm32-unknown-unknown', 'release', `${NAME}.wasm`);
@@ -53,7 +65,7 @@ async function build(wasmBindgen, stamp) {
 	if (process.env.CI) cargo.push('--locked');
 	hint('compiling the Rust core; the first time it takes a minute or two');
 	await runOrFail('The Rust core does not compile for WebAssembly.', 'cargo', cargo, {
-		env: { CARGO_TARGET_DIR: target },
+		env: { CARGO_TARGET_DIR: target, CARGO_ENCODED_RUSTFLAGS: pathFlags().join('\x1f') },
 	});
 	await rm(unfinished, { recursive: true, force: true });
 	const bindgen = ['--target', 'web', '--out-dir', unfinished, '--out-name', NAME, compiled];

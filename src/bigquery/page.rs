@@ -213,9 +213,10 @@ fn read_member(key: &[u8], value: &[u8], envelope: &mut Envelope) -> Option<()> 
     Some(())
 }
 
-/// Reads a JSON string or number that holds an unsigned integer.
+/// Reads a JSON string or number that holds an unsigned integer, one that JavaScript can carry.
 fn unsigned(value: &[u8]) -> Option<u64> {
-    std::str::from_utf8(value).ok()?.trim_matches('"').parse().ok()
+    let number = std::str::from_utf8(value).ok()?.trim_matches('"').parse().ok()?;
+    (number < 1 << 53).then_some(number)
 }
 
 fn malformed(error: Malformed) -> Failure {

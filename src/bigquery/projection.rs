@@ -10,6 +10,8 @@ use crate::error::{Failure, Kind};
 pub const ID: &str = "id";
 /// The attribute that holds when the row was written.
 pub const SYNCED_AT: &str = "_syncedAt";
+/// Attributes that Harper may add by itself.
+const HARPERS_OWN: [&str; 2] = ["__createdtime__", "__updatedtime__"];
 
 /// The types that can order rows in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,11 +133,12 @@ fn cursor_type(field: Option<&Field>, config: &TableConfig) -> Result<CursorType
 fn refuse_reserved(fields: &[Field], key: &[usize]) -> Result<(), Failure> {
     for (index, field) in fields.iter().enumerate() {
         let is_whole_key = key == [index];
-        if (field.name == ID && !is_whole_key) || field.name == SYNCED_AT {
+        let is_taken = field.name == SYNCED_AT || HARPERS_OWN.contains(&field.name.as_str());
+        if is_taken || (field.name == ID && !is_whole_key) {
             let name = &field.name;
             let way_out = if name == ID { "make it the key (key: [id]), or " } else { "" };
             let message = format!(
-                "the source column {name} has the name of an attribute that the component adds: {way_out}\
+                "the source column {name} has the name of an attribute that the component or Harper adds: {way_out}\
                  list the columns to read without it, or read a view that renames it"
             );
             return Err(Failure::new(Kind::ColumnReserved, message));

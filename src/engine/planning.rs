@@ -1,5 +1,6 @@
 //! From the source's description to the next query, or to the knowledge that none is needed.
 
+use super::reading::Recent;
 use super::status::Activity;
 use super::window::{self, PartitionCount, WINDOW_BYTES_MAX};
 use super::{AfterRest, Answer, Command, Engine, Moment, Note, Phase, Plan, State, Target};
@@ -15,6 +16,8 @@ use crate::time::{DAY_US, Micros, SECOND_US};
 
 /// An unchanged table is queried all the same after this long, in case its version does not tell.
 const TRUST_US: i64 = 3_600 * SECOND_US;
+/// A watermark that is further ahead of BigQuery's clock than this comes from a wrong clock.
+const CLOCK_TOLERANCE_US: i64 = 60 * SECOND_US;
 /// Rows without a cursor are counted again at most this often.
 const COUNT_INTERVAL_US: i64 = 3_600 * SECOND_US;
 /// Tables of at least this size are asked about before they are queried, where a budget is configured.
@@ -91,6 +94,7 @@ impl Engine {
     }
 
     fn plan(&mut self, moment: Moment) -> Command {
+        self.step_back_behind_the_clock();
         let (Some(projection), Some(description)) = (&self.projection, &self.description) else {
             return self.describe();
         };
@@ -132,6 +136,23 @@ impl Engine {
             return self.ask(Question::Cost(plan), request);
         }
         self.query(plan, moment)
+    }
+
+    /// Takes back a watermark that is ahead of BigQuery's clock: the clock was wrong when it was written, and nothing is
+    /// proven beyond the time at which the rows were read.
+    fn step_back_behind_the_clock(&mut self) {
+        let Some(checkpoint) = &mut self.checkpoint else { return };
+        let ahead =
+            checkpoint.last_timestamp.is_some_and(|at| at.since(self.server_time) > CLOCK_TOLERANCE_US);
+        if ahead {
+            let read_at = checkpoint.last_sync_time.unwrap_or(self.server_time);
+            checkpoint.last_timestamp = Some(read_at.min(self.server_time));
+            checkpoint.window = None;
+            self.reread = true;
+            self.recent = Recent::default();
+            let reason = "the watermark was ahead of BigQuery's clock and was taken back".to_owned();
+            self.notes.push(Note { kind: "clock_was_wrong", reason });
+        }
     }
 
     /// Starts the query of a window.

@@ -247,8 +247,12 @@ impl Reading {
             self.offset += 1;
             self.take_row(projection, known, text, &mut cells, &mut scratch, builder);
         }
-        if self.is_complete() && rows.next(&mut cells)?.is_none() {
-            return Ok(PageEnd::Reached);
+        if self.is_complete() {
+            if rows.next(&mut cells)?.is_none() {
+                return Ok(PageEnd::Reached);
+            }
+            // A row that the result should not have.
+            self.offset += 1;
         }
         Ok(PageEnd::NotReached)
     }

@@ -225,11 +225,14 @@ impl Engine {
         }
     }
 
-    /// Asks for no more rows than BigQuery put into the last page, or the page fetched ahead would miss its start.
+    /// Asks for no more rows than BigQuery put into the last page, or the page fetched ahead would miss its start; and
+    /// for more again once pages come full.
     fn adapt_page_rows(&mut self) {
         let read = self.reading.as_ref().map_or(0, Reading::page_rows_read);
         if read > 0 && read < self.page_rows {
             self.page_rows = read;
+        } else if read > 0 {
+            self.page_rows = (self.page_rows * 2).min(self.phase.page_rows(&self.config.pace));
         }
     }
 
@@ -284,7 +287,7 @@ impl Engine {
         let lateness_us =
             i64::try_from(self.config.pace.lateness_s).unwrap_or(i64::MAX).saturating_mul(SECOND_US);
         let settled = self.query_server_time.map(|at| at.plus(lateness_us.saturating_neg()));
-        self.reread = settled.is_none_or(|settled| reading.plan.watermark > settled);
+        self.reread = read_to_end || settled.is_none_or(|settled| reading.plan.watermark > settled);
         self.backlog_waits = !read_to_end;
         self.recent = reading.into_recent();
         self.plan = None;

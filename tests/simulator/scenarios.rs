@@ -206,6 +206,35 @@ fn a_start_that_is_moved_back_brings_the_rows_that_were_left_out() {
 }
 
 #[test]
+fn a_clock_that_was_wrong_for_a_while_loses_nothing() {
+    let mut world = world(habits());
+    add(&mut world, 10, BASE_US - DAY_US);
+    let mut engine = engine(&configuration(json!({})));
+    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 60);
+    world.server_skew_us = 7_200 * SECOND_US;
+    let just_now = world.now;
+    add(&mut world, 1, just_now);
+    let (event, _) = run_for(&mut world, &mut engine, event, 60);
+    world.server_skew_us = 0;
+    let just_now = world.now;
+    add(&mut world, 1, just_now);
+    run_for(&mut world, &mut engine, event, 120);
+    assert_eq!(world.check_equality(), None);
+}
+
+#[test]
+fn a_short_page_does_not_make_all_later_pages_short() {
+    let mut world = world(habits());
+    add(&mut world, 5_000, BASE_US - DAY_US);
+    world.source.short_page_at = Some(1_000);
+    let mut root = configuration(json!({}));
+    root["bigquery"]["batchSize"] = json!(1_000);
+    let (_, orders) = run_for(&mut world, &mut engine(&root), Event::Start, 25);
+    assert_eq!(written(&orders), 5_000);
+    assert!(orders.len() < 200, "{} commits", orders.len());
+}
+
+#[test]
 fn a_stop_ends_the_engine_in_any_state() {
     for steps in 0..60 {
         let mut world = world(habits());

@@ -56,6 +56,8 @@ pub struct Source {
     /// When the query was made of which rows were served last.
     pub served_made_at: i64,
     stale_version: Option<(usize, i64)>,
+    /// The page at this offset has one row.
+    pub short_page_at: Option<usize>,
 }
 
 const RESULT_LIFE_US: i64 = DAY_US;
@@ -70,6 +72,7 @@ impl Source {
             queries: 0,
             served_made_at: 0,
             stale_version: None,
+            short_page_at: None,
         }
     }
 
@@ -137,7 +140,8 @@ impl Source {
 
     /// A page of a result, none if there is no such result (any more).
     pub fn page(&mut self, job: &str, offset: usize, wanted: usize, now: i64) -> Option<Value> {
-        let page_rows = wanted.min(self.habits.page_rows_max);
+        let is_short = self.short_page_at == Some(offset);
+        let page_rows = if is_short { 1 } else { wanted.min(self.habits.page_rows_max) };
         let result = self.results.get_mut(job).filter(|result| now - result.made_at < RESULT_LIFE_US)?;
         let reference = json!({"projectId": "p", "jobId": job});
         if result.polls_left > 0 {

@@ -23,6 +23,8 @@ pub struct World {
     pub faults: u64,
     /// How far the worker's clock is ahead of the world's.
     pub skew_us: i64,
+    /// How far the clock in BigQuery's answers is ahead of the world's.
+    pub server_skew_us: i64,
     pub sabotage: Option<Sabotage>,
     pub trace: Vec<String>,
     pub faults_seen: u64,
@@ -40,6 +42,7 @@ impl World {
             checkpoint: None,
             faults: 0,
             skew_us: 0,
+            server_skew_us: 0,
             sabotage,
             trace: Vec::new(),
             faults_seen: 0,
@@ -120,7 +123,12 @@ impl World {
             bytes.truncate(cut % bytes.len());
         }
         let retry_after_ms = (status == 429).then_some(2_000);
-        Ok(Answer { status, server_time: Some(Micros(self.now)), retry_after_ms, body: bytes })
+        Ok(Answer {
+            status,
+            server_time: Some(Micros(self.now + self.server_skew_us)),
+            retry_after_ms,
+            body: bytes,
+        })
     }
 
     fn read_result(&mut self, path: &str) -> (u16, Value) {

@@ -60,7 +60,7 @@ export class BigQueryClient {
 	async request(method, path, { body, query = {} } = {}) {
 		const url = new URL(`${this.url}/bigquery/v2/projects/${this.project}${path}`);
 		for (const [key, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(key, `${value}`);
-		const response = await fetch(url, {
+		const response = await fetchAgain(url, {
 			method,
 			headers: body === undefined ? {} : { 'content-type': 'application/json' },
 			body: body === undefined ? undefined : JSON.stringify(body),
@@ -258,6 +258,20 @@ export class BigQueryClient {
 			next?.catch(() => {});
 			yield { fields: schema?.fields ?? [], rows: page.rows ?? [], totalRows: Number(page.totalRows ?? 0) };
 		}
+	}
+}
+
+/**
+ * Fetches, and once more if the connection was one that the server had just closed for being idle.
+ * @param {URL} url
+ * @param {RequestInit} options
+ */
+async function fetchAgain(url, options) {
+	try {
+		return await fetch(url, options);
+	} catch (error) {
+		if (/** @type {any} */ (error).cause?.code !== 'UND_ERR_SOCKET') throw error;
+		return fetch(url, options);
 	}
 }
 
