@@ -17,7 +17,8 @@ import { DATASET, startSource } from './support/source.mjs';
 
 const ROWS = 200;
 const POLL_MS = 500;
-const RETRY = { initialDelay: 50 };
+/** Steady attempts, and no circuit breaker, which would leave BigQuery alone for a minute. */
+const RETRY = { initialDelay: 200, backoffMultiplier: 1, maxAttempts: 100 };
 
 /** @type {import('./support/source.mjs').Source} */
 let source;

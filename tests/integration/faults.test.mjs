@@ -180,6 +180,24 @@ for (const [name, fault] of /** @type {[string, import('../support/faults.mjs').
 	});
 }
 
+test('damaged_pages_do_not_make_the_pages_after_them_smaller', async () => {
+	const table = await fillTable();
+	const proxy = await source.addProxy();
+	const rule = proxy.faults.add({ route: 'getQueryResults', every: 2, limit: 4, fault: FAULT.cutJson() });
+	const running = await startComponent({ config: configuration(proxy.url, table) });
+	try {
+		await untilRows(running.harper, table, ROWS);
+		assert.equal(rule.injected, 4);
+		const asked = proxy.requests('getQueryResults').length;
+		// Each damaged page may cost a request, and each half that was used one more; one page may be under way ahead.
+		const needed = ROWS / PAGE_ROWS + 3 * rule.injected;
+		assert.ok(asked <= needed, `${asked} requests, ${needed} at most`);
+		await assertEqual({ source, harper: running.harper }, { table, target: 'BigQueryData' });
+	} finally {
+		await running.remove();
+	}
+});
+
 test('bigquery_is_left_alone_for_as_long_as_retry_after_says', async () => {
 	const table = await fillTable();
 	const proxy = await source.addProxy();
