@@ -1,0 +1,82 @@
+/** Rows that Harper refuses, and a target that disappears: nothing else suffers, and no value is told. */
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { until } from '../support/index.mjs';
+import { assertEqual, startComponent, untilStatus } from './support/component.mjs';
+import { DATASET, recent, startSource } from './support/source.mjs';
+
+const SECRET = 'SECRETVALUE';
+const SCHEMA = [
+	{ name: 'name', type: 'STRING' },
+	{ name: 'measure', type: 'STRING' },
+	{ name: 'timestamp', type: 'TIMESTAMP' },
+];
+
+/** @type {import('./support/source.mjs').Source} */
+let source;
+
+before(async () => {
+	source = await startSource();
+});
+
+after(() => source?.stop());
+
+test('rows_that_harper_refuses_are_audited_without_their_value_and_the_others_arrive', async () => {
+	const rows = Array.from({ length: 50 }, (_, n) => ({ name: `n${n}`, measure: n % 20 === 7 ? SECRET : null }));
+	await source.fill('strict', SCHEMA, recent(rows, { agoMs: 60_000 }));
+	const running = await startComponent({
+		config: {
+			bigquery: { ...source.connection(), table: 'strict', timestampColumn: 'timestamp', key: ['name'] },
+			sync: { pollInterval: 500 },
+			retry: { initialDelay: 50 },
+		},
+		schema: 'type BigQueryData @table { id: ID @primaryKey  measure: Int  name: String }',
+	});
+	try {
+		const { harper } = running;
+		const status = await untilStatus(harper, 'strict', ({ rows: count }) => count === 47, 'to have the good rows');
+		assert.equal(status.rejectedRows, 3);
+		assert.equal(status.lastError, null);
+		const audit = await harper.operation({ operation: 'sql', sql: 'SELECT * FROM data.SyncAudit' });
+		assert.deepEqual(audit.map(({ rowId }) => rowId).sort(), ['n27', 'n47', 'n7']);
+		assert.ok(audit.every(({ reason }) => reason === 'Harper refused the value of measure'));
+		assert.ok(!JSON.stringify(status).includes(SECRET));
+		assert.ok(!(await harper.log()).includes(SECRET), 'the log tells a value');
+	} finally {
+		await running.remove();
+	}
+});
+
+test('a_target_that_is_dropped_is_made_and_filled_again', async () => {
+	const table = 'dropped';
+	const rows = Array.from({ length: 500 }, (_, n) => ({ name: `n${n}`, measure: 'x' }));
+	await source.fill(table, SCHEMA, recent(rows, { agoMs: 60_000 }));
+	const running = await startComponent({
+		config: {
+			bigquery: { ...source.connection(), table, timestampColumn: 'timestamp' },
+			sync: { pollInterval: 500 },
+			retry: { initialDelay: 50 },
+		},
+	});
+	try {
+		const { harper } = running;
+		await untilStatus(harper, table, ({ state, rows: count }) => state === 'idle' && count === 500, 'to be filled');
+		await harper.operation({ operation: 'drop_table', database: 'data', table: 'BigQueryData' });
+		await source.bigquery.loadRows(DATASET, table, recent([{ name: 'new', measure: 'x' }], { agoMs: 3_000 }));
+		await until(
+			async () => {
+				const count = await harper
+					.operation({ operation: 'describe_table', database: 'data', table: 'BigQueryData', exact_count: true })
+					.then(({ record_count: found }) => found)
+					.catch(() => 0);
+				return count === 501;
+			},
+			{ deadlineMs: 90_000, what: 'the target to be filled again' }
+		);
+		await assertEqual({ source, harper }, { table, target: 'BigQueryData' });
+	} finally {
+		await running.remove();
+	}
+});
