@@ -206,7 +206,11 @@ export class Component {
 	/** Logs what people should know: neither each poll, nor each attempt. */
 	#report(status) {
 		const { id, state, lastError } = status;
-		if (state === 'starting') return;
+		if (state === 'starting') {
+			// A new run has news of its own, also if they are those of the run before.
+			this.#news.delete(id);
+			return;
+		}
 		const news = lastError?.code ?? (state === 'running' ? 'idle' : state);
 		if (this.#news.get(id) === news) return;
 		this.#news.set(id, state === 'running' && lastError === null ? state : news);
