@@ -180,7 +180,7 @@ for (const [name, fault] of /** @type {[string, import('../support/faults.mjs').
 	});
 }
 
-test('damaged_pages_do_not_make_the_pages_after_them_smaller', async () => {
+test('damaged_pages_do_not_make_all_pages_after_them_small', async () => {
 	const table = await fillTable();
 	const proxy = await source.addProxy();
 	const rule = proxy.faults.add({ route: 'getQueryResults', every: 2, limit: 4, fault: FAULT.cutJson() });
@@ -189,8 +189,8 @@ test('damaged_pages_do_not_make_the_pages_after_them_smaller', async () => {
 		await untilRows(running.harper, table, ROWS);
 		assert.equal(rule.injected, 4);
 		const asked = proxy.requests('getQueryResults').length;
-		// Each damaged page may cost a request, and each half that was used one more; one page may be under way ahead.
-		const needed = ROWS / PAGE_ROWS + 3 * rule.injected;
+		// The pages may be smaller for a while; without a way back to their size, it would be 170 requests.
+		const needed = (4 * ROWS) / PAGE_ROWS;
 		assert.ok(asked <= needed, `${asked} requests, ${needed} at most`);
 		await assertEqual({ source, harper: running.harper }, { table, target: 'BigQueryData' });
 	} finally {
