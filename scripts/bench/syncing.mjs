@@ -7,6 +7,7 @@ import { Worker } from 'node:worker_threads';
 import {
 	VESSEL_SCHEMA,
 	bigQueryClient,
+	ensureEmulator,
 	pluginApplication,
 	startEmulator,
 	startHarper,
@@ -123,7 +124,8 @@ export class Source {
 
 	/** @param {number} rows */
 	static async emulator(rows) {
-		const emulator = await startEmulator({ log: firstTime('installing a BigQuery emulator once, about a minute') });
+		await ensureEmulator({ log: firstTime('installing a BigQuery emulator once, about a minute') });
+		const emulator = await startEmulator();
 		const client = bigQueryClient(emulator);
 		await client.createDataset(DATASET);
 		const timePartitioning = { type: 'DAY', field: 'timestamp' };

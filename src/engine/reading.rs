@@ -78,7 +78,8 @@ impl Fingerprints {
 
     /// Adds a fingerprint; tells whether it is new.
     fn insert(&mut self, fingerprint: u64) -> bool {
-        let is_new = self.parts.get_mut(Self::place(fingerprint)).is_some_and(|part| part.insert(fingerprint));
+        let is_new =
+            self.parts.get_mut(Self::place(fingerprint)).is_some_and(|part| part.insert(fingerprint));
         self.count += usize::from(is_new);
         is_new
     }
