@@ -47,7 +47,7 @@ export default [
 			'require-atomic-updates': 'off',
 		},
 	},
-	{ files: ['js/**', 'component/**', 'tests/**'], languageOptions: { globals: harper } },
+	{ files: ['js/**', 'component/**', 'tests/**', 'scripts/bench/inside/**'], languageOptions: { globals: harper } },
 	{ files: ['web/**'], languageOptions: { globals: globals.browser } },
 	{ files: ['js/**'], ignores: ['js/cli/**', 'js/**/cli.js'], rules: { 'no-console': 'error' } },
 	// A suite's describe() holds all of its tests.

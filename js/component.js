@@ -9,6 +9,8 @@ import { TableHost } from './table-host.js';
 const PUBLISH_INTERVAL_MS = 2_000;
 /** A row that old is written anew although nothing changed, to show that the worker lives. */
 const HEARTBEAT_MS = 30_000;
+/** How often this worker looks for commands that were given elsewhere. */
+const WISH_LOOK_MS = 500;
 /** Pause before a core that failed is replaced; it doubles with each failure. */
 const REPLACE_DELAY_MS = 1_000;
 const REPLACE_DELAY_MS_MAX = 60_000;
@@ -50,6 +52,8 @@ export class Component {
 	#published = { text: '', at: 0 };
 	/** @type {NodeJS.Timeout | undefined} */
 	#timer;
+	/** @type {NodeJS.Timeout | undefined} */
+	#wishTimer;
 
 	constructor() {
 		this.node = server.hostname ?? 'localhost';
@@ -89,20 +93,35 @@ export class Component {
 		return this.#enqueue(() => this.#follow());
 	}
 
-	/** Follows them from now on, whichever worker of whichever node they are told to. */
-	async followWishes() {
-		try {
-			const wishes = await findTable('SyncControlState').subscribe({ omitCurrent: true });
-			wishes.on('data', () => this.follow());
-		} catch (error) {
-			logger.error?.(`bigquery-sync: commands given on other workers will not be noticed: ${error}`);
-		}
+	/**
+	 * Follows them from now on, whichever worker of whichever node they are told to. A subscription would make Harper
+	 * decode each row again that anybody writes into this database.
+	 */
+	followWishes() {
+		let known = '';
+		let failing = false;
+		const look = async () => {
+			try {
+				const wishes = JSON.stringify(await readAll('SyncControlState'));
+				failing = false;
+				if (wishes === known) return;
+				known = wishes;
+				this.follow();
+			} catch (error) {
+				if (!failing) logger.error?.(`bigquery-sync: commands given on other workers are not noticed: ${error}`);
+				failing = true;
+			}
+		};
+		clearInterval(this.#wishTimer);
+		this.#wishTimer = setInterval(look, WISH_LOOK_MS);
+		this.#wishTimer.unref();
 	}
 
 	/** Ends everything, promptly and at a safe point. */
 	close() {
 		this.#closed = true;
 		clearInterval(this.#timer);
+		clearInterval(this.#wishTimer);
 		if (!this.#instance.dead) for (const run of this.#runs.values()) stop(run);
 		return this.#enqueue(() => this.#stopAll());
 	}

@@ -1,5 +1,7 @@
 /** What is read from and written to Harper: checkpoints, target tables, rows. */
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 import { assembleRecords } from './batch.js';
 import { HostFailure } from './bigquery.js';
 
@@ -8,6 +10,12 @@ const DATABASE = 'data';
 
 /** How long a new table may take to be known on this thread. */
 const TABLE_WAIT_MS = 10_000;
+
+/** How long this thread may be kept from everything else at a time. */
+const TURN_MS = 4;
+
+/** Harper encodes the rows at the start of a commit, on this thread; a timer of this length fires just behind that. */
+const COMMIT_START_MS = 1;
 
 /**
  * @typedef {import('./batch.js').Batch & {
@@ -89,9 +97,10 @@ export async function ensureTable(name, columns) {
  * @param {any} table
  * @param {import('./batch.js').Layout} layout
  * @param {Order} order
+ * @param {() => void} [onWait] Called once, while the database is at work and this thread is not.
  * @returns {Promise<{refused: number, elapsedMs: number}>}
  */
-export async function commit(table, layout, order) {
+export async function commit(table, layout, order, onWait = () => {}) {
 	const syncedAt = new Date().toISOString();
 	const started = performance.now();
 	const assembled = assembleRecords(layout, order, syncedAt);
@@ -99,6 +108,7 @@ export async function commit(table, layout, order) {
 	const superseded = new Set(order.superseded);
 	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
 	const finish = (refused) => (context) => {
+		if (refused.length === 0) setTimeout(onWait, COMMIT_START_MS);
 		const { checkpoint, rejections, notes } = order;
 		for (const entry of auditEntries(checkpoint, [...rejections, ...refused], notes, syncedAt)) {
 			findTable('SyncAudit').put(entry, context);
@@ -127,9 +137,14 @@ export async function commit(table, layout, order) {
 async function putAll(table, layout, records, finish = (_context) => {}) {
 	const context = {};
 	await transaction(context, async () => {
+		let turn_ms = performance.now();
 		for (const record of records) {
 			if (layout.newerBy !== null && (await isOlder(table, layout.newerBy, record, context))) continue;
 			table.put(record, context);
+			if (performance.now() - turn_ms > TURN_MS) {
+				await nextTurn();
+				turn_ms = performance.now();
+			}
 		}
 		finish(context);
 	});

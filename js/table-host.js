@@ -39,9 +39,14 @@ export class TableHost {
 
 	/** A panic of the core arrives here as an exception; left alone, it would end the worker. */
 	guard() {
+		return this.#enter(() => this.sync.step());
+	}
+
+	/** @param {() => void} entry */
+	#enter(entry) {
 		if (this.instance.dead) return false;
 		try {
-			this.sync.step();
+			entry();
 			return true;
 		} catch (error) {
 			this.instance.dead = true;
@@ -77,7 +82,8 @@ export class TableHost {
 	}
 
 	write(order) {
-		return asValue('harper_write', () => commit(this.#table, this.#layout, order));
+		const prepare = () => this.#enter(() => this.sync.prepare());
+		return asValue('harper_write', () => commit(this.#table, this.#layout, order, prepare));
 	}
 
 	report(status) {

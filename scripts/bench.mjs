@@ -1,188 +1,36 @@
-import { createHash } from 'node:crypto';
-import { parseArgs } from 'node:util';
+/** `npm run bench`: what copying a row costs. */
+
+import path from 'node:path';
 import { ensureBuilt } from './build.mjs';
-import { ExpectedFailure, print, runMain } from './terminal.mjs';
+import { USAGE, readOptions } from './bench/options.mjs';
+import { print, runMain } from './terminal.mjs';
 
-const USAGE = `Measures the component's own cost per row.
-
-Usage: npm run bench -- [--rows N] [--rounds N] [--json]
-
-  --rows N     rows per round, default 200,000
-  --rounds N   rounds; medians are told, default 5
-  --json       ends with a line of JSON`;
-
-const PAGE_ROWS = 10_000;
+const DECODE_ROWS_MAX = 200_000;
 
 async function main() {
-	const options = readOptions();
+	const options = readOptions(process.argv.slice(2));
 	if (options.help) {
 		print(USAGE);
 		return;
 	}
 	await ensureBuilt();
-	const result = await measureDecoding(options);
-	const { wasm, wasmKeyed, js, jsKeyed } = result;
-	print();
-	print(`Decoding pages of ${PAGE_ROWS.toLocaleString('en')} rows with 10 columns to records, µs per row (medians):`);
-	print();
-	print('                            core    plain JavaScript    ratio');
-	print(`  id from the content     ${cell(wasm)}    ${cell(js)}                ${(wasm / js).toFixed(2)}`);
-	print(
-		`  id from a key           ${cell(wasmKeyed)}    ${cell(jsKeyed)}                ${(wasmKeyed / jsKeyed).toFixed(2)}`
-	);
-	if (options.json) {
-		print(
-			JSON.stringify({
-				rows: options.rows,
-				decode_us_per_row_wasm: wasm,
-				decode_us_per_row_js: js,
-				decode_keyed_us_per_row_wasm: wasmKeyed,
-				decode_keyed_us_per_row_js: jsKeyed,
-			})
-		);
+	// What set-up needs comes with Node.js; all else is loaded once set-up has installed it.
+	const { printDecoding, printSync } = await import('./bench/report.mjs');
+	/** @type {Record<string, unknown>} */
+	const json = { rows: options.rows };
+	if (options.parts.includes('decode')) {
+		const { measureDecoding } = await import('./bench/decoding.mjs');
+		const rows = Math.min(options.rows, DECODE_ROWS_MAX);
+		Object.assign(json, printDecoding(await measureDecoding({ rows, rounds: options.rounds })));
 	}
-}
-
-function readOptions() {
-	let values;
-	try {
-		({ values } = parseArgs({
-			options: {
-				rows: { type: 'string', default: '200000' },
-				rounds: { type: 'string', default: '5' },
-				json: { type: 'boolean', default: false },
-				help: { type: 'boolean', default: false },
-			},
-		}));
-	} catch (error) {
-		throw new ExpectedFailure(`${error.message}\n\n${USAGE}`);
+	if (options.parts.includes('sync')) {
+		const { measureSync } = await import('./bench/syncing.mjs');
+		const profile = options.profile && path.resolve(options.profile);
+		Object.assign(json, printSync(await measureSync({ ...options, profile })));
 	}
-	return { ...values, rows: positive('rows', values.rows), rounds: positive('rounds', values.rounds) };
+	if (options.json) print(JSON.stringify(json));
 }
 
-function positive(name, text) {
-	const number = Number(text);
-	if (Number.isInteger(number) && number > 0) return number;
-	throw new ExpectedFailure(`--${name} is ${text}; it takes a whole number above 0.`);
-}
-
-function cell(value) {
-	return value.toFixed(2).padStart(6);
-}
-
-/** Measures all variants alternately, so that a busy machine slows them alike. */
-async function measureDecoding({ rows, rounds }) {
-	const { VESSEL_SCHEMA, vesselPositions } = await import('../tests/support/samples.mjs');
-	const { wirePage } = await import('../tests/support/wire.mjs');
-	const pages = [];
-	let page = [];
-	const finish = () => {
-		pages.push(
-			new TextEncoder().encode(JSON.stringify(wirePage({ fields: VESSEL_SCHEMA, rows: page, totalRows: rows })))
-		);
-		page = [];
-	};
-	for (const row of vesselPositions({ rows })) {
-		page.push({ ...row, timestamp: microsOf(row.timestamp) });
-		if (page.length === PAGE_ROWS) finish();
-	}
-	if (page.length > 0) finish();
-	const key = ['mmsi', 'timestamp'];
-	const variants = {
-		wasm: () => throughCore(VESSEL_SCHEMA, pages, rows, []),
-		js: () => throughJavaScript(VESSEL_SCHEMA, pages, []),
-		wasmKeyed: () => throughCore(VESSEL_SCHEMA, pages, rows, key),
-		jsKeyed: () => throughJavaScript(VESSEL_SCHEMA, pages, key),
-	};
-	/** @type {Record<string, number[]>} */
-	const times = Object.fromEntries(Object.keys(variants).map((name) => [name, []]));
-	for (let round = 0; round <= rounds; round++) {
-		for (const [name, run] of Object.entries(variants)) {
-			const started = process.hrtime.bigint();
-			const count = await run();
-			const elapsed_us = Number(process.hrtime.bigint() - started) / 1_000;
-			if (count !== rows) throw new Error(`${name} decoded ${count} of ${rows} rows`);
-			// The first round only warms up.
-			if (round > 0) times[name].push(elapsed_us / rows);
-		}
-	}
-	return Object.fromEntries(Object.entries(times).map(([name, values]) => [name, median(values)]));
-}
-
-function microsOf(text) {
-	const fraction = /\.(\d+)/.exec(text)?.[1] ?? '';
-	const seconds = Date.parse(text.replace(/\.\d+/, '')) / 1_000;
-	return `${seconds}${fraction.padEnd(6, '0').slice(0, 6)}`;
-}
-
-function median(values) {
-	const sorted = [...values].sort((one, other) => one - other);
-	return sorted[Math.floor(sorted.length / 2)];
-}
-
-/** The whole way of a row but Harper and the network: driver, decoding, ids, records. */
-async function throughCore(fields, pages, rows, key) {
-	const { loadCore } = await import('../js/core.js');
-	const { assembleRecords } = await import('../js/batch.js');
-	const { MemoryHost } = await import('../tests/support/wire.mjs');
-	const core = await loadCore();
-	const host = new MemoryHost({ fields, page: (offset) => pages[offset / PAGE_ROWS] });
-	let count = 0;
-	host.write = async (order) => {
-		count += assembleRecords(host.layout, order, 'now').length;
-		return { refused: 0 };
-	};
-	const root = {
-		bigquery: { projectId: 'p', dataset: 'd', table: 't', timestampColumn: 'timestamp', key },
-	};
-	const configuration = new core.Configuration(root, { emulatorHost: 'localhost:1', sharedRoot: false });
-	const sync = configuration.table('t', { node: 'n', index: 0 });
-	const ended = host.run(sync);
-	await host.idle;
-	sync.stop();
-	await ended;
-	return count;
-}
-
-/** The same records by JSON.parse and a converter per column, as a careful JavaScript program would make them. */
-async function throughJavaScript(fields, pages, key) {
-	const converters = fields.map(({ type }) => CONVERTERS[type]);
-	const decoder = new TextDecoder();
-	let count = 0;
-	for (const bytes of pages) {
-		const { rows } = JSON.parse(decoder.decode(bytes));
-		for (const { f } of rows) {
-			const record = { id: '' };
-			for (let at = 0; at < fields.length; at++) {
-				const { v } = f[at];
-				record[fields[at].name] = v === null ? null : converters[at](v);
-			}
-			record.id = key.length > 0 ? key.map((name) => record[name]).join('|') : contentId(f, record.timestamp);
-			record._syncedAt = 'now';
-			count++;
-		}
-		await null;
-	}
-	return count;
-}
-
-const CONVERTERS = {
-	STRING: (text) => text,
-	FLOAT64: Number,
-	INT64: (text) => {
-		const number = Number(text);
-		return Number.isSafeInteger(number) ? number : BigInt(text);
-	},
-	TIMESTAMP: (text) => {
-		const micros = BigInt(text);
-		const text_ms = new Date(Number(micros / 1_000n)).toISOString();
-		return `${text_ms.slice(0, -1)}${String(micros % 1_000n).padStart(3, '0')}Z`;
-	},
-};
-
-function contentId(cells, timestamp) {
-	const content = cells.map(({ v }) => (v === null ? '-' : `${v.length}:${v}`)).join();
-	return timestamp + createHash('sha256').update(content).digest('base64url').slice(0, 16);
-}
-
-runMain(main);
+await runMain(main);
+// Whatever a failed measurement has left open must not keep the process.
+process.exit();

@@ -83,7 +83,7 @@ async function copyOnce(stage) {
 	await step('sync', async () => {
 		copied = await waitForRows(stage);
 		line.clear();
-		return `${formatCount(copied.rows)} rows, ${formatCount((copied.rows * 1000) / copied.duration_ms)} rows/s`;
+		return `${formatCount(copied.rows)} rows`;
 	});
 	/** @type {any} */
 	let comparison;

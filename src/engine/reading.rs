@@ -43,19 +43,59 @@ pub struct Reading {
     recent: Recent,
     bytes_billed: Option<u64>,
     news: bool,
+    prepared: Option<Step>,
 }
 
 /// The rows of the late range, by the fingerprints of their texts.
 #[derive(Debug, Clone, Default)]
 pub struct Recent {
-    rows: HashSet<u64, BuildHasherDefault<Identity>>,
+    rows: Fingerprints,
 }
 
 /// How many identical rows a window had so far.
 #[derive(Debug, Default)]
 struct Occurrences {
-    once: HashSet<u64, BuildHasherDefault<Identity>>,
+    once: Fingerprints,
     more: HashMap<u64, u32, BuildHasherDefault<Identity>>,
+}
+
+/// A set of hashes in parts, none of which takes long to grow: one large table would be moved at once, and keep Harper
+/// from answering for that time.
+#[derive(Debug, Clone)]
+struct Fingerprints {
+    parts: Vec<HashSet<u64, BuildHasherDefault<Identity>>>,
+    count: usize,
+}
+
+impl Default for Fingerprints {
+    fn default() -> Fingerprints {
+        Fingerprints { parts: vec![HashSet::default(); Self::PARTS], count: 0 }
+    }
+}
+
+impl Fingerprints {
+    const PARTS: usize = 64;
+
+    /// Adds a fingerprint; tells whether it is new.
+    fn insert(&mut self, fingerprint: u64) -> bool {
+        let is_new =
+            self.parts.get_mut(Self::place(fingerprint)).is_some_and(|part| part.insert(fingerprint));
+        self.count += usize::from(is_new);
+        is_new
+    }
+
+    fn contains(&self, fingerprint: u64) -> bool {
+        self.parts.get(Self::place(fingerprint)).is_some_and(|part| part.contains(&fingerprint))
+    }
+
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The tables themselves use the lowest and the highest bits.
+    fn place(fingerprint: u64) -> usize {
+        (fingerprint >> 40) as usize % Self::PARTS
+    }
 }
 
 /// A hasher for keys that are hashes already.
@@ -106,7 +146,17 @@ impl Recent {
     }
 }
 
-/// What [`Reading::next_batch`] came to.
+/// The reading's next step, and whether it is the first on its page.
+#[derive(Debug)]
+pub struct Step {
+    /// Whether a new page was begun.
+    pub page_starts: bool,
+    /// What it came to. An error means that the page is malformed or ends before a single row, or holds more rows
+    /// than the result.
+    pub progress: Result<Progress, Failure>,
+}
+
+/// What a step came to.
 #[derive(Debug)]
 pub enum Progress {
     /// Rows, or rejections, to write; the reading's offset is behind them.
@@ -139,6 +189,7 @@ impl Reading {
             recent: Recent::default(),
             bytes_billed: None,
             news: false,
+            prepared: None,
         }
     }
 
@@ -194,13 +245,26 @@ impl Reading {
         self.recent
     }
 
-    /// Reads up to `rows_max` rows of the page into a batch; `known` holds rows that are in Harper already.
+    /// Reads up to `rows_max` rows of the page into a batch, unless that was prepared; `known` holds rows that are in
+    /// Harper already.
     ///
     /// Where a page is cut, the rows in front of the cut are used and the page counts as used up.
-    ///
-    /// # Errors
-    /// When the page is malformed or ends before a single row, or holds more rows than the result.
-    pub fn next_batch(
+    pub fn next_step(&mut self, projection: &Projection, known: &Recent, rows_max: usize) -> Step {
+        if let Some(prepared) = self.prepared.take() {
+            return prepared;
+        }
+        let page_starts = self.page_rows_read() == 0;
+        let progress = self.next_batch(projection, known, rows_max);
+        Step { page_starts, progress }
+    }
+
+    /// Takes the next step before it is asked for, while the batch before it is being written.
+    pub fn prepare(&mut self, projection: &Projection, known: &Recent, rows_max: usize) {
+        let step = self.next_step(projection, known, rows_max);
+        self.prepared = Some(step);
+    }
+
+    fn next_batch(
         &mut self,
         projection: &Projection,
         known: &Recent,
@@ -285,12 +349,12 @@ impl Reading {
             Ok(key) => self.remember_after.is_some_and(|after| key.cursor > after),
             Err(_) => true,
         };
-        if read_again || !known.rows.is_empty() {
+        if read_again || known.rows.len() > 0 {
             let fingerprint = Recent::fingerprint(text, occurrence);
             if read_again {
                 self.recent.remember(fingerprint);
             }
-            if known.rows.contains(&fingerprint) {
+            if known.rows.contains(fingerprint) {
                 return;
             }
         }

@@ -2,7 +2,7 @@
 
 use super::breaker::Side;
 use super::checkpoint::{Checkpoint, OpenWindow};
-use super::reading::{self, Progress, Reading};
+use super::reading::{self, Progress, Reading, Step};
 use super::status::Activity;
 use super::{AfterRest, Answer, Command, Engine, Moment, Plan, Receipt, State, WriteOrder, window};
 use crate::bigquery::page::{JobReference, Page};
@@ -25,14 +25,14 @@ pub struct BatchSize {
 
 impl Default for BatchSize {
     fn default() -> BatchSize {
-        BatchSize { rows: 500 }
+        BatchSize { rows: 250 }
     }
 }
 
 impl BatchSize {
-    const ROWS_MIN: usize = 50;
+    const ROWS_MIN: usize = 200;
     /// More rows would keep Harper's event loop busy for longer than requests should wait.
-    const ROWS_MAX: usize = 1_000;
+    const ROWS_MAX: usize = 500;
     /// Commits that take longer than this are made smaller.
     const SLOW_MS: u64 = 40;
     /// Commits that take less than this may grow.
@@ -206,8 +206,9 @@ impl Engine {
         let (Some(projection), Some(reading)) = (&self.projection, &mut self.reading) else {
             return self.describe();
         };
-        let page_starts = reading.page_rows_read() == 0;
-        let progress = match reading.next_batch(projection, &self.recent, self.batch_size.rows) {
+        let Step { page_starts, progress } =
+            reading.next_step(projection, &self.recent, self.batch_size.rows);
+        let progress = match progress {
             Ok(progress) => progress,
             Err(failure) if failure.kind == Kind::ResultLost => return self.lose_result(failure, moment),
             Err(failure) => return self.reread_page(failure, moment),
@@ -222,6 +223,16 @@ impl Engine {
                 Command::Rest { delay_ms: 0 }
             }
             Progress::Batch(batch) => self.write(batch, page_starts, moment),
+        }
+    }
+
+    /// Decodes the next batch while the current one is being written; of use when the host has time for it, and
+    /// harmless at any other time.
+    pub fn prepare(&mut self) {
+        if let (State::Writing(_), Some(projection), Some(reading)) =
+            (&self.state, &self.projection, &mut self.reading)
+        {
+            reading.prepare(projection, &self.recent, self.batch_size.rows);
         }
     }
 
@@ -429,7 +440,7 @@ mod tests {
         }
         assert_eq!(size.rows, BatchSize::ROWS_MAX);
         size.learn(3, 1);
-        size.learn(1_000, 30);
+        size.learn(BatchSize::ROWS_MAX, 30);
         assert_eq!(size.rows, BatchSize::ROWS_MAX);
     }
 }

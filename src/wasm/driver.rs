@@ -59,6 +59,11 @@ impl Driver {
         }
     }
 
+    /// Lets the engine work ahead while a batch is being written.
+    pub fn prepare(&self) {
+        self.engine.borrow_mut().prepare();
+    }
+
     /// Returns the engine's status.
     pub fn status(&self) -> Status {
         self.engine.borrow().status(now())

@@ -132,6 +132,11 @@ impl TableSync {
         self.driver.step();
     }
 
+    /// Decodes the next batch; only for the host's `write`, at a moment when Harper has nothing to do for it.
+    pub fn prepare(&self) {
+        self.driver.prepare();
+    }
+
     /// Ends the run at the next safe point; requests should be aborted by the host at the same time.
     pub fn stop(&self) {
         self.driver.stop();

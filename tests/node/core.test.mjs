@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 
 import { assembleRecords } from '../../js/batch.js';
 import { loadCore } from '../../js/core.js';
@@ -194,4 +195,36 @@ test('a panic of the core ends the runs of its instance and nothing else', async
 	// Another table of the same instance ends at its next step.
 	const other = configuration().table('t', { node: 'n', index: 0 });
 	await new TableHost({ ...host, onDeath: assert.fail, instance }).run(other);
+});
+
+test('rows that are decoded ahead are those that would have come anyway', async () => {
+	const fields = [TS, { name: 'text', type: 'STRING' }];
+	const rows = Array.from({ length: 3_000 }, (_, row) => ({ ts: String(row), text: `text ${row % 7}` }));
+	const recordsWith = async (workAhead) => {
+		const page = (offset, wanted) =>
+			encode(wirePage({ fields, rows: rows.slice(offset, offset + wanted), totalRows: rows.length }));
+		const host = new MemoryHost({ fields, page });
+		const write = host.write.bind(host);
+		host.write = (order) => {
+			workAhead(host.sync);
+			return write(order);
+		};
+		const sync = configuration({}, { sync: { initialBatchSize: 1_100 } }).table('t', { node: 'n', index: 0 });
+		const ended = host.run(sync);
+		await host.idle;
+		sync.stop();
+		await ended;
+		let before = 0;
+		for (const { rows: count, checkpoint } of host.orders) {
+			before += count;
+			// The progress is that of the batch, however much has been decoded behind it.
+			assert.equal(checkpoint.recordsIngested, before);
+			assert.equal(checkpoint.window?.offset ?? rows.length, before);
+		}
+		return host.orders.flatMap((order) => assembleRecords(host.layout, order, 'now'));
+	};
+	const plain = await recordsWith(() => {});
+	const ahead = await recordsWith((sync) => sync.prepare());
+	assert.equal(plain.length, rows.length);
+	assert.ok(isDeepStrictEqual(ahead, plain));
 });

@@ -96,6 +96,9 @@ fn live(world: &mut World, config: &serde_json::Value, steps: u64) {
     for _ in 0..steps {
         let moment = world.moment();
         let command = engine.step(event, moment);
+        if world.random.one_in(2) {
+            engine.prepare();
+        }
         if world.random.one_in(25) {
             add_row_now(world);
         }

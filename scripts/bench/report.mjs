@@ -1,0 +1,123 @@
+import { print } from '../terminal.mjs';
+import { PAGE_ROWS } from './decoding.mjs';
+import { median } from './median.mjs';
+
+/** Below this part of what prepared pages allow, the emulator is what the sync waits for. */
+const EMULATOR_LIMITS_BELOW = 0.95;
+
+const count = (number) => Math.round(number).toLocaleString('en');
+const rounded = (number) => (number === null ? null : Math.round(number * 1_000) / 1_000);
+
+/**
+ * @param {Record<string, number>} times
+ * @returns {Record<string, number | null>} For the line of JSON.
+ */
+export function printDecoding({ wasm, wasmKeyed, js, jsKeyed }) {
+	const line = (what, core, plain) => {
+		print(`  ${what.padEnd(22)}${cell(core)}    ${cell(plain)}                ${(core / plain).toFixed(2)}`);
+	};
+	print();
+	print(`Decoding pages of ${count(PAGE_ROWS)} rows with 10 columns to records, µs per row (medians):`);
+	print();
+	print('                            core    plain JavaScript    ratio');
+	line('id from the content', wasm, js);
+	line('id from a key', wasmKeyed, jsKeyed);
+	print();
+	return {
+		decode_us_per_row_wasm: rounded(wasm),
+		decode_us_per_row_js: rounded(js),
+		decode_keyed_us_per_row_wasm: rounded(wasmKeyed),
+		decode_keyed_us_per_row_js: rounded(jsKeyed),
+	};
+}
+
+function cell(value) {
+	return value.toFixed(2).padStart(6);
+}
+
+/**
+ * @param {Awaited<ReturnType<typeof import('./syncing.mjs').measureSync>>} measured
+ * @returns {Record<string, unknown>} For the line of JSON.
+ */
+export function printSync({ emulator, rounds }) {
+	const of = (what, read) => median(rounds.map((round) => read(round[what])));
+	const prepared_rows_per_s = of('sync', (run) => run.rowsPerS);
+	const ceiling_rows_per_s = of('ceiling', (run) => run.rowsPerS);
+	const prepared_to_ceiling = median(rounds.map(({ sync, ceiling }) => sync.rowsPerS / ceiling.rowsPerS));
+	const limited_by = emulator.rowsPerS < EMULATOR_LIMITS_BELOW * prepared_rows_per_s ? 'emulator' : 'harper';
+	const figures = {
+		sync_rows_per_s: emulator.rowsPerS,
+		sync_cpu_us_per_row: emulator.cpuUsPerRow,
+		prepared_rows_per_s,
+		prepared_cpu_us_per_row: of('sync', (run) => run.cpuUsPerRow),
+		ceiling_rows_per_s,
+		ceiling_cpu_us_per_row: of('ceiling', (run) => run.cpuUsPerRow),
+		ceiling_transaction_rows: of('ceiling', (run) => run.transactionRows),
+		sync_to_ceiling: emulator.rowsPerS / ceiling_rows_per_s,
+		prepared_to_ceiling,
+		prepared_to_ceiling_cpu: median(rounds.map(({ sync, ceiling }) => ceiling.cpuUsPerRow / sync.cpuUsPerRow)),
+		peak_rss_growth_mb: largest([emulator, ...rounds.map(({ sync }) => sync)], ({ memory }) => memory.rss_mb),
+		peak_anonymous_growth_mb: largest(
+			[emulator, ...rounds.map(({ sync }) => sync)],
+			({ memory }) => memory.anonymous_mb
+		),
+		...latency('', (read) => of('sync', read)),
+		...latency('emulator_', (read) => read(emulator)),
+		...latency('ceiling_', (read) => of('ceiling', read)),
+	};
+	const json = Object.fromEntries(Object.entries(figures).map(([name, value]) => [name, rounded(value)]));
+	printFigures(json, limited_by);
+	return { ...json, limited_by };
+}
+
+function latency(prefix, of) {
+	return {
+		[`${prefix}get_p50_ms`]: of((run) => run.get.p50_ms),
+		[`${prefix}get_p99_ms`]: of((run) => run.get.p99_ms),
+		[`${prefix}get_max_ms`]: of((run) => run.get.max_ms),
+		[`${prefix}loop_delay_p99_ms`]: of((run) => run.loopDelayP99Ms),
+		[`${prefix}loop_delay_max_ms`]: of((run) => run.loopDelayMaxMs),
+		[`${prefix}machine_delay_p99_ms`]: of((run) => run.machine.p99_ms),
+		[`${prefix}machine_delay_max_ms`]: of((run) => run.machine.max_ms),
+	};
+}
+
+function largest(runs, read) {
+	const values = runs.map(read);
+	return values.includes(null) ? null : Math.max(...values);
+}
+
+function printFigures(json, limited_by) {
+	const row = (name, ...cells) =>
+		print(`  ${name.padEnd(42)}${cells.map((text) => String(text).padStart(12)).join('')}`);
+	const ms = (name) => ['emulator_', '', 'ceiling_'].map((prefix) => json[`${prefix}${name}_ms`].toFixed(1));
+	const percent = (ratio) => `${Math.round(ratio * 100)} %`;
+	print();
+	print('Copying rows of 10 columns into Harper with one worker thread (medians):');
+	print();
+	row('', 'emulator', 'prepared', 'bare loop');
+	row('rows/s', count(json.sync_rows_per_s), count(json.prepared_rows_per_s), count(json.ceiling_rows_per_s));
+	row('  of the bare loop', percent(json.sync_to_ceiling), percent(json.prepared_to_ceiling), '');
+	const cpu = [json.sync_cpu_us_per_row, json.prepared_cpu_us_per_row, json.ceiling_cpu_us_per_row];
+	row('CPU of Harper’s process, µs per row', ...cpu.map((value) => value.toFixed(1)));
+	row('an unrelated GET, ms: p50', ...ms('get_p50'));
+	row('  p99', ...ms('get_p99'));
+	row('  longest', ...ms('get_max'));
+	row('turn of the event loop, ms: p99', ...ms('loop_delay_p99'));
+	row('  longest', ...ms('loop_delay_max'));
+	row('same, of an idle process beside it: p99', ...ms('machine_delay_p99'));
+	row('  longest', ...ms('machine_delay_max'));
+	print();
+	if (json.peak_rss_growth_mb !== null) {
+		const [all, own] = [json.peak_rss_growth_mb, json.peak_anonymous_growth_mb].map(count);
+		print(`  Memory of Harper's process grew by ${own} MB at most, and by ${all} MB with the part of`);
+		print('  the database file that is mapped at the moment.');
+	}
+	print(`  The sync is limited by ${limited_by === 'emulator' ? 'the emulator' : 'Harper and the component'}.`);
+	print('  Prepared: the same rows from a server that has all pages ready, so that no emulator shares the machine.');
+	print(
+		`  Bare loop: puts of these very records, with the same ids, in transactions of ${json.ceiling_transaction_rows} rows, the fastest`
+	);
+	print('  size; in the same Harper, behind the sync. Making the records is not part of it.');
+	print();
+}

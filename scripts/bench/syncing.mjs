@@ -1,0 +1,298 @@
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import {
+	VESSEL_SCHEMA,
+	bigQueryClient,
+	ensureEmulator,
+	pluginApplication,
+	startEmulator,
+	startHarper,
+	vesselPositions,
+} from '../../tests/support/index.mjs';
+import { repository } from '../setup.mjs';
+import { busy, hint, print, step } from '../terminal.mjs';
+import { LatencyProbe } from './latency.mjs';
+import { MemoryWatch } from './memory.mjs';
+
+const INSIDE = fileURLToPath(new URL('inside/', import.meta.url));
+const TABLE = 'vessels';
+const TARGET = 'Vessels';
+const CEILING_TARGET = 'Ceiling';
+const DATASET = 'bench';
+const COMPONENT = 'bigquery-sync';
+/** Harper is let alone for so long before it counts as idle. */
+const SETTLE_MS = 3_000;
+const LOOK_EVERY_MS = 500;
+/** The slowest copying that is still waited for. */
+const ROWS_PER_S_MIN = 500;
+const DEADLINE_MS = 120_000;
+/** A histogram of delays holds this interval itself. */
+const LOOP_RESOLUTION_MS = 1;
+
+/**
+ * @typedef {{rows: number, profile?: string}} Options profile: where the worker's CPU profiles go, without their ending.
+ *
+ * @typedef {object} Measured What one run came to.
+ * @property {number} rowsPerS
+ * @property {number} cpuUsPerRow Of the whole Harper process.
+ * @property {number} loopBusy Part of the time in which the worker's event loop had work.
+ * @property {number} loopDelayP99Ms
+ * @property {number} loopDelayMaxMs
+ * @property {{count: number, p50_ms: number, p99_ms: number, max_ms: number}} get
+ * @property {{p99_ms: number, max_ms: number}} machine Delays of this process, which is idle: what the machine itself adds.
+ * @property {{rss_mb: number | null, anonymous_mb: number | null}} memory
+ * @property {number} [transactionRows] Of the ceiling: the size that was fastest.
+ */
+
+/**
+ * Measures the whole way once with an emulator; and in rounds, each in a Harper of its own, with prepared pages and
+ * then the bare loop.
+ *
+ * @param {Options & {rounds: number}} options
+ */
+export async function measureSync(options) {
+	print();
+	const emulator = await fromSource('emulator', Source.emulator, options.rows, (source) => {
+		return inHarper(source, (harper) => told('emulator', harper.sync(options)));
+	});
+	const rounds = await fromSource('prepared pages', Source.prepared, options.rows, async (source) => {
+		const measured = [];
+		for (let round = 1; round <= options.rounds; round++) {
+			measured.push(
+				await inHarper(source, async (harper) => {
+					const sync = await told(`prepared ${round}`, harper.sync(options));
+					return { sync, ceiling: await told(`bare loop ${round}`, harper.ceiling(options)) };
+				})
+			);
+		}
+		return measured;
+	});
+	return { emulator, rounds };
+}
+
+async function fromSource(name, open, rows, use) {
+	/** @type {Source | undefined} */
+	let source;
+	await step(name, async () => {
+		source = await open(rows);
+		return `${rows.toLocaleString('en')} sample rows`;
+	});
+	try {
+		return await use(source);
+	} finally {
+		await source?.stop();
+	}
+}
+
+async function inHarper(source, use) {
+	const harper = await BenchHarper.start(source);
+	try {
+		return await use(harper);
+	} finally {
+		await harper.remove();
+	}
+}
+
+/**
+ * @param {string} name
+ * @param {Promise<Measured>} measuring
+ */
+async function told(name, measuring) {
+	/** @type {any} */
+	let measured;
+	await step(name, async () => {
+		measured = await measuring;
+		return `${measured.cpuUsPerRow.toFixed(1)} µs of CPU per row, GET p99 ${measured.get.p99_ms.toFixed(1)} ms`;
+	});
+	return measured;
+}
+
+/** Where the rows come from: an address for the component's configuration. */
+export class Source {
+	/**
+	 * @param {string} url
+	 * @param {() => Promise<unknown>} stop
+	 */
+	constructor(url, stop) {
+		this.url = url;
+		this.stop = stop;
+	}
+
+	/** @param {number} rows */
+	static async emulator(rows) {
+		await ensureEmulator({ log: firstTime('installing a BigQuery emulator once, about a minute') });
+		const emulator = await startEmulator();
+		const client = bigQueryClient(emulator);
+		await client.createDataset(DATASET);
+		const timePartitioning = { type: 'DAY', field: 'timestamp' };
+		await client.createTable(DATASET, TABLE, { schema: VESSEL_SCHEMA, timePartitioning });
+		const loaded = await client.loadRows(DATASET, TABLE, vesselPositions({ rows }));
+		if (loaded !== rows) throw new Error(`the emulator took ${loaded} of ${rows} rows`);
+		return new Source(emulator.url, emulator.stop);
+	}
+
+	/** @param {number} rows */
+	static async prepared(rows) {
+		const worker = new Worker(new URL('page-server.mjs', import.meta.url), { workerData: { rows } });
+		const port = await new Promise((resolve, reject) => {
+			worker.once('message', (message) => resolve(message.port));
+			worker.once('error', reject);
+		});
+		return new Source(`http://127.0.0.1:${port}`, async () => worker.postMessage('stop'));
+	}
+}
+
+function firstTime(text) {
+	let told = false;
+	return () => {
+		if (!told) hint(text);
+		told = true;
+	};
+}
+
+/** A Harper of the benchmark's own with one worker thread, whose application lists the component. */
+export class BenchHarper {
+	/** @param {Source} source */
+	static async start(source) {
+		const application = benchApplication(source);
+		const harper = await startHarper({ application: application.path, threads: 1 });
+		try {
+			await post(harper, '/BenchUnrelated/', { id: '1', text: 'unrelated' });
+			await sleep(SETTLE_MS);
+		} catch (error) {
+			await harper.remove();
+			throw error;
+		}
+		return new BenchHarper(source, application, harper);
+	}
+
+	constructor(source, application, harper) {
+		this.source = source;
+		this.application = application;
+		this.harper = harper;
+	}
+
+	/**
+	 * Measures the component, from the command to start until the last row is committed.
+	 * @param {Options} options
+	 */
+	async sync(options) {
+		const start = () => post(this.harper, '/SyncControl', { action: 'start' });
+		const figures = await this.#measure('sync', { checkpoint: `${TABLE}:0` }, options, start);
+		await post(this.harper, '/SyncControl', { action: 'stop' });
+		await checkRows(this.harper, TARGET, options.rows);
+		return figures;
+	}
+
+	/**
+	 * Measures the bare loop.
+	 * @param {Options} options
+	 */
+	async ceiling(options) {
+		const details = {
+			url: this.source.url,
+			configuration: configuration(this.source),
+			table: CEILING_TARGET,
+			component: path.join(this.application.path, 'node_modules', COMPONENT),
+		};
+		const figures = await this.#measure('ceiling', details, options, async () => {});
+		await checkRows(this.harper, CEILING_TARGET, options.rows);
+		return figures;
+	}
+
+	/**
+	 * @param {'sync' | 'ceiling'} what
+	 * @param {object} details
+	 * @param {Options} options
+	 * @param {() => Promise<unknown>} start
+	 * @returns {Promise<Measured>}
+	 */
+	async #measure(what, details, { rows, profile }, start) {
+		const { harper } = this;
+		const memory = new MemoryWatch(harper.pid);
+		const machine = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
+		machine.enable();
+		const probe = new LatencyProbe(`${harper.httpUrl}/BenchUnrelated/1`);
+		probe.start();
+		await post(harper, '/BenchRun/', { what, rows, profile: profile && `${profile}.${what}.cpuprofile`, ...details });
+		await start();
+		const result = await ended(harper, what, rows);
+		const get = await probe.stop();
+		machine.disable();
+		const delay_ms = (nanoseconds) => Math.max(0, nanoseconds / 1e6 - LOOP_RESOLUTION_MS);
+		const idle = { p99_ms: delay_ms(machine.percentile(99)), max_ms: delay_ms(machine.max) };
+		return { ...rates(result, rows), get, machine: idle, memory: memory.stop() };
+	}
+
+	async remove() {
+		await this.harper.remove();
+		this.application.remove();
+	}
+}
+
+function configuration({ url }) {
+	const tables = [{ id: TABLE, dataset: DATASET, table: TABLE, timestampColumn: 'timestamp', targetTable: TARGET }];
+	return {
+		bigquery: { projectId: 'test-project', apiEndpoint: url, tables },
+		sync: { autoStart: false, pollInterval: 600_000 },
+	};
+}
+
+function benchApplication(source) {
+	const application = pluginApplication({
+		component: repository,
+		name: COMPONENT,
+		config: configuration(source),
+		schema: readFileSync(path.join(INSIDE, 'schema.graphql'), 'utf8'),
+	});
+	const file = path.join(application.path, 'config.yaml');
+	const config = { ...JSON.parse(readFileSync(file, 'utf8')), jsResource: { files: 'resources.js' } };
+	writeFileSync(file, JSON.stringify(config));
+	copyFileSync(path.join(INSIDE, 'resources.js'), path.join(application.path, 'resources.js'));
+	return application;
+}
+
+async function ended(harper, what, rows) {
+	const deadline_ms = performance.now() + DEADLINE_MS + (rows / ROWS_PER_S_MIN) * 1_000;
+	return busy(`${what} inside Harper`, async () => {
+		for (;;) {
+			await sleep(LOOK_EVERY_MS);
+			const response = await harper.request('/BenchRun/');
+			const { result, error, rows: done } = await response.json();
+			if (error) throw new Error(`The ${what} failed inside Harper: ${error}`);
+			if (result) return result;
+			if (performance.now() > deadline_ms) {
+				throw new Error(`The ${what} came to ${done} of ${rows} rows only.\n${harper.log().slice(-3_000)}`);
+			}
+		}
+	});
+}
+
+/** @returns {any} */
+function rates({ elapsedMs, cpuMs, sizes, ...rest }, rows) {
+	const all = { ...rest, rowsPerS: (rows * 1_000) / elapsedMs, cpuUsPerRow: (cpuMs * 1_000) / rows };
+	if (sizes === undefined) return all;
+	const rated = Object.entries(sizes)
+		.filter(([, spent]) => spent.rows > 0)
+		.map(([size, spent]) => ({
+			transactionRows: Number(size),
+			rowsPerS: (spent.rows * 1_000) / spent.elapsedMs,
+			cpuUsPerRow: (spent.cpuMs * 1_000) / spent.rows,
+		}))
+		.sort((one, other) => other.rowsPerS - one.rowsPerS);
+	return { ...all, ...rated[0], sizes: rated };
+}
+
+async function checkRows(harper, table, rows) {
+	const { record_count } = await harper.operation({ operation: 'describe_table', table, exact_count: true });
+	if (Number(record_count) !== rows) throw new Error(`${table} has ${record_count} rows instead of ${rows}`);
+}
+
+async function post(harper, resource, body) {
+	const response = await harper.request(resource, { method: 'POST', body });
+	if (!response.ok) throw new Error(`POST ${resource} answers ${response.status}: ${await response.text()}`);
+}
