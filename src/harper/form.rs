@@ -301,3 +301,37 @@ fn text_of_double(double: f64) -> String {
         if double > 0.0 { "Infinity" } else { "-Infinity" }.to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_integer_is_stored_as_the_very_same_or_rejected(
+            integer in prop_oneof![any::<i64>(), (-1_i64 << 55)..1 << 55, -10_i64..10, (1_i64 << 31) - 2..(1 << 31) + 2]
+        ) {
+            let value = Value::Int(integer);
+            for form in [Form::Int, Form::Long, Form::Float] {
+                if let Ok(number) = form.number(&value) {
+                    prop_assert_eq!(number as i128, i128::from(integer));
+                }
+            }
+            prop_assert_eq!(Form::Int.number(&value).is_ok(), i32::try_from(integer).is_ok());
+            prop_assert_eq!(Form::Long.number(&value).is_ok(), integer.unsigned_abs() <= 1 << 53);
+            for form in [Form::BigInt, Form::String] {
+                let mut json = Vec::new();
+                form.write_json(&value, &mut json).unwrap();
+                let text = String::from_utf8(json).unwrap();
+                prop_assert_eq!(text.trim_matches('"'), integer.to_string());
+            }
+        }
+
+        #[test]
+        fn a_date_is_the_millisecond_that_the_instant_lies_in(us in Micros::MIN.0..=Micros::MAX.0) {
+            let millis = Form::Date.number(&Value::Instant(Micros(us))).unwrap();
+            prop_assert!((0..1_000).contains(&(us - millis as i64 * 1_000)));
+        }
+    }
+}

@@ -58,6 +58,16 @@ describe('the examples of the page of types', () => {
 	}
 });
 
+test('the odds that two integer ids are alike are those that the page of types tells', () => {
+	const rows = [...page.matchAll(/^\| ([\d,]{9,}) +\| ([\d.]+) % +\| ([\d.]+) +\|$/gm)];
+	assert.equal(rows.length, 3);
+	for (const [, count, probability, lost] of rows) {
+		const expected = Number(count.replaceAll(',', '')) ** 2 / 2 ** 54;
+		assert.equal(Number(lost), Number(expected.toPrecision(2)));
+		assert.equal(Number(probability), Number((100 * -Math.expm1(-expected)).toPrecision(2)));
+	}
+});
+
 /** Edge values of each type, as sent. */
 const EDGES = {
 	INT64: ['0', '-1', '9007199254740992', '-9007199254740993', '9223372036854775807', '-9223372036854775808'],
