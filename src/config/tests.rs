@@ -99,6 +99,19 @@ fn problems_name_the_key_what_was_found_and_what_is_allowed() {
             "sync.steadyThreshold: is 4000, which is above catchupThreshold (3600)",
         ),
         (
+            with("retry", "maxAttempts", json!(0)),
+            "retry.maxAttempts: is 0, allowed is a whole number from 1 to 100",
+        ),
+    ] {
+        let found = problem(root);
+        assert!(found.contains(expected), "{found}\n  does not contain\n{expected}");
+    }
+}
+
+#[test]
+fn problems_of_types_name_what_is_allowed() {
+    for (root, expected) in [
+        (
             with("bigquery", "idType", json!("int")),
             "bigquery.idType: is the text \"int\", allowed is one of text, integer (did you mean integer?)",
         ),
@@ -124,10 +137,6 @@ fn problems_name_the_key_what_was_found_and_what_is_allowed() {
         (
             with("bigquery", "schemaOverrides", json!({"A": {"type": "Int"}, "a": {"type": "Int"}})),
             "bigquery.schemaOverrides.a: is the same column as A",
-        ),
-        (
-            with("retry", "maxAttempts", json!(0)),
-            "retry.maxAttempts: is 0, allowed is a whole number from 1 to 100",
         ),
     ] {
         let found = problem(root);

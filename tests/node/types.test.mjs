@@ -156,9 +156,9 @@ test('every_type_crosses_the_boundary_alone_within_records_and_within_arrays', a
 	assert.equal(records.length, rows.length);
 	// The bench reads the wire on its own, apart from the product's code.
 	const sent = wirePage({ fields, rows }).rows.map((row) => recordOf(fields, row));
-	for (const [index, { id, _syncedAt, ...record }] of records.entries()) {
-		assert.match(id, /^[\w-]{27}$/);
-		assert.deepEqual(withBigInts(record), withBigInts(sent[index]));
+	for (const [index, record] of records.entries()) {
+		assert.match(record.id, /^[\w-]{27}$/);
+		assert.deepEqual(withBigInts(record), withBigInts({ id: record.id, ...sent[index], _syncedAt: 'now' }));
 	}
 	assert.equal(new Set(records.map(({ id }) => id)).size, rows.length);
 });
@@ -223,8 +223,8 @@ test('names_that_harper_cannot_store_stop_the_table_and_others_that_look_special
 	const names = ['constructor', 'prototype', 'toString', 'hasOwnProperty', 'valueOf', 'get', 'tojson'];
 	const fields = [TS, ...names.map((name) => ({ name, type: 'STRING' }))];
 	const row = { ts: '0', ...Object.fromEntries(names.map((name) => [name, `the ${name}`])) };
-	const [{ id, ts, _syncedAt, ...record }] = (await recordsOf(fields, [row])).records;
-	assert.deepEqual({ ...record }, Object.fromEntries(names.map((name) => [name, `the ${name}`])));
+	const [record] = (await recordsOf(fields, [row])).records;
+	for (const name of names) assert.equal(record[name], `the ${name}`);
 });
 
 test('stored_records_tell_all_that_was_sent', async () => {
