@@ -59,14 +59,16 @@ function plainCopy(record) {
 /**
  * Makes sure that a target table exists.
  * @param {string} name
- * @param {string[]} columns The attributes besides id.
+ * @param {import('./batch.js').Layout} layout
  * @returns {Promise<{table: any, created: boolean}>}
  */
-export async function ensureTable(name, columns) {
+export async function ensureTable(name, layout) {
 	let refusal;
 	const created = !findTable(name);
 	if (created) {
-		const attributes = ['id', ...columns, '_syncedAt'].map((attribute) => ({ name: attribute }));
+		const columns = layout.columns.map((column) => ({ name: column.name }));
+		const type = layout.idType === 'integer' ? 'Long' : undefined;
+		const attributes = [{ name: 'id', type, is_primary_key: true }, ...columns, { name: '_syncedAt' }];
 		const operation = { operation: 'create_table', database: DATABASE, table: name, primary_key: 'id', attributes };
 		// Another worker may be faster: what counts is whether the table appears.
 		refusal = await server.operation(operation, {}).then(
@@ -89,7 +91,17 @@ export async function ensureTable(name, columns) {
 		const message = `the table ${name} has the primary key ${table.primaryKey}: the component needs id; choose another targetTable`;
 		throw new HostFailure('harper_table', message);
 	}
+	refuseUnfitIds(table, layout.idType);
 	return { table, created };
+}
+
+/** A table that was declared, or made for ids of the other type, would refuse each single row. */
+function refuseUnfitIds(table, idType) {
+	const type = table.attributes?.find(({ name }) => name === table.primaryKey)?.type;
+	const takes = { text: ['ID', 'String'], integer: ['Long', 'BigInt'] }[idType];
+	if (type === undefined || type === null || type === 'Any' || takes.includes(type)) return;
+	const message = `the primary key of the table ${table.tableName} is ${type}, which cannot hold ids of the idType ${idType}: declare it as ${takes[0]}, change idType, or choose another targetTable`;
+	throw new HostFailure('harper_table', message);
 }
 
 /**
@@ -160,17 +172,17 @@ async function putAcceptable(table, layout, records) {
 		return [];
 	} catch (error) {
 		if (error.statusCode !== 400) throw error;
-		if (records.length === 1) return [{ rowId: records[0].id, reason: refusalOf(error) }];
+		if (records.length === 1) return [{ rowId: String(records[0].id), reason: refusalOf(error) }];
 	}
 	const middle = Math.ceil(records.length / 2);
 	const first = await putAcceptable(table, layout, records.slice(0, middle));
 	return [...first, ...(await putAcceptable(table, layout, records.slice(middle)))];
 }
 
-/** Whether Harper holds a newer version of the row. A cursor that is declared as Date is compared as one. */
+/** Whether Harper holds a newer version of the row. A cursor that is declared or wanted as Date is compared as one. */
 async function isOlder(table, cursor, record, context) {
 	const stored = (await table.get(record.id, context))?.[cursor];
-	if (stored instanceof Date) return stored.getTime() > Date.parse(record[cursor]);
+	if (stored instanceof Date) return stored.getTime() > new Date(record[cursor]).getTime();
 	return stored !== undefined && stored !== null && stored > record[cursor];
 }
 

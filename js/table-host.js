@@ -69,8 +69,7 @@ export class TableHost {
 	ensureTarget(layout) {
 		return asValue('harper_table', async () => {
 			this.#layout = layout;
-			const columns = layout.columns.map(({ name }) => name);
-			const { table, created } = await ensureTable(this.table.targetTable, columns);
+			const { table, created } = await ensureTable(this.table.targetTable, layout);
 			this.#table = table;
 			this.onTarget(this.table.targetTable);
 			return { created };

@@ -226,6 +226,29 @@ pub fn is_number(text: &[u8]) -> bool {
 }
 
 impl Text<'_> {
+    /// Tells whether the text can be written as UTF-8: it has no halves of surrogate pairs.
+    pub fn is_unicode(&self) -> bool {
+        if !self.escaped {
+            return true;
+        }
+        let mut rest = self.raw;
+        while let Some((&byte, after)) = rest.split_first() {
+            rest = after;
+            if byte != b'\\' {
+                continue;
+            }
+            let Some((&escape, after)) = after.split_first() else { return false };
+            rest = after;
+            if escape == b'u' {
+                let Some((_, behind)) = character(after).filter(|(found, _)| found.is_some()) else {
+                    return false;
+                };
+                rest = behind;
+            }
+        }
+        true
+    }
+
     /// Appends the text with its escapes resolved; lone surrogates become U+FFFD.
     pub fn unescape_into(&self, out: &mut Vec<u8>) {
         if !self.escaped {
@@ -256,16 +279,22 @@ impl Text<'_> {
 
 /// Appends the character of `\uXXXX` (with its low surrogate, if one follows); returns what is behind it.
 fn push_unicode<'a>(digits: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
-    let Some((high, rest)) = hex4(digits) else { return &[] };
+    let Some((found, rest)) = character(digits) else { return &[] };
+    let character = found.unwrap_or(char::REPLACEMENT_CHARACTER);
+    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    rest
+}
+
+/// Reads the character of `\uXXXX`, none for half of a pair, and what is behind it.
+fn character(digits: &[u8]) -> Option<(Option<char>, &[u8])> {
+    let (high, rest) = hex4(digits)?;
     let (code, rest) = match (high, rest.strip_prefix(b"\\u").and_then(hex4)) {
         (0xd800..=0xdbff, Some((low @ 0xdc00..=0xdfff, behind))) => {
             (0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00), behind)
         }
         _ => (high, rest),
     };
-    let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
-    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-    rest
+    Some((char::from_u32(code), rest))
 }
 
 fn hex4(digits: &[u8]) -> Option<(u32, &[u8])> {

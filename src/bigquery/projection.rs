@@ -3,8 +3,9 @@
 use super::schema::{Field, Type};
 use super::table::Description;
 use super::value::{NameTag, name_tag};
-use crate::config::{Columns, CursorUnit, TableConfig, nearest};
+use crate::config::{Columns, CursorUnit, HarperType, IdType, SchemaOverride, TableConfig, nearest};
 use crate::error::{Failure, Kind};
+use crate::harper::form::{self, Form};
 
 /// The attribute that holds the row's id.
 pub const ID: &str = "id";
@@ -12,6 +13,10 @@ pub const ID: &str = "id";
 pub const SYNCED_AT: &str = "_syncedAt";
 /// Attributes that Harper may add by itself.
 const HARPERS_OWN: [&str; 2] = ["__createdtime__", "__updatedtime__"];
+/// Names with a meaning of their own in JavaScript: Harper 4.7 renames the first, and loses records with the second.
+const JAVASCRIPTS_OWN: [&str; 2] = ["__proto__", "toJSON"];
+/// One more, of columns only: Harper 4.7 can neither make nor search a table that has it.
+const PROMISES_OWN: &str = "then";
 
 /// The types that can order rows in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +42,10 @@ pub struct Projection {
     pub cursor_type: CursorType,
     /// Indexes of the key columns; empty when rows are identified by content.
     pub key: Vec<usize>,
+    /// Per column: the form that is wanted of its values, none for the component's own.
+    forms: Vec<Option<Form>>,
+    /// What the ids of records are.
+    pub id_type: IdType,
     /// Columns ordered by name, with the tags that name them in the canonical encoding.
     pub by_name: Vec<(usize, NameTag)>,
 }
@@ -70,15 +79,28 @@ impl Projection {
         let cursor_type = cursor_type(fields.get(cursor), config)?;
         refuse_reserved(&fields, &key)?;
         refuse_unfit_keys(&fields, &key)?;
+        refuse_unfit_ids(&fields, config.id_type)?;
+        refuse_unread_overrides(schema, &fields, config)?;
+        let forms = resolve_forms(&fields, config, (!key.is_empty()).then_some(cursor))?;
         let mut by_name: Vec<(usize, NameTag)> =
             fields.iter().enumerate().map(|(index, field)| (index, name_tag(&field.name))).collect();
         by_name.sort_by_key(|(index, _)| fields.get(*index).map(|field| field.name.as_str()));
-        Ok(Projection { fields, cursor, cursor_type, key, by_name })
+        Ok(Projection { fields, cursor, cursor_type, key, forms, id_type: config.id_type, by_name })
     }
 
     /// Tells whether the source column `index` is itself the record's id.
     pub fn is_id(&self, index: usize) -> bool {
         self.fields.get(index).is_some_and(|field| field.name == ID)
+    }
+
+    /// Returns the form that is wanted of a column's values, none for the component's own.
+    pub fn form(&self, index: usize) -> Option<Form> {
+        self.forms.get(index).copied().flatten()
+    }
+
+    /// Returns a column's name.
+    pub fn name(&self, index: usize) -> &str {
+        self.fields.get(index).map_or("", |field| field.name.as_str())
     }
 
     /// Returns the names of the key columns.
@@ -88,7 +110,7 @@ impl Projection {
 
     /// Returns the name of the cursor column.
     pub fn cursor_name(&self) -> &str {
-        self.fields.get(self.cursor).map_or("", |field| field.name.as_str())
+        self.name(self.cursor)
     }
 }
 
@@ -133,9 +155,16 @@ fn cursor_type(field: Option<&Field>, config: &TableConfig) -> Result<CursorType
 fn refuse_reserved(fields: &[Field], key: &[usize]) -> Result<(), Failure> {
     for (index, field) in fields.iter().enumerate() {
         let is_whole_key = key == [index];
-        let is_taken = field.name == SYNCED_AT || HARPERS_OWN.contains(&field.name.as_str());
+        let name = field.name.as_str();
+        if let Some(unfit) = Some(name).filter(|name| *name == PROMISES_OWN).or_else(|| unfit_name(field)) {
+            let message = format!(
+                "Harper cannot store a column or field called {unfit}: list the columns to read without {name}, or read \
+                 a view that renames it"
+            );
+            return Err(Failure::new(Kind::ColumnReserved, message));
+        }
+        let is_taken = name == SYNCED_AT || HARPERS_OWN.contains(&name);
         if is_taken || (field.name == ID && !is_whole_key) {
-            let name = &field.name;
             let way_out = if name == ID { "make it the key (key: [id]), or " } else { "" };
             let message = format!(
                 "the source column {name} has the name of an attribute that the component or Harper adds: {way_out}\
@@ -145,6 +174,17 @@ fn refuse_reserved(fields: &[Field], key: &[usize]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Returns the name that Harper cannot store, of a column or of a field within it.
+fn unfit_name(field: &Field) -> Option<&str> {
+    if JAVASCRIPTS_OWN.contains(&field.name.as_str()) {
+        return Some(&field.name);
+    }
+    match &field.kind {
+        Type::Record(fields) => fields.iter().find_map(unfit_name),
+        _ => None,
+    }
 }
 
 fn refuse_unfit_keys(fields: &[Field], key: &[usize]) -> Result<(), Failure> {
@@ -176,4 +216,177 @@ fn refuse_unfit_keys(fields: &[Field], key: &[usize]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The source column `id` is stored as the record's id alone, so that nothing but the value itself will do.
+fn refuse_unfit_ids(fields: &[Field], id_type: IdType) -> Result<(), Failure> {
+    let id = fields.iter().find(|field| field.name == ID);
+    match (id_type, id.map(|field| &field.kind)) {
+        (IdType::Text, _) | (IdType::Integer, None | Some(Type::Int64)) => Ok(()),
+        (IdType::Integer, Some(kind)) => {
+            let message = format!(
+                "the column id is {}, which idType: integer would replace by a hash: leave idType out, or read a view \
+                 that renames the column",
+                kind.name()
+            );
+            Err(Failure::new(Kind::Configuration, message))
+        }
+    }
+}
+
+fn refuse_unread_overrides(schema: &[Field], read: &[Field], config: &TableConfig) -> Result<(), Failure> {
+    for SchemaOverride { column, .. } in &config.schema_overrides {
+        find(schema, column, config)?;
+        if !read.iter().any(|field| same(column, &field.name)) {
+            let message = format!("schemaOverrides names the column {column}, which columns leaves out");
+            return Err(Failure::new(Kind::Configuration, message));
+        }
+    }
+    Ok(())
+}
+
+/// Finds the columns of `schemaOverrides`, and what their types mean for them. `newer_by` is the cursor of a table in
+/// which newer rows replace older ones.
+fn resolve_forms(
+    fields: &[Field],
+    config: &TableConfig,
+    newer_by: Option<usize>,
+) -> Result<Vec<Option<Form>>, Failure> {
+    let mut forms = vec![None; fields.len()];
+    for SchemaOverride { column, harper_type, .. } in &config.schema_overrides {
+        let index = find(fields, column, config)?;
+        let (Some(field), Some(harper_type)) = (fields.get(index), *harper_type) else { continue };
+        let refuse = |allowed: &[HarperType], why: &str| {
+            let (name, wanted) = (&field.name, harper_type.name());
+            let array = if field.repeated { "ARRAY of " } else { "" };
+            let names: Vec<&str> = allowed.iter().map(|allowed| allowed.name()).collect();
+            let message = format!(
+                "schemaOverrides wants the column {name} as {wanted}; it is {array}{kind}{why}, which can be stored as {names}",
+                kind = field.kind.name(),
+                names = names.join(", ")
+            );
+            Err(Failure::new(Kind::Configuration, message))
+        };
+        if field.name == ID {
+            return refuse(&[HarperType::Any], " and the record's id");
+        }
+        let allowed = form::allowed_types(field);
+        if !allowed.contains(&harper_type) {
+            return refuse(allowed, "");
+        }
+        let ordered = form::ordered_types(field);
+        if newer_by == Some(index) && !ordered.contains(&harper_type) {
+            return refuse(ordered, " and tells which version of a row is newer");
+        }
+        if let Some(place) = forms.get_mut(index) {
+            *place = Form::of(harper_type, field);
+        }
+    }
+    Ok(forms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Environment};
+    use serde_json::{Value, json};
+
+    fn resolve(fields: &[(&str, Type)], bigquery: Value) -> Result<Projection, String> {
+        let mut root = json!({"bigquery": {
+            "projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts", "key": []
+        }});
+        for (key, value) in bigquery.as_object().unwrap() {
+            root["bigquery"][key] = value.clone();
+        }
+        let config = Config::parse(&root, &Environment::default()).unwrap().tables.remove(0);
+        let fields = fields
+            .iter()
+            .map(|(name, kind)| Field {
+                name: (*name).to_owned(),
+                kind: kind.clone(),
+                repeated: name.ends_with("_list"),
+                required: false,
+            })
+            .collect();
+        let description = Description { fields, ..Description::read(br#"{"schema":{}}"#).unwrap() };
+        Projection::resolve(&config, &description).map_err(|failure| failure.to_string())
+    }
+
+    fn refusal(fields: &[(&str, Type)], bigquery: Value) -> String {
+        resolve(fields, bigquery).unwrap_err()
+    }
+
+    #[test]
+    fn an_override_that_does_not_fit_names_column_type_and_what_would() {
+        let fields = [("ts", Type::Timestamp), ("speed", Type::Float64), ("tags_list", Type::String)];
+        let overrides = |column: &str, wanted: &str| json!({"schemaOverrides": {column: {"type": wanted}}});
+        assert_eq!(
+            refusal(&fields, overrides("speed", "Date")),
+            "configuration: schemaOverrides wants the column speed as Date; it is FLOAT64, which can be stored as Int, \
+             Long, Float, BigInt, String, Any"
+        );
+        assert_eq!(
+            refusal(&fields, overrides("tags_list", "Int")),
+            "configuration: schemaOverrides wants the column tags_list as Int; it is ARRAY of STRING, which can be \
+             stored as String, Any"
+        );
+        assert_eq!(
+            refusal(&fields, overrides("sped", "Int")),
+            "column_missing: the table t has no column sped (did you mean speed?)"
+        );
+        let left_out = json!({"columns": ["ts"], "schemaOverrides": {"speed": {"type": "Int"}}});
+        assert!(refusal(&fields, left_out).contains("which columns leaves out"));
+        assert_eq!(resolve(&fields, overrides("SPEED", "Int")).unwrap().form(1), Some(Form::Int));
+        assert_eq!(resolve(&fields, overrides("speed", "Float")).unwrap().form(1), None);
+    }
+
+    #[test]
+    fn a_cursor_that_tells_which_version_is_newer_stays_exact_and_in_order() {
+        let wants = |kind: &Type, key: &[&str], wanted: &str| {
+            let fields = [("ts", kind.clone()), ("k", Type::String)];
+            let bigquery =
+                json!({"key": key, "timestampUnit": "seconds", "schemaOverrides": {"ts": {"type": wanted}}});
+            resolve(&fields, bigquery).map(drop)
+        };
+        for (kind, refused, accepted) in [
+            (Type::Timestamp, vec!["Date"], vec!["Long", "BigInt", "String", "Any"]),
+            (Type::DateTime, vec!["Date"], vec!["String", "Any"]),
+            (Type::Int64, vec!["String"], vec!["Int", "Long", "Float", "BigInt", "Any"]),
+            (Type::Date, vec![], vec!["Date", "String", "Any"]),
+        ] {
+            for wanted in refused {
+                let refusal = wants(&kind, &["k"], wanted).unwrap_err();
+                assert!(refusal.contains("tells which version of a row is newer"), "{refusal}");
+                assert_eq!(wants(&kind, &[], wanted), Ok(()), "{wanted}");
+            }
+            for wanted in accepted {
+                assert_eq!(wants(&kind, &["k"], wanted), Ok(()), "{wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_column_that_is_the_id_keeps_its_value() {
+        let with_id = |kind| [("ts", Type::Timestamp), ("id", kind)];
+        let typed = json!({"key": ["id"], "schemaOverrides": {"id": {"type": "Long"}}});
+        assert!(refusal(&with_id(Type::Int64), typed).contains("and the record's id"));
+        let integers = json!({"key": ["id"], "idType": "integer"});
+        assert!(refusal(&with_id(Type::String), integers.clone()).contains("replace by a hash"));
+        assert!(resolve(&with_id(Type::Int64), integers).is_ok());
+    }
+
+    #[test]
+    fn names_that_harper_cannot_store_are_refused_within_records_too() {
+        let inner = |name: &str| {
+            let fields =
+                vec![Field { name: name.to_owned(), kind: Type::Int64, repeated: false, required: false }];
+            [("ts", Type::Timestamp), ("record", Type::Record(fields))]
+        };
+        assert!(refusal(&inner("__proto__"), json!({})).contains("a column or field called __proto__"));
+        assert!(resolve(&inner("then"), json!({})).is_ok());
+        assert!(
+            refusal(&[("ts", Type::Timestamp), ("then", Type::Int64)], json!({}))
+                .starts_with("column_reserved")
+        );
+    }
 }

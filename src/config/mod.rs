@@ -1,9 +1,11 @@
 //! The configuration: every name, default and limit, checked in one place.
 
+mod overrides;
 mod reader;
 mod table;
 
-pub use table::{Columns, CursorUnit, PageRows, PartitionBy, SourceTable, TableConfig};
+pub use overrides::{HarperType, SchemaOverride};
+pub use table::{Columns, CursorUnit, IdType, PageRows, PartitionBy, SourceTable, TableConfig};
 
 use crate::time::Micros;
 use reader::Section;

@@ -37,6 +37,11 @@ impl<'a> Section<'a> {
         self.members.get(key).filter(|value| !value.is_null())
     }
 
+    /// Returns the names of the members, in their order.
+    pub fn keys(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.members.keys().map(String::as_str)
+    }
+
     /// Notes members that nobody knows, with the nearest name that is known.
     pub fn refuse_unknown(&self, known: &[&str]) {
         for key in self.members.keys().filter(|key| !known.contains(&key.as_str())) {

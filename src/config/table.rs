@@ -1,14 +1,17 @@
 //! One table's part of the configuration.
 
+use super::overrides::{HarperType, SchemaOverride};
 use super::reader::Section;
 use super::{Pace, Problem, SYSTEM_TABLES};
 use crate::time::Micros;
 use serde::Serialize;
+use serde_json::Value;
 use std::cell::RefCell;
 
 /// Keys of a table, in an entry of `tables` or at the level of `bigquery`.
-pub const KEYS: [&str; 14] = [
+pub const KEYS: [&str; 15] = [
     "id",
+    "idType",
     "dataset",
     "table",
     "timestampColumn",
@@ -92,6 +95,16 @@ impl CursorUnit {
     }
 }
 
+/// What the ids of records are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdType {
+    /// Texts; different rows never share one.
+    Text,
+    /// Integers of 53 bits; two rows may share one by chance, and then one of them is lost.
+    Integer,
+}
+
 /// Rows asked for per page, by phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PageRows {
@@ -131,6 +144,8 @@ pub struct TableConfig {
     /// The columns that identify a row; rows are identified by their content when empty, and by the primary key that
     /// the source table declares, if any, when absent.
     pub key: Option<Vec<String>>,
+    /// What the ids of records are.
+    pub id_type: IdType,
     /// Condition in BigQuery's SQL that rows must meet.
     pub filter: Option<String>,
     /// The Harper table that rows go to.
@@ -139,6 +154,8 @@ pub struct TableConfig {
     pub partition_by: PartitionBy,
     /// Number of partitions.
     pub partitions: u64,
+    /// What is wanted of single columns' attributes.
+    pub schema_overrides: Vec<SchemaOverride>,
     /// Limits and paces.
     pub pace: Pace,
 }
@@ -279,6 +296,8 @@ impl TableConfig {
                 ("microseconds", CursorUnit::Microseconds),
             ],
         );
+        let id_type = section.choice("idType", &[("text", IdType::Text), ("integer", IdType::Integer)]);
+        let schema_overrides = SchemaOverride::read_all(section);
         let filter = section.text("where");
         let partition_by = read_partition_by(section).unwrap_or(PartitionBy::Auto);
         let (dataset, table, cursor) = (dataset?, table?, cursor?);
@@ -292,16 +311,18 @@ impl TableConfig {
             cursor_unit,
             columns,
             key,
+            id_type: id_type.unwrap_or(IdType::Text),
             filter,
             target_table,
             partition_by,
             partitions,
+            schema_overrides,
             pace,
         })
     }
 
-    /// Returns a text that changes whenever rows would get other ids or other columns, or go elsewhere. `key` holds
-    /// the columns that really identify a row.
+    /// Returns a text that changes whenever rows would get other ids, other columns or other forms, or go elsewhere.
+    /// `key` holds the columns that really identify a row.
     pub fn identity(&self, key: &[String]) -> String {
         let columns = match &self.columns {
             Columns::All => "*".to_owned(),
@@ -316,17 +337,43 @@ impl TableConfig {
         let unit_us = self.cursor_unit.map_or(0, CursorUnit::us);
         let (target, partitions) = (&self.target_table, self.partitions);
         format!(
-            "{project_id}|{dataset}|{table}|{cursor}|{unit_us}|{columns}|{key}|{filter}|{target}|{partitions}"
+            "{project_id}|{dataset}|{table}|{cursor}|{unit_us}|{columns}|{key}|{filter}|{target}|{partitions}{forms}",
+            forms = self.form_identity()
         )
+    }
+
+    /// Returns the part of the identity that is empty as long as ids and values are stored as by default.
+    fn form_identity(&self) -> String {
+        let mut columns: Vec<String> = self
+            .schema_overrides
+            .iter()
+            .filter_map(|wanted| {
+                let harper_type = wanted.harper_type.filter(|harper_type| *harper_type != HarperType::Any)?;
+                Some(format!("{}:{}", wanted.column.to_ascii_lowercase(), harper_type.name()))
+            })
+            .collect();
+        columns.sort();
+        let ids = match self.id_type {
+            IdType::Text => "",
+            IdType::Integer => "|integer",
+        };
+        let columns = if columns.is_empty() { String::new() } else { format!("|{}", columns.join(",")) };
+        format!("{ids}{columns}")
     }
 }
 
 fn note_ineffective(section: &Section<'_>, warnings: &RefCell<Vec<Problem>>) {
-    for key in ["deletes", "schemaOverrides"] {
-        if section.has(key) {
-            let message = "is accepted, but has no effect in this version".to_owned();
-            warnings.borrow_mut().push(Problem { key: key.to_owned(), message });
-        }
+    let warn = |key: &str, message: &str| {
+        warnings.borrow_mut().push(Problem { key: key.to_owned(), message: message.to_owned() })
+    };
+    if section.has("deletes") {
+        warn("deletes", "is accepted, but has no effect in this version");
+    }
+    if section.raw("id").and_then(Value::as_str) == Some("integer") {
+        warn(
+            "id",
+            "names the table, which is now called integer: for ids that are integers write idType: integer",
+        );
     }
 }
 

@@ -109,6 +109,42 @@ fn problems_name_the_key_what_was_found_and_what_is_allowed() {
 }
 
 #[test]
+fn problems_of_types_name_what_is_allowed() {
+    for (root, expected) in [
+        (
+            with("bigquery", "idType", json!("int")),
+            "bigquery.idType: is the text \"int\", allowed is one of text, integer (did you mean integer?)",
+        ),
+        (
+            with("bigquery", "schemaOverrides", json!({"a": "Float"})),
+            "bigquery.schemaOverrides.a: is the text \"Float\", allowed is a section with keys of its own",
+        ),
+        (
+            with("bigquery", "schemaOverrides", json!({"a": {"type": "float"}})),
+            "bigquery.schemaOverrides.a.type: is the text \"float\", allowed is one of Int, Long, Float, BigInt, String, \
+             Boolean, Date, Bytes, Any (did you mean Float?)",
+        ),
+        (
+            with("bigquery", "schemaOverrides", json!({"a": {"type": "Int", "index": true}})),
+            "bigquery.schemaOverrides.a.index: is not a known key: did you mean indexed?",
+        ),
+        (
+            with("bigquery", "schemaOverrides", json!({"a": {"indexed": "yes"}})),
+            "bigquery.schemaOverrides.a.indexed: is the text \"yes\", allowed is true or false",
+        ),
+        (with("bigquery", "schemaOverrides", json!({"a": {}})), "bigquery.schemaOverrides.a: is empty"),
+        (with("bigquery", "schemaOverrides", json!({"a": null})), "bigquery.schemaOverrides.a: is empty"),
+        (
+            with("bigquery", "schemaOverrides", json!({"A": {"type": "Int"}, "a": {"type": "Int"}})),
+            "bigquery.schemaOverrides.a: is the same column as A",
+        ),
+    ] {
+        let found = problem(root);
+        assert!(found.contains(expected), "{found}\n  does not contain\n{expected}");
+    }
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let found = problem(json!({"bigquery": {"projectId": "P!", "tabel": "t"}, "sync": {"lateness": -1}}));
     assert_eq!(found.lines().count(), 6, "{found}");
@@ -154,8 +190,45 @@ fn identity_changes_with_what_makes_ids_and_with_nothing_else() {
         ("timestampColumn", json!("x")),
         ("targetTable", json!("X")),
         ("timestampUnit", json!("seconds")),
+        ("idType", json!("integer")),
+        ("schemaOverrides", json!({"a": {"type": "Int"}})),
     ] {
         assert_ne!(identity(&with("bigquery", key, value)), original, "{key}");
     }
-    assert_eq!(identity(&with("bigquery", "batchSize", json!(9))), original);
+    for (key, value) in [
+        ("batchSize", json!(9)),
+        ("idType", json!("text")),
+        ("schemaOverrides", json!({"a": {"type": "Any"}, "b": {"indexed": true}})),
+    ] {
+        assert_eq!(identity(&with("bigquery", key, value)), original, "{key}");
+    }
+    let overridden = |value| identity(&with("bigquery", "schemaOverrides", value));
+    assert_eq!(
+        overridden(json!({"b": {"type": "Int"}, "A": {"type": "Long"}})),
+        overridden(json!({"B": {"type": "Int", "indexed": true}, "a": {"type": "Long"}}))
+    );
+    assert_ne!(overridden(json!({"a": {"type": "Int"}})), overridden(json!({"a": {"type": "Long"}})));
+}
+
+#[test]
+fn an_id_that_looks_like_a_wish_for_integer_ids_is_warned_about() {
+    let config = parse(&with("bigquery", "id", json!("integer"))).unwrap();
+    assert_eq!(config.tables[0].id, "integer");
+    assert_eq!(config.tables[0].id_type, IdType::Text);
+    assert!(config.warnings[0].message.contains("write idType: integer"));
+}
+
+#[test]
+fn what_is_wanted_of_single_columns_is_kept() {
+    let wanted = json!({"latitude": {"type": "Float", "indexed": true}, "port": {"indexed": false}});
+    let table = parse(&with("bigquery", "schemaOverrides", wanted)).unwrap().tables.remove(0);
+    let column = |column: &str, harper_type, indexed| SchemaOverride {
+        column: column.to_owned(),
+        harper_type,
+        indexed: Some(indexed),
+    };
+    assert_eq!(
+        table.schema_overrides,
+        [column("latitude", Some(HarperType::Float), true), column("port", None, false)]
+    );
 }

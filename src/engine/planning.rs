@@ -85,8 +85,9 @@ impl Engine {
         let stored = &self.checkpoint.as_ref()?.identity;
         (*stored != identity).then(|| {
             let message = format!(
-                "columns, key, where, timestampColumn, timestampUnit, partitions, targetTable or the source of {id} were \
-                 changed since its checkpoint was written, and rows would get other ids or go elsewhere: set them back, or delete the rows of {target} \
+                "columns, key, where, timestampColumn, timestampUnit, idType, schemaOverrides, partitions, targetTable or \
+                 the source of {id} were changed since its checkpoint was written, and rows would get other ids or \
+                 forms, or go elsewhere: set them back, or delete the rows of {target} \
                  and the SyncCheckpoint rows of {id} to sync anew",
                 id = self.config.id,
                 target = self.config.target_table

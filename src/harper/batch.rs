@@ -1,13 +1,15 @@
 //! Rows on their way to Harper: columns in few buffers, so that nothing crosses to JavaScript per row.
 
+use super::form::Form;
 use super::id;
 use crate::bigquery::json;
 use crate::bigquery::page::Cell;
-use crate::bigquery::projection::{CursorType, Projection};
+use crate::bigquery::projection::{CursorType, ID, Projection};
 use crate::bigquery::schema::Type;
 use crate::bigquery::value::{
     Patch, Patches, Special, Unreadable, Value, exact_double, parse_datetime, write_canonical_field,
 };
+use crate::config::IdType;
 use crate::time::{self, DAY_US, Micros};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -18,8 +20,23 @@ use std::collections::HashMap;
 pub enum Carrier {
     /// As doubles in the numbers' buffer.
     Number,
+    /// As milliseconds since 1970 in the numbers' buffer.
+    Date,
     /// As JSON in the text.
     Text,
+    /// As digits in JSON strings in the text; what is a number or null there stays so.
+    BigInt,
+    /// As base64 in JSON strings in the text.
+    Bytes,
+}
+
+impl Carrier {
+    fn is_in_numbers(self) -> bool {
+        match self {
+            Carrier::Number | Carrier::Date => true,
+            Carrier::Text | Carrier::BigInt | Carrier::Bytes => false,
+        }
+    }
 }
 
 /// A column of a batch.
@@ -35,6 +52,8 @@ pub struct ColumnLayout {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Layout {
+    /// What the ids are.
+    pub id_type: IdType,
     /// The attributes besides `id`, in the order of their buffers.
     pub columns: Vec<ColumnLayout>,
     /// The attribute that tells which of two versions of a row is newer; absent where rows have no key.
@@ -125,11 +144,12 @@ impl Layout {
                 continue;
             }
             let number = matches!(field.kind, Type::Int64 | Type::Float64) && !field.repeated;
-            let carrier = if number { Carrier::Number } else { Carrier::Text };
+            let own = if number { Carrier::Number } else { Carrier::Text };
+            let carrier = projection.form(index).map_or(own, Form::carrier);
             columns.push(ColumnLayout { name: field.name.clone(), carrier });
         }
         let newer_by = (!projection.key.is_empty()).then(|| projection.cursor_name().to_owned());
-        Layout { columns, newer_by }
+        Layout { id_type: projection.id_type, columns, newer_by }
     }
 }
 
@@ -210,9 +230,12 @@ impl BatchBuilder {
         let columns = layout
             .columns
             .iter()
-            .map(|column| match column.carrier {
-                Carrier::Number => Column::Numbers(Vec::new()),
-                Carrier::Text => Column::Text(TextColumn::default()),
+            .map(|column| {
+                if column.carrier.is_in_numbers() {
+                    Column::Numbers(Vec::new())
+                } else {
+                    Column::Text(TextColumn::default())
+                }
             })
             .collect();
         BatchBuilder {
@@ -251,9 +274,14 @@ impl BatchBuilder {
     pub fn push(&mut self, projection: &Projection, values: &[Value<'_>], key: &RowKey, occurrence: u32) {
         let mut id = Vec::with_capacity(32);
         if projection.key.is_empty() {
-            id::write_keyless(&mut id, key.cursor, &key.hash, occurrence);
+            match projection.id_type {
+                IdType::Text => id::write_keyless(&mut id, key.cursor, &key.hash, occurrence),
+                IdType::Integer => id::write_integer(&mut id, id::integer_of_row(&key.hash, occurrence)),
+            }
         } else {
-            write_key(&mut id, projection, values);
+            if let Err(unreadable) = write_key(&mut id, projection, values) {
+                return self.reject(None, &unreadable);
+            }
             if self.newest.get(&id).is_some_and(|(_, cursor)| *cursor > key.cursor) {
                 return;
             }
@@ -263,7 +291,10 @@ impl BatchBuilder {
             self.reject(Some(String::from_utf8_lossy(&id).into_owned()), &unreadable);
             return;
         }
-        json::write_string(&mut self.ids, &id);
+        match projection.id_type {
+            IdType::Text => json::write_string(&mut self.ids, &id),
+            IdType::Integer => self.ids.extend_from_slice(&id),
+        }
         self.ids.push(b',');
         if !projection.key.is_empty() {
             let older = self.newest.insert(id, (self.rows as u32, key.cursor));
@@ -280,8 +311,8 @@ impl BatchBuilder {
             values.push(cell.and_then(|cell| Value::parse(cell, field).ok()).unwrap_or(Value::Null));
         }
         let mut id = Vec::new();
-        write_key(&mut id, projection, &values);
-        let row_id = (!projection.key.is_empty()).then(|| String::from_utf8_lossy(&id).into_owned());
+        let has_id = !projection.key.is_empty() && write_key(&mut id, projection, &values).is_ok();
+        let row_id = has_id.then(|| String::from_utf8_lossy(&id).into_owned());
         self.reject(row_id, unreadable);
     }
 
@@ -292,29 +323,38 @@ impl BatchBuilder {
     }
 
     fn push_values(&mut self, projection: &Projection, values: &[Value<'_>]) -> Result<(), Unreadable> {
-        for ((value, field), place) in values.iter().zip(&projection.fields).zip(&self.places) {
+        for (index, (value, place)) in values.iter().zip(&self.places).enumerate() {
             let Some(place) = *place else { continue };
+            let form = projection.form(index);
             self.patches.locate(place, self.rows);
+            let located = |error| located(error, projection.name(index));
             match self.columns.get_mut(place) {
                 Some(Column::Numbers(numbers)) => {
-                    let number = match value {
-                        Value::Float(number) => *number,
-                        Value::Int(integer) => exact_double(*integer).unwrap_or_else(|| {
+                    let number = match (value, form) {
+                        (Value::Null, _) => None,
+                        (value, Some(form)) => Some(form.number(value).map_err(located)?),
+                        (Value::Float(number), None) => Some(*number),
+                        (Value::Int(integer), None) => Some(exact_double(*integer).unwrap_or_else(|| {
                             self.patches.add(Special::Bigint(integer.to_string()));
                             0.0
-                        }),
-                        _ => {
-                            self.nulls.extend([place as u32, self.rows as u32]);
-                            0.0
-                        }
+                        })),
+                        (_, None) => None,
                     };
-                    numbers.push(number);
+                    if number.is_none() {
+                        self.nulls.extend([place as u32, self.rows as u32]);
+                    }
+                    numbers.push(number.unwrap_or(0.0));
                 }
                 Some(Column::Text(column)) => {
                     column.newest_at = column.values.len();
                     column.newest_row = self.rows;
-                    let written = value.write_json(&mut column.values, &mut self.patches);
-                    written.map_err(|error| located(error, &field.name))?;
+                    let written = match (value, form) {
+                        (Value::Null, _) | (_, None) => {
+                            value.write_json(&mut column.values, &mut self.patches)
+                        }
+                        (value, Some(form)) => form.write_json(value, &mut column.values),
+                    };
+                    written.map_err(located)?;
                     column.values.push(b',');
                 }
                 None => {}
@@ -378,8 +418,35 @@ fn write_list(out: &mut Vec<u8>, values: &[u8]) {
     out.push(b']');
 }
 
-fn write_key(out: &mut Vec<u8>, projection: &Projection, values: &[Value<'_>]) {
-    id::write_keyed(out, projection.key.iter().filter_map(|index| values.get(*index)));
+/// Appends the id of a row with a key.
+///
+/// # Errors
+/// When the key is a column that is stored nowhere else, and an id cannot hold its value.
+fn write_key(out: &mut Vec<u8>, projection: &Projection, values: &[Value<'_>]) -> Result<(), Unreadable> {
+    let parts = projection.key.iter().filter_map(|index| values.get(*index));
+    let id_column = projection.key.first().filter(|index| projection.is_id(**index));
+    let unfit = |expected: &str| Unreadable { column: ID.to_owned(), expected: expected.to_owned() };
+    match (projection.id_type, id_column) {
+        (IdType::Text, _) => {
+            let hashed = id::write_keyed(out, parts);
+            if hashed && id_column.is_some() {
+                return Err(unfit("a text that is short enough for an id"));
+            }
+        }
+        (IdType::Integer, None) => {
+            let mut text = Vec::with_capacity(32);
+            id::write_keyed(&mut text, parts);
+            id::write_integer(out, id::integer_of_key(&text));
+        }
+        (IdType::Integer, Some(index)) => {
+            let integer = match values.get(*index) {
+                Some(Value::Int(integer)) if *integer != 0 => exact_double(*integer).map(|_| *integer),
+                _ => None,
+            };
+            id::write_integer(out, integer.ok_or_else(|| unfit("an integer that Harper takes as an id"))?);
+        }
+    }
+    Ok(())
 }
 
 fn located(mut unreadable: Unreadable, column: &str) -> Unreadable {
@@ -401,9 +468,16 @@ mod tests {
     use serde_json::json;
 
     fn projection(key: &[&str]) -> Projection {
-        let root = json!({"bigquery": {
-            "projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts", "key": key
+        projection_with(json!({"key": key}))
+    }
+
+    fn projection_with(bigquery: serde_json::Value) -> Projection {
+        let mut root = json!({"bigquery": {
+            "projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts"
         }});
+        for (key, value) in bigquery.as_object().unwrap() {
+            root["bigquery"][key] = value.clone();
+        }
         let config = Config::parse(&root, &Environment::default()).unwrap().tables.remove(0);
         let field =
             |name: &str, kind| Field { name: name.to_owned(), kind, repeated: false, required: false };
@@ -521,5 +595,41 @@ mod tests {
         let distinct: std::collections::HashSet<_> =
             ids.as_array().unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(distinct.len(), 3);
+    }
+
+    #[test]
+    fn chosen_forms_travel_in_buffers_of_their_own_and_do_not_change_ids() {
+        let rows = [["1001", "0", "7", "2"], ["-1", "5", "null", "null"], ["2", "6", "seven", "1"]];
+        let overrides = json!({"key": [], "schemaOverrides": {
+            "ts": {"type": "Date"}, "n": {"type": "BigInt"}, "s": {"type": "Int"}, "f": {"type": "String"}
+        }});
+        let projection = projection_with(overrides);
+        let carriers: Vec<Carrier> =
+            Layout::of(&projection).columns.iter().map(|column| column.carrier).collect();
+        assert_eq!(carriers, [Carrier::Date, Carrier::BigInt, Carrier::Number, Carrier::Text]);
+        let batch = build(&projection, &rows);
+        assert_eq!(batch.numbers, [1.0, -1.0, 7.0, 0.0]);
+        assert_eq!(batch.nulls, [2, 1]);
+        let by_default = build(&projection_with(json!({"key": []})), &rows);
+        assert_eq!(
+            text(&batch),
+            json!([[text(&by_default)[0][0], text(&by_default)[0][1]], [0, "5"], ["2", null]])
+        );
+        assert_eq!(batch.rejections.len(), 1);
+        assert_eq!(batch.rejections[0].row_id.as_deref(), text(&by_default)[0][2].as_str());
+    }
+
+    #[test]
+    fn integer_ids_are_safe_integers_that_depend_on_the_whole_row_or_on_the_key_alone() {
+        let ids = |bigquery: serde_json::Value, rows: &[[&str; 4]]| {
+            let ids = text(&build(&projection_with(bigquery), rows))[0].clone();
+            ids.as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        let rows = [["5", "1", "a", "1"], ["5", "1", "b", "1"], ["6", "1", "a", "1"]];
+        let of_rows = ids(json!({"key": [], "idType": "integer"}), &rows);
+        assert!(of_rows[0] != of_rows[1] && of_rows[0] != of_rows[2] && of_rows[1] != of_rows[2]);
+        let of_keys = ids(json!({"key": ["s"], "idType": "integer"}), &rows);
+        assert!(of_keys[0] != of_keys[1] && of_keys[0] == of_keys[2]);
+        assert!(of_rows.iter().chain(&of_keys).all(|id| (1..1 << 53).contains(id)));
     }
 }

@@ -10,6 +10,8 @@ const SORTED_ALPHABET: &[u8; 64] = b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcde
 const CURSOR_CHARACTERS: u32 = 11;
 /// Bytes of the content's hash that go into an id: 96 bits, 16 characters.
 const HASH_BYTES: usize = 12;
+/// Bits of the hash that go into an integer id.
+const INTEGER_BITS: u32 = 53;
 /// Ids longer than this are replaced by their hash; Harper refuses keys of about 1,900 characters.
 const KEY_BYTES_MAX: usize = 1_024;
 /// Bytes of a long key's hash that go into its id.
@@ -40,6 +42,33 @@ pub fn write_keyless(out: &mut Vec<u8>, cursor: Micros, hash: &ContentHash, occu
     }
 }
 
+/// Returns the integer that stands for a row without key: 53 bits of its content's hash, and of which of several
+/// identical rows it is.
+pub fn integer_of_row(hash: &ContentHash, occurrence: u32) -> i64 {
+    if occurrence == 0 {
+        return integer_of(hash);
+    }
+    let mut hasher = Sha256::new_with_prefix(hash);
+    hasher.update(occurrence.to_be_bytes());
+    integer_of(&hasher.finalize().into())
+}
+
+/// Returns the integer that stands for a row with a key: 53 bits of the hash of the id that it has as a text.
+pub fn integer_of_key(id: &[u8]) -> i64 {
+    integer_of(&content_hash(id))
+}
+
+/// Returns 53 bits of a hash: what is exact in a double. Harper loses records whose id is zero.
+fn integer_of(hash: &ContentHash) -> i64 {
+    let bits = hash.iter().take(8).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+    i64::try_from(bits >> (64 - INTEGER_BITS)).unwrap_or(1).max(1)
+}
+
+/// Appends an integer id.
+pub fn write_integer(out: &mut Vec<u8>, id: i64) {
+    out.extend_from_slice(id.to_string().as_bytes());
+}
+
 /// Appends four characters for each three bytes.
 fn write_bits(out: &mut Vec<u8>, bytes: &[u8]) {
     for group in bytes.chunks(3) {
@@ -53,8 +82,8 @@ fn sorted_character(bits: u32) -> u8 {
 }
 
 /// Appends the id of a row with a key: the canonical texts of its parts, joined so that different keys never
-/// give the same id.
-pub fn write_keyed<'v>(out: &mut Vec<u8>, parts: impl IntoIterator<Item = &'v Value<'v>>) {
+/// give the same id. Returns whether the id is a hash, because the texts are too long.
+pub fn write_keyed<'v>(out: &mut Vec<u8>, parts: impl IntoIterator<Item = &'v Value<'v>>) -> bool {
     let start = out.len();
     for (index, part) in parts.into_iter().enumerate() {
         if index > 0 {
@@ -66,12 +95,14 @@ pub fn write_keyed<'v>(out: &mut Vec<u8>, parts: impl IntoIterator<Item = &'v Va
         // Harper refuses an empty id.
         out.extend_from_slice(b"\\E");
     }
-    if out.len() - start > KEY_BYTES_MAX {
+    let is_long = out.len() - start > KEY_BYTES_MAX;
+    if is_long {
         let hash: ContentHash = Sha256::digest(out.get(start..).unwrap_or_default()).into();
         out.truncate(start);
         out.push(HASHED);
         write_bits(out, hash.get(..HASHED_KEY_BYTES).unwrap_or_default());
     }
+    is_long
 }
 
 fn write_part(out: &mut Vec<u8>, part: &Value<'_>) {
@@ -144,6 +175,15 @@ mod tests {
         assert_eq!(keyed(&[Some("")]), "\\E");
         assert_eq!(keyed(&[Some("#a")]), "\\#a");
         assert_eq!(keyed(&[Some(&"x".repeat(2_000))]).len(), 41);
+    }
+
+    #[test]
+    fn integer_ids_stay_as_they_are_are_never_zero_and_tell_identical_rows_apart() {
+        assert_eq!(integer_of_row(&[0; 32], 0), 1);
+        assert_eq!(integer_of_row(&[0xff; 32], 0), (1 << 53) - 1);
+        assert_eq!(integer_of_key(b"367000001"), 0x000a_6a60_761a_34af);
+        let copies: HashSet<i64> = (0..1_000).map(|copy| integer_of_row(&[7; 32], copy)).collect();
+        assert_eq!(copies.len(), 1_000);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What is written to Harper: ids, and batches of rows.
+//! What is written to Harper: ids, forms of values, and batches of rows.
 
 pub mod batch;
+pub mod form;
 pub mod id;

@@ -4,108 +4,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 
-import { assembleRecords } from '../../js/batch.js';
 import { loadCore } from '../../js/core.js';
 import { MemoryHost, wirePage } from '../support/wire.mjs';
-
-const core = await loadCore();
-
-function configuration(bigquery = {}, sections = {}) {
-	const root = {
-		bigquery: { projectId: 'p', dataset: 'd', table: 't', timestampColumn: 'ts', ...bigquery },
-		...sections,
-	};
-	return new core.Configuration(root, { emulatorHost: '127.0.0.1:9050', sharedRoot: false });
-}
-
-const encode = (value) => new TextEncoder().encode(JSON.stringify(value));
-
-async function recordsOf(fields, rows, bigquery) {
-	const host = new MemoryHost({ fields, page: () => encode(wirePage({ fields, rows })) });
-	const sync = configuration(bigquery).table('t', { node: 'n', index: 0 });
-	const ended = host.run(sync);
-	await host.idle;
-	sync.stop();
-	await ended;
-	const records = host.orders.flatMap((order) => assembleRecords(host.layout, order, 'now'));
-	return { records, host, status: sync.status() };
-}
+import { configuration, core, encode, recordsOf } from './support/core.mjs';
 
 const TS = { name: 'ts', type: 'TIMESTAMP' };
-
-test('every type crosses the boundary without a loss', async () => {
-	const fields = [
-		TS,
-		{ name: 'integer', type: 'INTEGER' },
-		{ name: 'float', type: 'FLOAT64' },
-		{ name: 'numeric', type: 'NUMERIC' },
-		{ name: 'flag', type: 'BOOLEAN' },
-		{ name: 'text', type: 'STRING' },
-		{ name: 'bytes', type: 'BYTES' },
-		{ name: 'json', type: 'JSON' },
-		{ name: 'list', type: 'INTEGER', mode: 'REPEATED' },
-		{ name: 'record', type: 'RECORD', fields: [{ name: 'inner', type: 'FLOAT' }] },
-	];
-	const first = {
-		ts: '1704067200123456',
-		integer: '9007199254740993',
-		float: 'NaN',
-		numeric: '12345678901234567890.123456789',
-		flag: 'true',
-		text: 'é "quoted" \\ \u0001 \u{1f6a2}',
-		bytes: 'AAEC',
-		json: '{"big":12345678901234567890,"__proto__":{"a":1},"deep":[[1,"x"]]}',
-		list: ['1', '-9223372036854775808'],
-		record: { inner: '-Infinity' },
-	};
-	const empty = { ts: '0', list: [] };
-	const { records } = await recordsOf(fields, [first, empty]);
-	const [{ id, ...record }, { id: emptyId, ...nothing }] = records;
-	assert.match(id, /^[\w-]{27}$/);
-	assert.ok(emptyId < id, 'ids sort by time');
-	assert.equal(record.json.big, 12345678901234567890n);
-	assert.equal(Object.getOwnPropertyDescriptor(record.json, '__proto__')?.value.a, 1);
-	assert.deepEqual(record.json.deep, [[1, 'x']]);
-	delete record.json;
-	assert.deepEqual(record, {
-		ts: '2024-01-01T00:00:00.123456Z',
-		integer: 9007199254740993n,
-		float: NaN,
-		numeric: '12345678901234567890.123456789',
-		flag: true,
-		text: first.text,
-		bytes: 'AAEC',
-		list: [1, -9223372036854775808n],
-		record: { inner: -Infinity },
-		_syncedAt: 'now',
-	});
-	assert.deepEqual(nothing, {
-		ts: '1970-01-01T00:00:00.000000Z',
-		integer: null,
-		float: null,
-		numeric: null,
-		flag: null,
-		text: null,
-		bytes: null,
-		json: null,
-		list: [],
-		record: null,
-		_syncedAt: 'now',
-	});
-});
-
-test('a column may have the name of the prototype', async () => {
-	const fields = [TS, { name: '__proto__', type: 'INTEGER' }, { name: 'constructor', type: 'STRING' }];
-	const { records } = await recordsOf(fields, [
-		Object.fromEntries([
-			['ts', '0'],
-			['__proto__', '7'],
-			['constructor', 'c'],
-		]),
-	]);
-	assert.equal(Object.getOwnPropertyDescriptor(records[0], '__proto__')?.value, 7);
-	assert.equal(records[0].constructor, 'c');
-});
 
 test('pages are asked for by offset, one ahead, and none twice', async () => {
 	const fields = [TS, { name: 'n', type: 'INTEGER' }];

@@ -34,8 +34,8 @@ export function wirePage({ fields, rows, totalRows = rows.length, jobId = 'job' 
 }
 
 /**
- * A host for the core that serves one result from memory and keeps what is written; it ends the sync when the first
- * window is in.
+ * A host for the core that serves one result from memory and keeps what is written; `idle`
+ * tells when the first window is in, or that none will be.
  */
 export class MemoryHost {
 	/** @type {any} */
@@ -106,6 +106,6 @@ export class MemoryHost {
 
 	report(status) {
 		this.reports.push(status);
-		if (status.state === 'idle') this.becameIdle?.(undefined);
+		if (['idle', 'blocked', 'failed'].includes(status.state)) this.becameIdle?.(undefined);
 	}
 }

@@ -6,7 +6,7 @@ mod written;
 
 pub use canonical::{NameTag, name_tag, write_canonical_field};
 pub use interval::Interval;
-pub use written::{Patch, Patches, Special, Step, exact_double};
+pub use written::{EXACT_INTEGER_MAX, Patch, Patches, Special, Step, exact_double};
 
 use super::json::{self, Text};
 use super::page::Cell;
@@ -111,8 +111,10 @@ fn parse_scalar<'a>(text: Text<'a>, kind: &Type) -> Option<Value<'a>> {
         Type::DateTime => parse_datetime(plain()?).map(|_| Value::Text(text)),
         Type::Interval => Interval::parse(plain()?).map(Value::Interval),
         Type::Range(element) => parse_range(plain()?, element),
-        Type::Json => Some(Value::Json(text)),
-        Type::String | Type::Bytes | Type::Geography | Type::Unknown(_) => Some(Value::Text(text)),
+        Type::Json => text.is_unicode().then_some(Value::Json(text)),
+        Type::String | Type::Bytes | Type::Geography | Type::Unknown(_) => {
+            text.is_unicode().then_some(Value::Text(text))
+        }
         Type::Record(_) => None,
     }
 }
@@ -140,7 +142,8 @@ pub fn parse_datetime(text: &str) -> Option<Micros> {
     Some(Micros(time::parse_date(date)? * time::DAY_US + time::parse_time_of_day(time)?))
 }
 
-fn parse_float(text: &str) -> Option<f64> {
+/// Parses a double, in the spellings that endpoints have for NaN and the infinities.
+pub fn parse_float(text: &str) -> Option<f64> {
     match text {
         "NaN" | "nan" => Some(f64::NAN),
         "Infinity" | "inf" | "+inf" => Some(f64::INFINITY),

@@ -7,7 +7,7 @@ use crate::bigquery::schema::Field;
 use serde::Serialize;
 
 /// Integers up to this size are exact in a double.
-const EXACT_INTEGER_MAX: u64 = 1 << 53;
+pub const EXACT_INTEGER_MAX: u64 = 1 << 53;
 /// Decimals with at most this many significant digits survive the way through a double.
 const EXACT_DIGITS: usize = 15;
 /// A value that JSON cannot carry, to be put into the parsed record afterwards.
@@ -50,9 +50,16 @@ pub struct Patches {
     column: usize,
     row: usize,
     path: Vec<Step>,
+    within_text: bool,
 }
 
 impl Patches {
+    /// Makes a collector that stays empty, because the JSON is for a text: there integers have as many digits as they
+    /// need, and doubles that are no numbers are strings.
+    pub fn within_text() -> Patches {
+        Patches { within_text: true, ..Patches::default() }
+    }
+
     /// Says which cell is written next.
     pub fn locate(&mut self, column: usize, row: usize) {
         self.column = column;
@@ -64,6 +71,18 @@ impl Patches {
     pub fn add(&mut self, value: Special) {
         let (column, row, path) = (self.column, self.row, self.path.clone());
         self.found.push(Patch { column, row, path, value });
+    }
+
+    /// Appends what stands in the JSON for a value that it cannot carry.
+    fn write(&mut self, out: &mut Vec<u8>, value: Special) {
+        match value {
+            Special::Bigint(digits) if self.within_text => out.extend_from_slice(digits.as_bytes()),
+            Special::Float(name) if self.within_text => json::write_string(out, name.as_bytes()),
+            value => {
+                out.extend_from_slice(b"null");
+                self.add(value);
+            }
+        }
     }
 
     /// Drops the patches of a row that was not written after all.
@@ -124,8 +143,7 @@ fn write_integer(out: &mut Vec<u8>, value: i64, patches: &mut Patches) {
     if value.unsigned_abs() <= EXACT_INTEGER_MAX {
         out.extend_from_slice(value.to_string().as_bytes());
     } else {
-        patches.add(Special::Bigint(value.to_string()));
-        out.extend_from_slice(b"null");
+        patches.write(out, Special::Bigint(value.to_string()));
     }
 }
 
@@ -144,8 +162,7 @@ fn write_float(out: &mut Vec<u8>, value: f64, patches: &mut Patches) {
         (false, true) => "Infinity",
         (false, false) => "-Infinity",
     };
-    patches.add(Special::Float(name));
-    out.extend_from_slice(b"null");
+    patches.write(out, Special::Float(name));
 }
 
 fn write_record(
@@ -210,10 +227,28 @@ fn write_document(out: &mut Vec<u8>, text: &Text<'_>, patches: &mut Patches) -> 
     text.unescape_into(&mut document);
     let mut scanner = Scanner::new(&document, 0);
     let copied = copy_document(&mut scanner, out, patches, 0);
-    if copied.is_err() || scanner.peek().is_some() {
-        return Err(Unreadable { column: String::new(), expected: "JSON".to_owned() });
+    let expected = match copied {
+        Ok(()) if scanner.peek().is_none() => return Ok(()),
+        Ok(()) | Err(Flaw::Malformed) => "JSON",
+        Err(Flaw::Unfit) => {
+            "JSON that Harper can hold; schemaOverrides can store its text instead, with the type String"
+        }
+    };
+    Err(Unreadable { column: String::new(), expected: expected.to_owned() })
+}
+
+/// Why a document cannot be stored.
+enum Flaw {
+    /// It is no JSON.
+    Malformed,
+    /// It is JSON that JavaScript or Harper would change.
+    Unfit,
+}
+
+impl From<Malformed> for Flaw {
+    fn from(_: Malformed) -> Flaw {
+        Flaw::Malformed
     }
-    Ok(())
 }
 
 /// JSON columns may be nested as deep as BigQuery lets them be.
@@ -224,15 +259,18 @@ fn copy_document(
     out: &mut Vec<u8>,
     patches: &mut Patches,
     depth: usize,
-) -> Result<(), Malformed> {
+) -> Result<(), Flaw> {
     if depth > DOCUMENT_NESTING_MAX {
-        return Err(scanner.malformed());
+        return Err(Flaw::Malformed);
     }
     match scanner.start()? {
         Start::Object => copy_members(scanner, out, patches, depth),
         Start::Array => copy_elements(scanner, out, patches, depth),
         Start::String => {
             let text = scanner.string()?;
+            if !text.is_unicode() {
+                return Err(Flaw::Unfit);
+            }
             out.push(b'"');
             out.extend_from_slice(text.raw);
             out.push(b'"');
@@ -241,10 +279,7 @@ fn copy_document(
         Start::Null | Start::Bare => {
             let word = scanner.bare()?;
             match std::str::from_utf8(word).ok().filter(|text| is_inexact_integer(text)) {
-                Some(integer) => {
-                    patches.add(Special::Bigint(integer.to_owned()));
-                    out.extend_from_slice(b"null");
-                }
+                Some(integer) => patches.write(out, Special::Bigint(integer.to_owned())),
                 None => out.extend_from_slice(word),
             }
             Ok(())
@@ -263,12 +298,16 @@ fn copy_members(
     out: &mut Vec<u8>,
     patches: &mut Patches,
     depth: usize,
-) -> Result<(), Malformed> {
+) -> Result<(), Flaw> {
     scanner.expect(b'{')?;
     out.push(b'{');
+    let mut names = Vec::new();
     if !scanner.accept(b'}') {
         loop {
             let key = scanner.string()?;
+            if !key.is_unicode() {
+                return Err(Flaw::Unfit);
+            }
             scanner.expect(b':')?;
             out.push(b'"');
             out.extend_from_slice(key.raw);
@@ -277,7 +316,9 @@ fn copy_members(
             key.unescape_into(&mut name);
             patches.path.push(Step::Key(String::from_utf8_lossy(&name).into_owned()));
             copy_document(scanner, out, patches, depth + 1)?;
-            patches.path.pop();
+            if let Some(Step::Key(name)) = patches.path.pop() {
+                names.push(name);
+            }
             if !scanner.accept(b',') {
                 scanner.expect(b'}')?;
                 break;
@@ -286,7 +327,16 @@ fn copy_members(
         }
     }
     out.push(b'}');
-    Ok(())
+    if are_fit(names) { Ok(()) } else { Err(Flaw::Unfit) }
+}
+
+/// Whether an object with these members arrives as it is. Of members with one name JavaScript keeps the last; Harper 4.7
+/// renames `__proto__`, and takes an object with both `constructor` and `toJSON` for one of a class of its own.
+fn are_fit(mut names: Vec<String>) -> bool {
+    names.sort_unstable();
+    let distinct = names.windows(2).all(|pair| pair.first() != pair.last());
+    let has = |wanted: &str| names.binary_search_by(|name| name.as_str().cmp(wanted)).is_ok();
+    distinct && !has("__proto__") && !(has("constructor") && has("toJSON"))
 }
 
 fn copy_elements(
@@ -294,7 +344,7 @@ fn copy_elements(
     out: &mut Vec<u8>,
     patches: &mut Patches,
     depth: usize,
-) -> Result<(), Malformed> {
+) -> Result<(), Flaw> {
     scanner.expect(b'[')?;
     out.push(b'[');
     if !scanner.accept(b']') {

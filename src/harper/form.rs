@@ -1,0 +1,337 @@
+//! The forms in which `schemaOverrides` can have a column's values stored, instead of the component's own.
+
+use super::batch::Carrier;
+use crate::bigquery::json::{self, Text};
+use crate::bigquery::schema::{Field, Type};
+use crate::bigquery::value::{EXACT_INTEGER_MAX, Patches, Unreadable, Value, parse_float};
+use crate::config::HarperType;
+use crate::time::Micros;
+
+/// Integers with more digits than BIGNUMERIC has are no numbers to anybody.
+const DIGITS_MAX: usize = 76;
+
+/// A form that differs from the component's own for its column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A number without fraction, of 32 bits.
+    Int,
+    /// A number without fraction that is exact in a double.
+    Long,
+    /// A number: the very integer or double, the one nearest to a decimal.
+    Float,
+    /// A bigint; zero is a number, because Harper 4.7 loses a bigint that is zero.
+    BigInt,
+    /// A text.
+    String,
+    /// A truth value.
+    Boolean,
+    /// A Date: an instant cut to milliseconds.
+    Date,
+    /// Bytes.
+    Bytes,
+}
+
+/// Returns the types that a column's values can be stored as.
+pub fn allowed_types(field: &Field) -> &'static [HarperType] {
+    use HarperType::{Any, BigInt, Boolean, Bytes, Date, Float, Int, Long, String};
+    if field.repeated {
+        return &[String, Any];
+    }
+    match field.kind {
+        Type::Int64 | Type::Float64 | Type::Numeric | Type::BigNumeric => {
+            &[Int, Long, Float, BigInt, String, Any]
+        }
+        Type::Bool => &[String, Boolean, Any],
+        Type::String => &[Int, Long, Float, BigInt, String, Boolean, Date, Any],
+        Type::Bytes => &[String, Bytes, Any],
+        Type::Timestamp => &[Long, BigInt, String, Date, Any],
+        Type::Date | Type::DateTime => &[String, Date, Any],
+        Type::Time
+        | Type::Geography
+        | Type::Interval
+        | Type::Json
+        | Type::Range(_)
+        | Type::Record(_)
+        | Type::Unknown(_) => &[String, Any],
+    }
+}
+
+/// Returns the types of a cursor column that keep the order and the precision of its instants, as those rows need of
+/// which a newer version replaces an older one.
+pub fn ordered_types(field: &Field) -> &'static [HarperType] {
+    use HarperType::{Any, BigInt, Date, Float, Int, Long, String};
+    match field.kind {
+        Type::Int64 => &[Int, Long, Float, BigInt, Any],
+        Type::Timestamp => &[Long, BigInt, String, Any],
+        Type::Date => &[String, Date, Any],
+        _ => &[String, Any],
+    }
+}
+
+impl Form {
+    /// Returns the form that an allowed type means for a column; none when it is the component's own.
+    pub fn of(harper_type: HarperType, field: &Field) -> Option<Form> {
+        let own = own_type(field);
+        (harper_type != own).then_some(())?;
+        match harper_type {
+            HarperType::Any => None,
+            HarperType::Int => Some(Form::Int),
+            HarperType::Long => Some(Form::Long),
+            HarperType::Float => Some(Form::Float),
+            HarperType::BigInt => Some(Form::BigInt),
+            HarperType::String => Some(Form::String),
+            HarperType::Boolean => Some(Form::Boolean),
+            HarperType::Date => Some(Form::Date),
+            HarperType::Bytes => Some(Form::Bytes),
+        }
+    }
+
+    /// Returns how values of this form travel.
+    pub fn carrier(self) -> Carrier {
+        match self {
+            Form::Int | Form::Long | Form::Float => Carrier::Number,
+            Form::Date => Carrier::Date,
+            Form::String | Form::Boolean => Carrier::Text,
+            Form::BigInt => Carrier::BigInt,
+            Form::Bytes => Carrier::Bytes,
+        }
+    }
+
+    /// Returns the type that asks for this form.
+    fn harper_type(self) -> HarperType {
+        match self {
+            Form::Int => HarperType::Int,
+            Form::Long => HarperType::Long,
+            Form::Float => HarperType::Float,
+            Form::BigInt => HarperType::BigInt,
+            Form::String => HarperType::String,
+            Form::Boolean => HarperType::Boolean,
+            Form::Date => HarperType::Date,
+            Form::Bytes => HarperType::Bytes,
+        }
+    }
+
+    /// Converts a value that is not NULL to the number that stands for it, milliseconds for a Date.
+    ///
+    /// # Errors
+    /// When the form has no such value.
+    pub fn number(self, value: &Value<'_>) -> Result<f64, Unreadable> {
+        let number = match self {
+            Form::Int => whole(value).and_then(|whole| i32::try_from(whole).ok()).map(f64::from),
+            Form::Long => whole(value)
+                .filter(|whole| whole.unsigned_abs() <= EXACT_INTEGER_MAX)
+                .map(|whole| whole as f64),
+            Form::Float => double(value),
+            Form::Date => millis(value).map(|millis| millis as f64),
+            Form::BigInt | Form::String | Form::Boolean | Form::Bytes => None,
+        };
+        number.ok_or_else(|| self.misfit())
+    }
+
+    /// Appends a value that is not NULL as the JSON that stands for it: digits for a bigint, base64 for bytes.
+    ///
+    /// # Errors
+    /// When the form has no such value.
+    pub fn write_json(self, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Unreadable> {
+        match self {
+            Form::BigInt => {
+                let digits = digits(value).ok_or_else(|| self.misfit())?;
+                if matches!(digits.as_str(), "0" | "-0") {
+                    out.push(b'0');
+                } else {
+                    json::write_string(out, digits.as_bytes());
+                }
+                Ok(())
+            }
+            Form::String => write_text(value, out),
+            Form::Boolean => {
+                let truth = truth(value).ok_or_else(|| self.misfit())?;
+                out.extend_from_slice(if truth { b"true" } else { b"false" });
+                Ok(())
+            }
+            Form::Bytes => {
+                let encoded = base64(value).ok_or_else(|| self.misfit())?;
+                json::write_string(out, &encoded);
+                Ok(())
+            }
+            Form::Int | Form::Long | Form::Float | Form::Date => Err(self.misfit()),
+        }
+    }
+
+    fn misfit(self) -> Unreadable {
+        let name = self.harper_type().name();
+        Unreadable { column: String::new(), expected: format!("{name}, which schemaOverrides asks for") }
+    }
+}
+
+/// Returns the type that asks for what the component stores anyway.
+fn own_type(field: &Field) -> HarperType {
+    if field.repeated {
+        return HarperType::Any;
+    }
+    match field.kind {
+        Type::Float64 => HarperType::Float,
+        Type::Bool => HarperType::Boolean,
+        Type::String
+        | Type::Bytes
+        | Type::Timestamp
+        | Type::Date
+        | Type::Time
+        | Type::DateTime
+        | Type::Geography
+        | Type::Interval
+        | Type::Unknown(_) => HarperType::String,
+        Type::Int64 | Type::Numeric | Type::BigNumeric | Type::Json | Type::Range(_) | Type::Record(_) => {
+            HarperType::Any
+        }
+    }
+}
+
+fn plain<'a>(text: &Text<'a>) -> Option<&'a str> {
+    if text.escaped { None } else { std::str::from_utf8(text.raw).ok() }
+}
+
+/// Whether the text is an integer as JSON writes it, so that nothing of it is lost: no `+`, no zeros in front.
+fn is_integer(text: &str) -> bool {
+    json::is_number(text.as_bytes()) && !text.contains(['.', 'e', 'E'])
+}
+
+fn whole(value: &Value<'_>) -> Option<i64> {
+    match value {
+        Value::Int(whole) => Some(*whole),
+        Value::Instant(instant) => Some(instant.0),
+        Value::Float(double) => whole_of_double(*double),
+        Value::Decimal(text) => text.parse().ok(),
+        Value::Text(text) => plain(text).filter(|text| is_integer(text))?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Returns the integer that a double is, if INT64 can hold it.
+fn whole_of_double(double: f64) -> Option<i64> {
+    let limit = -(i64::MIN as f64);
+    (double.fract() == 0.0 && (-limit..limit).contains(&double)).then_some(double as i64)
+}
+
+fn double(value: &Value<'_>) -> Option<f64> {
+    match value {
+        Value::Int(whole) => {
+            let double = *whole as f64;
+            (whole_of_double(double) == Some(*whole)).then_some(double)
+        }
+        Value::Float(double) => Some(*double),
+        Value::Decimal(text) => text.parse().ok(),
+        Value::Text(text) => {
+            let text = plain(text)?;
+            let double = parse_float(text)?;
+            // A number beyond the range of doubles is not infinite.
+            (double.is_finite() || !json::is_number(text.as_bytes())).then_some(double)
+        }
+        _ => None,
+    }
+}
+
+fn digits(value: &Value<'_>) -> Option<String> {
+    match value {
+        Value::Decimal(text) => is_integer(text).then(|| (*text).to_owned()),
+        Value::Text(text) => {
+            plain(text).filter(|text| text.len() <= DIGITS_MAX && is_integer(text)).map(str::to_owned)
+        }
+        _ => whole(value).map(|whole| whole.to_string()),
+    }
+}
+
+fn truth(value: &Value<'_>) -> Option<bool> {
+    let Value::Text(text) = value else { return None };
+    match plain(text)? {
+        text if text.eq_ignore_ascii_case("true") => Some(true),
+        text if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
+
+/// Returns the millisecond that the instant lies in. A civil time is taken as UTC.
+fn millis(value: &Value<'_>) -> Option<i64> {
+    let instant = match value {
+        Value::Instant(instant) => *instant,
+        Value::Text(text) => Micros::parse(plain(text)?)?,
+        _ => return None,
+    };
+    Some(instant.0.div_euclid(1_000))
+}
+
+/// Returns the base64 of bytes, if that is what it is.
+fn base64(value: &Value<'_>) -> Option<Vec<u8>> {
+    let Value::Text(text) = value else { return None };
+    let mut encoded = Vec::with_capacity(text.raw.len());
+    text.unescape_into(&mut encoded);
+    let digits = encoded.strip_suffix(b"==").or_else(|| encoded.strip_suffix(b"=")).unwrap_or(&encoded);
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    (encoded.len() % 4 == 0 && digits.iter().all(is_digit)).then_some(encoded)
+}
+
+/// Appends a value as a JSON string. What consists of several values becomes their JSON text.
+fn write_text(value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Unreadable> {
+    match value {
+        Value::Int(whole) => json::write_string(out, whole.to_string().as_bytes()),
+        Value::Decimal(text) => json::write_string(out, text.as_bytes()),
+        Value::Bool(truth) => json::write_string(out, if *truth { b"true" } else { b"false" }),
+        Value::Float(double) => json::write_string(out, text_of_double(*double).as_bytes()),
+        Value::Json(text) => Value::Text(*text).write_json(out, &mut Patches::default())?,
+        Value::Record(..) | Value::Array(..) | Value::Range(_) => {
+            let mut document = Vec::new();
+            value.write_json(&mut document, &mut Patches::within_text())?;
+            json::write_string(out, &document);
+        }
+        Value::Null | Value::Instant(_) | Value::Text(_) | Value::Interval(_) => {
+            value.write_json(out, &mut Patches::default())?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the shortest text that gives the same double.
+fn text_of_double(double: f64) -> String {
+    if double.is_finite() {
+        let text = format!("{double:?}");
+        text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+    } else if double.is_nan() {
+        "NaN".to_owned()
+    } else {
+        if double > 0.0 { "Infinity" } else { "-Infinity" }.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_integer_is_stored_as_the_very_same_or_rejected(
+            integer in prop_oneof![any::<i64>(), (-1_i64 << 55)..1 << 55, -10_i64..10, (1_i64 << 31) - 2..(1 << 31) + 2]
+        ) {
+            let value = Value::Int(integer);
+            for form in [Form::Int, Form::Long, Form::Float] {
+                if let Ok(number) = form.number(&value) {
+                    prop_assert_eq!(number as i128, i128::from(integer));
+                }
+            }
+            prop_assert_eq!(Form::Int.number(&value).is_ok(), i32::try_from(integer).is_ok());
+            prop_assert_eq!(Form::Long.number(&value).is_ok(), integer.unsigned_abs() <= 1 << 53);
+            for form in [Form::BigInt, Form::String] {
+                let mut json = Vec::new();
+                form.write_json(&value, &mut json).unwrap();
+                let text = String::from_utf8(json).unwrap();
+                prop_assert_eq!(text.trim_matches('"'), integer.to_string());
+            }
+        }
+
+        #[test]
+        fn a_date_is_the_millisecond_that_the_instant_lies_in(us in Micros::MIN.0..=Micros::MAX.0) {
+            let millis = Form::Date.number(&Value::Instant(Micros(us))).unwrap();
+            prop_assert!((0..1_000).contains(&(us - millis as i64 * 1_000)));
+        }
+    }
+}
