@@ -1,8 +1,8 @@
 //! Keeps off a side that fails again and again, and tries it with one request now and then.
 
-use super::retry::Jitter;
+use super::retry::{Backoff, Jitter};
 use crate::config::Pace;
-use crate::error::Kind;
+use crate::error::{Failure, Kind};
 use crate::time::Micros;
 use serde::Serialize;
 
@@ -33,6 +33,15 @@ pub enum Circuit {
     HalfOpen,
 }
 
+/// What is known of one side's failures: how long to wait after the next one, and whether to keep off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Health {
+    /// The delays between attempts.
+    pub backoff: Backoff,
+    /// The circuit breaker.
+    pub breaker: Breaker,
+}
+
 /// The circuit breaker of one side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Breaker {
@@ -40,12 +49,20 @@ pub struct Breaker {
     open_until: Option<Micros>,
 }
 
-impl Breaker {
+impl Health {
     /// Notes that the side did what it was asked for.
     pub fn succeed(&mut self) {
-        *self = Breaker::default();
+        *self = Health::default();
     }
 
+    /// Notes a failure and returns how long to wait before the next attempt.
+    pub fn fail(&mut self, failure: &Failure, now: Micros, pace: &Pace, jitter: Jitter) -> u64 {
+        let delay_ms = self.backoff.fail(pace, failure.retry_after_ms, jitter);
+        delay_ms.max(self.breaker.fail(now, pace, jitter).unwrap_or(0))
+    }
+}
+
+impl Breaker {
     /// Notes a failure. Returns how long to keep off the side, if the circuit opens.
     pub fn fail(&mut self, now: Micros, pace: &Pace, jitter: Jitter) -> Option<u64> {
         self.failures = self.failures.saturating_add(1);
@@ -119,8 +136,9 @@ mod tests {
         assert_eq!(breaker.circuit(start), Circuit::Open);
         assert_eq!(breaker.circuit(start.plus(60_000_000)), Circuit::HalfOpen);
         assert!(breaker.fail(start, &pace, Jitter(u32::MAX)).is_some());
-        breaker.succeed();
-        assert_eq!(breaker.circuit(start), Circuit::Closed);
-        assert_eq!(breaker.fail(start, &pace, Jitter(0)), None);
+        let mut health = Health { breaker, ..Health::default() };
+        health.succeed();
+        assert_eq!(health.breaker.circuit(start), Circuit::Closed);
+        assert_eq!(health.breaker.fail(start, &pace, Jitter(0)), None);
     }
 }

@@ -74,6 +74,9 @@ pub struct OpenWindow {
     pub numbered: bool,
     /// The query's job, whose result can be read again.
     pub job: JobReference,
+    /// Whether the query's bill is in the checkpoint.
+    #[serde(default)]
+    pub billed: bool,
     /// Rows of the result that are in Harper.
     pub offset: u64,
     /// Rows of the result.

@@ -23,12 +23,12 @@ use crate::config::{Connection, TableConfig};
 use crate::error::{Failure, Kind, Recovery};
 use crate::harper::batch::{Batch, Layout};
 use crate::time::Micros;
-use breaker::{Breaker, Side};
+use breaker::{Health, Side};
 use checkpoint::Checkpoint;
 use phase::Phase;
 use planning::Question;
 use reading::{Reading, Recent};
-use retry::{Backoff, Jitter};
+use retry::Jitter;
 use serde::Serialize;
 use status::{Activity, Meter, Status};
 use std::collections::VecDeque;
@@ -191,7 +191,10 @@ pub struct Engine {
     /// Whether the last window was not the last of the backlog.
     backlog_waits: bool,
     reading: Option<Reading>,
+    /// Rows of the late range that are in Harper.
     recent: Recent,
+    /// The same, once the commit that is under way has happened.
+    next_recent: Option<Recent>,
     /// Whether the next window reads the late range again.
     reread: bool,
     /// The source's version when the last query that read to its end was made.
@@ -200,14 +203,17 @@ pub struct Engine {
     /// Whether the source's version can be relied on: it was never seen to stay the same over a change.
     version_trusted: bool,
     queried_at: Option<Micros>,
+    /// Whether the query under way was sent again after BigQuery failed to answer.
+    query_repeated: bool,
+    /// How often the query under way was found not to be done yet.
+    query_waits: u32,
     polled_at: Option<Micros>,
     /// BigQuery's clock shortly before the query was made; unknown for the result of an earlier run.
     query_server_time: Option<Micros>,
     without_cursor_counted: Option<(Micros, Option<Version>)>,
     notes: Vec<Note>,
-    backoff: Backoff,
-    bigquery: Breaker,
-    harper: Breaker,
+    bigquery: Health,
+    harper: Health,
     meter: Meter,
     activity: Activity,
     last_failure: Option<Failure>,
@@ -238,18 +244,20 @@ impl Engine {
             backlog_waits: false,
             reading: None,
             recent: Recent::default(),
+            next_recent: None,
             reread: true,
             read_version: None,
             queried_version: None,
             version_trusted: true,
             queried_at: None,
+            query_repeated: false,
+            query_waits: 0,
             polled_at: None,
             query_server_time: None,
             without_cursor_counted: None,
             notes: Vec::new(),
-            backoff: Backoff::default(),
-            bigquery: Breaker::default(),
-            harper: Breaker::default(),
+            bigquery: Health::default(),
+            harper: Health::default(),
             meter: Meter::default(),
             activity: Activity::Starting,
             last_failure: None,
@@ -305,7 +313,7 @@ impl Engine {
     fn load(&mut self) -> Command {
         self.reading = None;
         // What was read since the last commit may not be in Harper, and what was concluded from it is void.
-        self.recent = Recent::default();
+        self.next_recent = None;
         self.read_version = None;
         self.reread = true;
         self.backlog_waits = false;
@@ -319,7 +327,13 @@ impl Engine {
         match outcome {
             Err(failure) => self.fail(failure, AfterRest::Load, moment),
             Ok(checkpoint) => {
+                self.recover_from(Kind::HarperRead);
+                let known = self.watermark();
                 self.checkpoint = checkpoint.map(|checkpoint| *checkpoint);
+                if self.watermark() != known {
+                    // Whoever changed it may have changed the rows too.
+                    self.recent = Recent::default();
+                }
                 self.start_over_if_start_moved_back();
                 self.describe()
             }
@@ -389,7 +403,6 @@ impl Engine {
     fn accept(&mut self, purpose: Purpose, outcome: Result<Answer, Failure>) -> Result<Answer, Failure> {
         let answer = outcome?;
         if (200..300).contains(&answer.status) {
-            self.bigquery.succeed();
             return Ok(answer);
         }
         let subject = Subject { connection: &self.connection, source: &self.config.source };
@@ -403,13 +416,11 @@ impl Engine {
     /// Notes a failure and decides whether and when to go on.
     fn fail(&mut self, failure: Failure, after: AfterRest, moment: Moment) -> Command {
         let recovery = failure.kind.recovery();
-        let pace = &self.config.pace;
-        let delay_ms = self.backoff.fail(pace, failure.retry_after_ms, moment.jitter);
-        let breaker = match Side::of(failure.kind) {
+        let health = match Side::of(failure.kind) {
             Side::BigQuery => &mut self.bigquery,
             Side::Harper => &mut self.harper,
         };
-        let kept_off_ms = breaker.fail(moment.now, pace, moment.jitter).unwrap_or(0);
+        let delay_ms = health.fail(&failure, moment.now, &self.config.pace, moment.jitter);
         self.renew_token = failure.kind == Kind::Unauthenticated;
         self.last_failure = Some(failure);
         match recovery {
@@ -417,16 +428,27 @@ impl Engine {
             Recovery::Retry => self.activity = Activity::Retrying,
             Recovery::Recheck => self.activity = Activity::Blocked,
         }
-        let delay_ms = delay_ms.max(kept_off_ms);
         self.meter.next_poll = Some(moment.now.plus(delay_ms as i64 * 1_000));
         self.state = State::Resting(after);
         Command::Rest { delay_ms }
     }
 
-    /// Notes that rows, or the news that there are none, have come through.
-    fn succeed(&mut self) {
-        self.backoff.reset();
-        self.last_failure = None;
+    /// Notes that rows, or the news that there are none, have come through one side.
+    fn succeed(&mut self, side: Side) {
+        match side {
+            Side::BigQuery => self.bigquery.succeed(),
+            Side::Harper => self.harper.succeed(),
+        }
+        if self.last_failure.as_ref().is_some_and(|failure| Side::of(failure.kind) == side) {
+            self.last_failure = None;
+        }
+    }
+
+    /// Notes that what failed last has succeeded now, though it proves nothing about the rest of its side.
+    fn recover_from(&mut self, kind: Kind) {
+        if self.last_failure.as_ref().is_some_and(|failure| failure.kind == kind) {
+            self.succeed(Side::of(kind));
+        }
     }
 
     fn source<'s>(&'s self, projection: &'s Projection) -> sql::Source<'s> {
@@ -439,7 +461,7 @@ impl Engine {
 
     /// Returns the seconds from the watermark, or from when nothing had changed since, to now by BigQuery's clock.
     fn lag_s(&self, now: Micros) -> Option<u64> {
-        let proven = self.watermark()?.max(self.meter.unchanged_at.unwrap_or(Micros::MIN));
+        let proven = self.watermark().max(self.meter.unchanged_at)?;
         let lag_us = now.plus(self.meter.server_ahead_us).since(proven);
         Some(u64::try_from(lag_us).unwrap_or(0) / 1_000_000)
     }

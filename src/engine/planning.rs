@@ -1,5 +1,6 @@
 //! From the source's description to the next query, or to the knowledge that none is needed.
 
+use super::breaker::Side;
 use super::reading::Recent;
 use super::status::Activity;
 use super::window::{self, PartitionCount, WINDOW_BYTES_MAX};
@@ -74,6 +75,7 @@ impl Engine {
             Ok(Target::Found) => {}
         }
         self.target_ready = true;
+        self.recover_from(Kind::HarperTable);
         self.plan(moment)
     }
 
@@ -160,6 +162,8 @@ impl Engine {
         let request = self.window_request(&plan, moment);
         self.plan = Some(plan);
         self.queried_at = Some(moment.now);
+        self.query_repeated = false;
+        self.query_waits = 0;
         self.polled_at = Some(moment.now);
         self.query_server_time = Some(self.server_time);
         self.queried_version = self.description.as_ref().and_then(|description| description.version.clone());
@@ -322,7 +326,8 @@ impl Engine {
     /// Makes no query. The watermark stays where a query has proven it: should the table have changed although it is
     /// said not to have, the next query still reads from there.
     fn skip_poll(&mut self, moment: Moment) -> Command {
-        self.succeed();
+        self.succeed(Side::BigQuery);
+        self.succeed(Side::Harper);
         self.polled_at = Some(moment.now);
         self.meter.unchanged_at = Some(self.server_time);
         self.rest_until_poll(moment)

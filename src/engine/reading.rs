@@ -174,6 +174,11 @@ impl Reading {
         }
     }
 
+    /// Tells whether what the query was billed is known, and was taken.
+    pub fn is_billed(&self) -> bool {
+        self.bytes_billed.is_some()
+    }
+
     /// Tells whether there was a row that was not known before.
     pub fn has_news(&self) -> bool {
         self.news

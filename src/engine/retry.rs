@@ -18,11 +18,6 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Forgets the failures, after a success.
-    pub fn reset(&mut self) {
-        self.failures = 0;
-    }
-
     /// Returns the failures in a row.
     pub fn failures(self) -> u32 {
         self.failures
@@ -58,8 +53,6 @@ mod tests {
         let delays: Vec<u64> =
             (0..9).map(|_| backoff.fail(&pace(), None, Jitter(u32::MAX)).div_ceil(1_000)).collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 32, 32, 32]);
-        backoff.reset();
-        assert_eq!(backoff.fail(&pace(), None, Jitter(u32::MAX)), 999);
     }
 
     #[test]

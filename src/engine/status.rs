@@ -1,7 +1,7 @@
 //! How a table is doing, for people and for the table of workers.
 
 use super::Engine;
-use super::breaker::Circuit;
+use super::breaker::{Circuit, Side};
 use super::phase::Phase;
 use crate::error::Kind;
 use crate::time::{DAY_US, Micros, SECOND_US};
@@ -173,14 +173,20 @@ impl Status {
             key: engine.projection.as_ref().map(|projection| projection.key_names()).unwrap_or_default(),
             next_poll: engine.meter.next_poll.filter(|at| *at > now).map(|at| at.to_string()),
             unchanged_at: engine.meter.unchanged_at.map(|at| at.to_string()),
-            breaker: Circuits { bigquery: engine.bigquery.circuit(now), harper: engine.harper.circuit(now) },
+            breaker: Circuits {
+                bigquery: engine.bigquery.breaker.circuit(now),
+                harper: engine.harper.breaker.circuit(now),
+            },
             window_progress: checkpoint
                 .and_then(|checkpoint| checkpoint.window.as_ref())
                 .map(|window| [window.offset, window.total_rows]),
             last_error: engine.last_failure.as_ref().map(|failure| LastError {
                 code: failure.kind,
                 message: failure.message.clone(),
-                attempts: engine.backoff.failures(),
+                attempts: match Side::of(failure.kind) {
+                    Side::BigQuery => engine.bigquery.backoff.failures(),
+                    Side::Harper => engine.harper.backoff.failures(),
+                },
             }),
         }
     }

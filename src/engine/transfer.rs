@@ -1,5 +1,6 @@
 //! From a query's answer to rows in Harper: pages in, batches out, progress with every commit.
 
+use super::breaker::Side;
 use super::checkpoint::{Checkpoint, OpenWindow};
 use super::reading::{self, Progress, Reading};
 use super::status::Activity;
@@ -11,8 +12,10 @@ use crate::error::{Failure, Kind};
 use crate::harper::batch::Batch;
 use crate::time::{DAY_US, Micros, SECOND_US};
 
-/// Pause before a running query is asked for again, on endpoints that do not hold the request open.
+/// Pause before a running query is asked for again, on endpoints that do not hold the request open; it doubles.
 pub(super) const QUERY_POLL_MS: u64 = 250;
+/// The pause grows up to this.
+const QUERY_POLL_MS_MAX: u64 = 8_000;
 
 /// Rows per Harper transaction, adapted to how long a commit takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +59,9 @@ impl Engine {
         let job = Some(open.job.clone());
         let mut reading =
             Reading::new(plan, open.numbered, job, open.total_rows, open.offset, remember_after);
-        reading.forget_bytes_billed();
+        if open.billed {
+            reading.forget_bytes_billed();
+        }
         if !projection.key.is_empty() || open.numbered {
             // The front need only be read again to count identical rows.
             reading.skip_to(open.offset);
@@ -93,10 +98,14 @@ impl Engine {
         let page = match self.open_page(Purpose::StartQuery, outcome) {
             Ok(page) => page,
             Err(failure) => {
-                // Whoever got no answer may repeat the request; after a refusal a new query must be made.
+                // Whoever got no answer may repeat the request, which runs the query once; after a refusal a new query
+                // must be made. A server that failed may have run the query all the same, or may always fail with it.
                 let unanswered =
                     matches!(failure.kind, Kind::Timeout | Kind::Unreachable | Kind::ResponseMalformed);
-                let after = if unanswered { AfterRest::Resend(request) } else { AfterRest::Describe };
+                let failed_once = failure.kind == Kind::Unavailable && !self.query_repeated;
+                self.query_repeated |= failed_once;
+                let repeat = unanswered || failed_once;
+                let after = if repeat { AfterRest::Resend(request) } else { AfterRest::Describe };
                 return self.fail(failure, after, moment);
             }
         };
@@ -110,8 +119,10 @@ impl Engine {
     }
 
     fn wait_for_job(&mut self, request: Request) -> Command {
+        let delay_ms = (QUERY_POLL_MS << self.query_waits.min(10)).min(QUERY_POLL_MS_MAX);
+        self.query_waits = self.query_waits.saturating_add(1);
         self.state = State::Resting(AfterRest::Resend(request));
-        Command::Rest { delay_ms: QUERY_POLL_MS }
+        Command::Rest { delay_ms }
     }
 
     /// Begins to read a result, from its first page.
@@ -183,6 +194,9 @@ impl Engine {
     }
 
     fn lose_result(&mut self, failure: Failure, moment: Moment) -> Command {
+        // The query is billed, whether its result can be used or not.
+        let bytes = self.reading.as_mut().map_or(0, Reading::take_bytes_billed);
+        self.bill(bytes);
         self.drop_window();
         self.fail(failure, AfterRest::Describe, moment)
     }
@@ -200,7 +214,7 @@ impl Engine {
         };
         let nothing_to_write = matches!(&progress, Progress::Batch(batch)
             if batch.rows == 0 && batch.rejections.is_empty() && !reading.is_complete());
-        self.succeed();
+        self.succeed(Side::BigQuery);
         match progress {
             Progress::NeedsPage => self.ask_for_page(moment),
             Progress::Batch(_) if nothing_to_write => {
@@ -289,15 +303,22 @@ impl Engine {
         let settled = self.query_server_time.map(|at| at.plus(lateness_us.saturating_neg()));
         self.reread = read_to_end || settled.is_none_or(|settled| reading.plan.watermark > settled);
         self.backlog_waits = !read_to_end;
-        self.recent = reading.into_recent();
+        self.next_recent = Some(reading.into_recent());
         self.plan = None;
+    }
+
+    /// Whether the table has never held a row. It may be about to be filled with rows of any time, so that nothing is
+    /// concluded from the time at which it was found empty; to read it from the start once more costs nothing.
+    fn is_waiting_for_history(&self, reading: &Reading) -> bool {
+        let is_empty = self.description.as_ref().is_some_and(|description| description.rows == Some(0));
+        is_empty && reading.total_rows == 0 && self.watermark().is_none()
     }
 
     /// Returns the checkpoint that is true once the batch is in Harper.
     fn next_checkpoint(&self, reading: &Reading, batch: &Batch, moment: Moment) -> Checkpoint {
         let before = self.checkpoint.as_ref();
         let complete = reading.is_complete();
-        let watermark = if complete {
+        let watermark = if complete && !self.is_waiting_for_history(reading) {
             // A clock that was set back does not take back what was read.
             self.watermark().max(Some(reading.plan.watermark))
         } else {
@@ -309,6 +330,7 @@ impl Engine {
             watermark: Some(reading.plan.watermark),
             numbered: reading.numbered,
             job: job.clone(),
+            billed: reading.is_billed(),
             offset: reading.offset,
             total_rows: reading.total_rows,
         };
@@ -351,7 +373,10 @@ impl Engine {
             // Whether the commit happened is unknown: the stored checkpoint tells.
             Err(failure) => return self.fail(failure, AfterRest::Load, moment),
         };
-        self.harper.succeed();
+        self.succeed(Side::Harper);
+        if let Some(recent) = self.next_recent.take() {
+            self.recent = recent;
+        }
         let (ingested, rejected) = self
             .checkpoint
             .as_ref()

@@ -40,7 +40,9 @@ pub fn checkpoint(value: &JsValue) -> Result<Option<Box<Checkpoint>>, Failure> {
     }
     let checkpoint: Result<Checkpoint, _> = serde_wasm_bindgen::from_value(stored);
     checkpoint.map(|checkpoint| Some(Box::new(checkpoint))).map_err(|error| {
-        Failure::new(Kind::CheckpointMismatch, format!("the stored checkpoint cannot be read: {error}"))
+        Failure::new(Kind::CheckpointMismatch, format!(
+            "the SyncCheckpoint row of the table cannot be read ({error}): repair it, or delete it to read the table anew"
+        ))
     })
 }
 

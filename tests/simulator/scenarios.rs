@@ -4,8 +4,9 @@ use crate::random::Random;
 use crate::run::{BASE_US, engine};
 use crate::source::{Habits, Row, Source, VersionHabit};
 use crate::world::World;
-use bigquery_sync::engine::{Command, Engine, Event, WriteOrder};
-use bigquery_sync::error::Kind;
+use bigquery_sync::bigquery::request::Purpose;
+use bigquery_sync::engine::{Answer, Command, Engine, Event, WriteOrder};
+use bigquery_sync::error::{Failure, Kind};
 use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use serde_json::{Value, json};
 
@@ -269,4 +270,68 @@ fn a_side_that_fails_five_times_in_a_row_is_left_alone_for_a_minute() {
     let first_long = rests.iter().position(|delay_ms| *delay_ms >= 60_000);
     assert_eq!(first_long, Some(4), "{rests:?}");
     assert!(rests[5..].iter().all(|delay_ms| *delay_ms >= 60_000), "{rests:?}");
+}
+
+#[test]
+fn a_table_that_is_found_empty_and_filled_with_old_rows_later_arrives_whole() {
+    let mut world = world(habits());
+    let mut engine = engine(&configuration(json!({})));
+    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 300);
+    let status = engine.status(Micros(world.now));
+    assert_eq!(status.watermark, None);
+    assert!(status.lag_seconds.unwrap() < 60, "{status:?}");
+    add(&mut world, 100, BASE_US - 400 * DAY_US);
+    let (event, _) = run_for(&mut world, &mut engine, event, 60);
+    assert_eq!(world.check_equality(), None);
+    assert!(engine.status(Micros(world.now)).watermark.is_some());
+    let just_now = world.now;
+    add(&mut world, 1, just_now);
+    run_for(&mut world, &mut engine, event, 60);
+    assert_eq!(world.check_equality(), None);
+}
+
+#[test]
+fn the_delays_grow_when_harper_refuses_each_commit_although_bigquery_answers() {
+    let mut world = world(habits());
+    add(&mut world, 10, BASE_US - DAY_US);
+    let mut engine = engine(&configuration(json!({})));
+    let mut event = Event::Start;
+    let mut commits = 0;
+    let end = world.now + 600 * SECOND_US;
+    while world.now < end {
+        let moment = world.moment();
+        let command = engine.step(event, moment);
+        event = if matches!(command, Command::Write(_)) {
+            commits += 1;
+            Event::Written(Err(Failure::new(Kind::HarperWrite, "no")))
+        } else {
+            world.execute(command).unwrap()
+        };
+    }
+    assert!((5..=16).contains(&commits), "{commits} commits in ten minutes");
+    let status = engine.status(Micros(world.now));
+    assert_eq!(status.last_error.map(|error| error.code), Some(Kind::HarperWrite));
+}
+
+#[test]
+fn a_query_that_bigquery_may_have_run_in_spite_of_an_error_is_not_run_twice() {
+    let mut world = world(habits());
+    add(&mut world, 10, BASE_US - DAY_US);
+    let mut engine = engine(&configuration(json!({})));
+    let mut event = Event::Start;
+    let mut broken = 0;
+    for _ in 0..40 {
+        let moment = world.moment();
+        let command = engine.step(event, moment);
+        let is_query = matches!(&command, Command::Send(request) if request.purpose == Purpose::StartQuery);
+        event = world.execute(command).unwrap();
+        if is_query && broken == 0 {
+            broken = 1;
+            let body = br#"{"error":{"errors":[{"reason":"backendError"}]}}"#.to_vec();
+            event =
+                Event::Answered(Ok(Answer { status: 503, server_time: None, retry_after_ms: None, body }));
+        }
+    }
+    assert_eq!((broken, world.source.queries), (1, 1));
+    assert_eq!(world.check_equality(), None);
 }
