@@ -9,7 +9,7 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 
 import { Billing, MINIMUM_BYTES } from './billing.mjs';
 import { Faults, errorBody } from './faults.mjs';
-import { Modifications, emulatedBytes, throttled } from './proxied-answers.mjs';
+import { Modifications, emulatedBytes, endless, throttled } from './proxied-answers.mjs';
 import { classify } from './routes.mjs';
 
 /**
@@ -277,6 +277,10 @@ export class FaultProxy {
 	 * @param {Fault | undefined} fault
 	 */
 	async #send({ request, response }, body, fault) {
+		if (fault?.kind === 'endless') {
+			await pipeline(endless(body), response).catch(() => response.destroy());
+			return;
+		}
 		let bytes = fault?.kind === 'cutJson' ? body.subarray(0, Math.floor(body.length / 2)) : body;
 		if (this.gzip && /\bgzip\b/.test(request.headers['accept-encoding'] ?? '') && bytes.length > 0) {
 			bytes = gzipSync(bytes, { level: 1 });
