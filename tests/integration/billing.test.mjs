@@ -192,6 +192,25 @@ describe('limits and columns', () => {
 		await assertEqual({ source, harper }, { table: 'small', target: 'BigQueryData' });
 	});
 
+	test('a_large_table_is_asked_about_first_and_no_query_above_the_limit_is_even_sent', async () => {
+		const { harper, application } = running;
+		meter.pretences.set(`${DATASET}.small`, { numBytes: `${2 ** 30}` });
+		try {
+			const large = { id: 'large', targetTable: 'Large' };
+			application.configure(configuration('small', large, { limits: { maxBytesBilledPerQuery: everything - 1 } }));
+			const refused = await untilStatus(harper, 'large', ({ state }) => state === 'blocked', 'to be refused');
+			assert.equal(refused.lastError.code, 'bytes_billed_limit');
+			assert.ok(queries.length > 0 && queries.every(({ dryRun }) => dryRun === true));
+			application.configure(configuration('small', large, { limits: { maxBytesBilledPerQuery: everything } }));
+			const { bytesBilled } = await untilRows(harper, 'large', SMALL_ROWS);
+			assert.equal(bytesBilled, everything);
+			assert.equal(meter.billing().total, everything);
+			await assertEqual({ source, harper }, { table: 'small', target: 'Large' });
+		} finally {
+			meter.pretences.clear();
+		}
+	});
+
 	test('without_a_limit_none_is_sent', async () => {
 		const { harper, application } = running;
 		application.configure(configuration('small', { id: 'unlimited', targetTable: 'Unlimited' }));

@@ -1,4 +1,7 @@
-/** Tables whose rows have a key, configured or declared: the newest version of each key is there, whatever came when. */
+/**
+ * Tables whose rows have a key, configured or declared: the newest version of each key is there, whatever came when.
+ * Beside one of them, the same rows without a key.
+ */
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -185,4 +188,21 @@ test('an_older_version_that_comes_after_a_kill_and_a_restart_replaces_nothing_an
 	await untilEqual(sides, declared);
 	const [record] = await (await harper.request('/Declared/?mmsi=older%20later')).json();
 	assert.equal(record.speed, 2);
+});
+
+test('late_rows_and_copies_that_come_while_harper_is_down_are_each_there_once', async () => {
+	const { harper } = running;
+	const targets = [
+		{ table: 'copies', target: 'Copies', key: ['mmsi'] },
+		{ table: 'copies', target: 'ByContent' },
+	];
+	const rows = recent(vesselPositions({ rows: 50, seed: 4 }), { agoMs: 20_000 });
+	await add('copies', rows);
+	for (const target of targets) await untilEqual(sides, target);
+	await harper.kill('SIGKILL');
+	await add('copies', [...duplicated(rows, 2), ...recent(vesselPositions({ rows: 50, seed: 5 }), { agoMs: 400_000 })]);
+	await harper.start();
+	for (const target of targets) await untilEqual(sides, target);
+	const { targetRows } = await untilEqual(sides, targets[1]);
+	assert.equal(targetRows, 2 * ROWS + 200);
 });

@@ -12,13 +12,13 @@ const MEGABYTE = 1_000_000;
 const PAGE_BYTES = 20 * MEGABYTE;
 const LONG_ROW_BYTES = 10_000;
 const LONG_ROWS_PER_PAGE = PAGE_BYTES / LONG_ROW_BYTES;
-const LONG_ROWS = 10 * LONG_ROWS_PER_PAGE;
+const LONG_ROWS = 13 * LONG_ROWS_PER_PAGE;
 const CELL_BYTES = 10 * MEGABYTE;
 const CELLS_PER_PAGE = PAGE_BYTES / CELL_BYTES;
 const CELLS = 6 * CELLS_PER_PAGE;
 /**
  * Under way at a time are a page as it comes in parts, whole, and in the core, the next page in the same forms, and
- * garbage of either: 9 to 11 pages were seen. Whoever kept the ten pages would need 10 more.
+ * garbage of either: 9 to 11 pages were seen. Whoever kept all of them would need at least 20.
  */
 const PAGES_KEPT_MAX = 16;
 /** A single cell is many times in a record's way too: as JSON, as a string, as encoded for the table and for its log. */

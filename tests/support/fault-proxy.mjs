@@ -87,6 +87,8 @@ export class FaultProxy {
 		this.gzip = false;
 		/** @type {Map<string, {estimatedRows: string, estimatedBytes: string, oldestEntryTime: string}>} By dataset.table. */
 		this.streamingBuffers = new Map();
+		/** @type {Map<string, Record<string, any>>} What tables.get tells instead of the truth, by dataset.table. */
+		this.pretences = new Map();
 		this.#billing = billing;
 		this.modifications = new Modifications(billing, () => this.now());
 	}
@@ -327,6 +329,7 @@ export class FaultProxy {
 			const streamingBuffer = this.streamingBuffers.get(`${dataset}.${table}`);
 			if (streamingBuffer) Object.assign(resource, { streamingBuffer });
 			if (this.maintainsModification) await this.modifications.apply({ dataset, table }, resource);
+			Object.assign(resource, this.pretences.get(`${dataset}.${table}`));
 			return Buffer.from(JSON.stringify(resource));
 		}
 		return emulatedBytes(body, (jobId) => {
