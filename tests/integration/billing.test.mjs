@@ -194,21 +194,18 @@ describe('limits and columns', () => {
 
 	test('a_large_table_is_asked_about_first_and_no_query_above_the_limit_is_even_sent', async () => {
 		const { harper, application } = running;
-		meter.pretences.set(`${DATASET}.small`, { numBytes: `${2 ** 30}` });
-		try {
-			const large = { id: 'large', targetTable: 'Large' };
-			application.configure(configuration('small', large, { limits: { maxBytesBilledPerQuery: everything - 1 } }));
-			const refused = await untilStatus(harper, 'large', ({ state }) => state === 'blocked', 'to be refused');
-			assert.equal(refused.lastError.code, 'bytes_billed_limit');
-			assert.ok(queries.length > 0 && queries.every(({ dryRun }) => dryRun === true));
-			application.configure(configuration('small', large, { limits: { maxBytesBilledPerQuery: everything } }));
-			const { bytesBilled } = await untilRows(harper, 'large', SMALL_ROWS);
-			assert.equal(bytesBilled, everything);
-			assert.equal(meter.billing().total, everything);
-			await assertEqual({ source, harper }, { table: 'small', target: 'Large' });
-		} finally {
-			meter.pretences.clear();
-		}
+		meter.pretences.set(`${DATASET}.large`, { numBytes: `${2 ** 30}` });
+		await source.fill('large', VESSEL_SCHEMA, vesselPositions({ rows: SMALL_ROWS }));
+		const large = { targetTable: 'Large' };
+		application.configure(configuration('large', large, { limits: { maxBytesBilledPerQuery: everything - 1 } }));
+		const refused = await untilStatus(harper, 'large', ({ state }) => state === 'blocked', 'to be refused');
+		assert.equal(refused.lastError.code, 'bytes_billed_limit');
+		assert.ok(queries.length > 0 && queries.every(({ dryRun }) => dryRun === true));
+		application.configure(configuration('large', large, { limits: { maxBytesBilledPerQuery: everything } }));
+		const { bytesBilled } = await untilRows(harper, 'large', SMALL_ROWS);
+		assert.equal(bytesBilled, everything);
+		assert.equal(meter.billing().total, everything);
+		await assertEqual({ source, harper }, { table: 'large', target: 'Large' });
 	});
 
 	test('without_a_limit_none_is_sent', async () => {
