@@ -18,9 +18,9 @@ const CELLS_PER_PAGE = PAGE_BYTES / CELL_BYTES;
 const CELLS = 6 * CELLS_PER_PAGE;
 /**
  * Under way at a time are a page as it comes in parts, whole, and in the core, the next page in the same forms, and
- * garbage of either: 9 to 11 pages were seen. Whoever kept all of them would need at least 20.
+ * garbage of either: 9 to 13 pages were seen. Whoever kept all of them would need at least 20.
  */
-const PAGES_KEPT_MAX = 16;
+const PAGES_KEPT_MAX = 17;
 /** A single cell is many times in a record's way too: as JSON, as a string, as encoded for the table and for its log. */
 const CELL_PAGES_KEPT_MAX = 25;
 /** An answer is refused when it has more than 128 MiB, 7 pages: those of one may still be garbage when the next comes. */
