@@ -58,14 +58,11 @@ export class BigQueryConnection {
 				signal: limit.signal,
 				redirect: 'error',
 			});
-			if (Number(response.headers.get('content-length')) > BODY_BYTES_MAX) {
-				throw new HostFailure('response_malformed', `BigQuery sent more than ${BODY_BYTES_MAX} bytes`);
-			}
 			return {
 				status: response.status,
 				date: response.headers.get('date'),
 				retryAfter: response.headers.get('retry-after'),
-				body: new Uint8Array(await response.arrayBuffer()),
+				body: await bodyOf(response),
 			};
 		} catch (error) {
 			if (error instanceof HostFailure) throw error;
@@ -114,6 +111,45 @@ export class BigQueryConnection {
 		const file = path.resolve(this.directory, credentials);
 		return new GoogleAuth({ scopes: SCOPES, credentials: await readCredentials(file) });
 	}
+}
+
+/**
+ * Reads an answer's body, and no more of it than may be kept: a compressed or chunked one does not tell its length.
+ * @param {Response} response
+ * @returns {Promise<Uint8Array>}
+ */
+async function bodyOf(response) {
+	if (Number(response.headers.get('content-length')) > BODY_BYTES_MAX) {
+		response.body?.cancel().catch(() => {});
+		throw tooLong();
+	}
+	const parts = [];
+	let bytes = 0;
+	for await (const part of response.body ?? []) {
+		bytes += part.length;
+		// Leaving the loop cancels the rest of the body.
+		if (bytes > BODY_BYTES_MAX) throw tooLong();
+		parts.push(part);
+	}
+	return parts.length === 1 ? parts[0] : concatenated(parts, bytes);
+}
+
+function tooLong() {
+	return new HostFailure('response_malformed', `BigQuery sent more than ${BODY_BYTES_MAX} bytes`);
+}
+
+/**
+ * @param {Uint8Array[]} parts
+ * @param {number} bytes The length of all of them.
+ */
+function concatenated(parts, bytes) {
+	const whole = new Uint8Array(bytes);
+	let at = 0;
+	for (const part of parts) {
+		whole.set(part, at);
+		at += part.length;
+	}
+	return whole;
 }
 
 async function readCredentials(file) {

@@ -206,11 +206,20 @@ fn read_member(key: &[u8], value: &[u8], envelope: &mut Envelope) -> Option<()> 
         b"totalBytesProcessed" if envelope.bytes_billed.is_none() => {
             envelope.bytes_billed = Some(unsigned(value)?);
         }
-        b"jobReference" => envelope.job = Some(serde_json::from_slice(value).ok()?),
+        b"jobReference" => envelope.job = read_job(value)?,
         b"schema" => envelope.schema = Some(serde_json::from_slice(value).ok()?),
         _ => {}
     }
     Some(())
+}
+
+/// Reads the reference to a job; a dry run makes none, and its answer names project and location alone.
+fn read_job(value: &[u8]) -> Option<Option<JobReference>> {
+    let members: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(value).ok()?;
+    if !members.contains_key("jobId") {
+        return Some(None);
+    }
+    serde_json::from_value(members.into()).ok().map(Some)
 }
 
 /// Reads a JSON string or number that holds an unsigned integer, one that JavaScript can carry.
@@ -312,6 +321,16 @@ mod tests {
         let page = Page::open(br#"{"rows":[{"f":[]}],"totalRows":"1"}"#.to_vec()).unwrap();
         assert_eq!(page.envelope().total_rows, Some(1));
         assert!(page.rows().next(&mut Vec::new()).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_answer_of_a_dry_run_names_no_job() {
+        let answer = br#"{"jobReference":{"projectId":"p","location":"US"},"jobComplete":true,
+            "totalBytesProcessed":"9329"}"#;
+        let (_, envelope) = read_all(answer).unwrap();
+        assert_eq!((envelope.job, envelope.bytes_billed), (None, Some(9_329)));
+        let unfit = br#"{"jobReference":{"projectId":"p","jobId":7}}"#;
+        assert_eq!(read_all(unfit).unwrap_err().kind, Kind::ResponseMalformed);
     }
 
     #[test]

@@ -129,6 +129,18 @@ describe('faults', () => {
 		assert.throws(() => JSON.parse(text), SyntaxError);
 	});
 
+	test('an_endless_body_tells_no_length_and_comes_until_the_client_hangs_up', async () => {
+		proxy.faults.add({ route: 'jobs.query', fault: FAULT.endless() });
+		const response = await post({ query: SELECT });
+		assert.equal(response.headers.get('content-length'), null);
+		let bytes = 0;
+		for await (const part of /** @type {any} */ (response.body)) {
+			bytes += part.length;
+			if (bytes > 20_000_000) break;
+		}
+		assert.ok(bytes > 20_000_000);
+	});
+
 	test('a_slow_body_takes_its_time', async () => {
 		proxy.faults.add({ route: 'tables.get', fault: FAULT.slow({ bytesPerSecond: 4000 }) });
 		const start = performance.now();

@@ -5,12 +5,13 @@ import { FAULT, VESSEL_SCHEMA, duplicated, randomFrom, until, vesselPositions } 
 import { PATIENCE_MS, assertEqual, startComponent, tableStatus, untilRows, untilStatus } from './support/component.mjs';
 import { backfillQueries, startSource } from './support/source.mjs';
 
-const ROWS = 150_000;
-const CRASHES = 5;
+const ROWS = 68_000;
+const CRASHES = 10;
+const PAGE_ROWS = 1_000;
 /** Each crash comes when so many rows more are in Harper, and then some milliseconds later. */
-const ROWS_BETWEEN = [2_000, 18_000];
-/** No life gets further than this beyond the one before; more than a page and the rows between. */
-const ROWS_EACH_LIFE_MAX = 25_000;
+const ROWS_BETWEEN = [500, 4_500];
+/** No life gets further than this beyond the one before; more than two pages and the rows between. */
+const ROWS_EACH_LIFE_MAX = 6_500;
 const EXTRA_MS_MAX = 100;
 const SEED = Number(process.env.CRASH_SEED ?? Date.now() % 1_000_000);
 const SMALL_ROWS = 20_000;
@@ -40,12 +41,12 @@ async function storedProgress(harper, id) {
 	return checkpoint?.window ?? undefined;
 }
 
-test('five_kills_in_mid_sync_lose_and_double_nothing_and_the_result_is_read_on', async (context) => {
+test('ten_kills_in_mid_sync_lose_and_double_nothing_and_the_result_is_read_on', async (context) => {
 	context.diagnostic(`CRASH_SEED=${SEED}`);
 	const random = randomFrom(SEED);
 	// Some rows are there twice or three times: their ids hang on how many of them came before.
 	await source.fill('crashing', VESSEL_SCHEMA, crashingRows());
-	const bigquery = { ...source.connection(), table: 'crashing', timestampColumn: 'timestamp', batchSize: 3000 };
+	const bigquery = { ...source.connection(), table: 'crashing', timestampColumn: 'timestamp', batchSize: PAGE_ROWS };
 	let held = ROWS_EACH_LIFE_MAX;
 	const barrier = holdBackFrom(() => held);
 	const running = await startComponent({ config: { bigquery, sync: { pollInterval: 1000 } } });

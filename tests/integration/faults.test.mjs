@@ -23,19 +23,34 @@ after(() => source?.stop());
 
 let tables = 0;
 
+const TARGET = 'BigQueryData';
+/** The second sync of the same source table. */
+const KEYED = { id: 'keyed', key: ['mmsi'], targetTable: 'ByMmsi' };
+const VESSELS = 100;
+
 /** Makes a table of its own for a run, so that no run waits for another one's rows. */
 async function fillTable() {
 	const table = `troubled_${++tables}`;
-	await source.fill(table, VESSEL_SCHEMA, duplicated(vesselPositions({ rows: ROWS / 2 }), 2));
+	await source.fill(table, VESSEL_SCHEMA, duplicated(vesselPositions({ rows: ROWS / 2, vessels: VESSELS }), 2));
 	return table;
 }
 
 /**
  * @param {string} url
  * @param {string} table
+ * @param {{keyed?: boolean}} [options] Keyed: the same table goes to a second target too, by a key.
  */
-function configuration(url, table) {
-	const bigquery = { ...source.connection(url), table, timestampColumn: 'timestamp', batchSize: PAGE_ROWS };
+function configuration(url, table, { keyed = false } = {}) {
+	const one = { table, timestampColumn: 'timestamp', batchSize: PAGE_ROWS };
+	const bigquery = keyed
+		? {
+				...source.connection(url),
+				tables: [
+					{ ...one, targetTable: TARGET },
+					{ ...one, ...KEYED },
+				],
+			}
+		: { ...source.connection(url), ...one };
 	// Circuit breakers would leave BigQuery alone for a minute now and then.
 	return { bigquery, sync: { pollInterval: 500 }, retry: { initialDelay: 20, maxAttempts: 30 } };
 }
@@ -103,7 +118,8 @@ function untilReadSince(harper, table, instant) {
 }
 
 /**
- * Syncs the table through a proxy of its own with one kind of fault, which stays on until some polls after the backfill.
+ * Syncs a table with copies of rows, both by content and by a key, through a proxy of its own with one kind of fault,
+ * which stays on until some polls after the backfill.
  * @param {import('../support/faults.mjs').Fault} fault
  * @param {Partial<import('../support/faults.mjs').Rule>} [rule]
  */
@@ -111,18 +127,21 @@ async function syncThrough(fault, rule = {}) {
 	const table = await fillTable();
 	const proxy = await source.addProxy();
 	const active = proxy.faults.add({ rate: RATE, seed: SEED, fault, ...rule });
-	const running = await startComponent({ config: configuration(proxy.url, table) });
+	const running = await startComponent({ config: configuration(proxy.url, table, { keyed: true }) });
 	const rest = keepChanging(table);
 	try {
 		const { harper } = running;
 		const answers = watchAnswers(harper);
 		await untilRows(harper, table, ROWS);
+		await untilRows(harper, KEYED.id, VESSELS);
 		const injected = () => active.injected >= Math.min(3, rule.limit ?? Infinity);
 		await until(injected, { deadlineMs: PATIENCE_MS, what: `a few faults (${active.injected} of ${active.seen})` });
 		proxy.faults.clear();
 		await rest();
-		await untilReadSince(harper, table, new Date().toISOString());
-		await assertEqual({ source, harper }, { table, target: 'BigQueryData' });
+		const now = new Date().toISOString();
+		for (const id of [table, KEYED.id]) await untilReadSince(harper, id, now);
+		await assertEqual({ source, harper }, { table, target: TARGET });
+		await assertEqual({ source, harper }, { table, target: KEYED.targetTable, key: KEYED.key });
 		assert.deepEqual(await answers(), []);
 		return active;
 	} finally {
@@ -148,8 +167,21 @@ const FAULTS = [
 	['cuts_the_body_short', FAULT.truncate()],
 	['sends_half_of_the_json', FAULT.cutJson()],
 	['sends_the_body_slowly', FAULT.slow({ bytesPerSecond: 200_000 })],
+	['sends_a_body_without_end', FAULT.endless(), { route: ['jobs.query', 'getQueryResults'], limit: 3 }],
 	['loses_results', FAULT.loseResult(), { route: 'getQueryResults', limit: 5 }],
 ];
+
+test('every_fault_that_the_proxy_knows_has_a_run', () => {
+	const kinds = new Set(FAULTS.map(([, { kind, status, reason }]) => `${kind} ${status} ${reason}`));
+	const missing = Object.entries(FAULT).filter(([, make]) => {
+		const { kind, status, reason } = make();
+		return !kinds.has(`${kind} ${status} ${reason}`);
+	});
+	assert.deepEqual(
+		missing.map(([name]) => name),
+		[]
+	);
+});
 
 // The runs with a hanging request wait for a minute and do nothing meanwhile; the others go on beside them.
 describe('one request in three fails and the tables end equal', { concurrency: 3 }, () => {

@@ -9,7 +9,7 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 
 import { Billing, MINIMUM_BYTES } from './billing.mjs';
 import { Faults, errorBody } from './faults.mjs';
-import { Modifications, emulatedBytes, throttled } from './proxied-answers.mjs';
+import { Modifications, emulatedBytes, endless, throttled } from './proxied-answers.mjs';
 import { classify } from './routes.mjs';
 
 /**
@@ -87,6 +87,8 @@ export class FaultProxy {
 		this.gzip = false;
 		/** @type {Map<string, {estimatedRows: string, estimatedBytes: string, oldestEntryTime: string}>} By dataset.table. */
 		this.streamingBuffers = new Map();
+		/** @type {Map<string, Record<string, any>>} What tables.get tells instead of the truth, by dataset.table. */
+		this.pretences = new Map();
 		this.#billing = billing;
 		this.modifications = new Modifications(billing, () => this.now());
 	}
@@ -277,6 +279,10 @@ export class FaultProxy {
 	 * @param {Fault | undefined} fault
 	 */
 	async #send({ request, response }, body, fault) {
+		if (fault?.kind === 'endless') {
+			await pipeline(endless(body), response).catch(() => response.destroy());
+			return;
+		}
 		let bytes = fault?.kind === 'cutJson' ? body.subarray(0, Math.floor(body.length / 2)) : body;
 		if (this.gzip && /\bgzip\b/.test(request.headers['accept-encoding'] ?? '') && bytes.length > 0) {
 			bytes = gzipSync(bytes, { level: 1 });
@@ -323,6 +329,7 @@ export class FaultProxy {
 			const streamingBuffer = this.streamingBuffers.get(`${dataset}.${table}`);
 			if (streamingBuffer) Object.assign(resource, { streamingBuffer });
 			if (this.maintainsModification) await this.modifications.apply({ dataset, table }, resource);
+			Object.assign(resource, this.pretences.get(`${dataset}.${table}`));
 			return Buffer.from(JSON.stringify(resource));
 		}
 		return emulatedBytes(body, (jobId) => {

@@ -8,7 +8,7 @@ import { randomFrom } from './samples.mjs';
  * @typedef {import('./routes.mjs').RouteName} RouteName
  *
  * @typedef {object} Fault
- * @property {'error' | 'hang' | 'reset' | 'truncate' | 'cutJson' | 'slow' | 'loseResult'} kind
+ * @property {'error' | 'hang' | 'reset' | 'truncate' | 'cutJson' | 'slow' | 'endless' | 'loseResult'} kind
  * @property {number} [status] Of an error.
  * @property {string} [reason] Of an error.
  * @property {string} [message] Of an error.
@@ -66,6 +66,8 @@ export const FAULT = Object.freeze({
 	cutJson: trouble('cutJson'),
 	/** The body trickles. */
 	slow: (/** @type {Partial<Fault>} */ more = {}) => ({ kind: 'slow', bytesPerSecond: 20_000, ...more }),
+	/** The body goes on after the JSON text, with blanks, without a Content-Length and without an end. */
+	endless: trouble('endless'),
 	/** The job of the request is gone from now on: 404 for its results. */
 	loseResult: trouble('loseResult'),
 });

@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const SLOW_CHUNKS_PER_SECOND = 10;
+const BLANKS_BYTES = 1 << 20;
 /** The rows are the last member of an answer; everything that is rewritten stands before them. */
 const ROWS = Buffer.from('"rows"');
 
@@ -67,6 +68,13 @@ export class Modifications {
 		const etag = Buffer.from(`${modified}/${fingerprint}`).toString('base64');
 		Object.assign(resource, { lastModifiedTime: modified, etag, numRows: `${rows}`, numBytes });
 	}
+}
+
+/** @param {Buffer} bytes */
+export function* endless(bytes) {
+	yield bytes;
+	const blanks = Buffer.alloc(BLANKS_BYTES, ' ');
+	for (;;) yield blanks;
 }
 
 /**

@@ -7,15 +7,17 @@ export const DATASET = 'd';
 
 /**
  * @typedef {import('../../support/values.mjs').Field} Field
+ * @typedef {{timePartitioning?: {type: string, field?: string}, primaryKey?: string[]}} TableOptions
  *
  * @typedef {object} Source
  * @property {import('../../support/emulator.mjs').Emulator} emulator
  * @property {import('../../support/fault-proxy.mjs').FaultProxy} proxy What the component is given as BigQuery.
  * @property {import('../../support/bigquery.mjs').BigQueryClient} bigquery
  * @property {(url?: string) => Record<string, any>} connection The keys of `bigquery:` that lead to the proxy.
- * @property {() => Promise<import('../../support/fault-proxy.mjs').FaultProxy>} addProxy One more, with faults of its
- *   own.
- * @property {(table: string, schema: Field[], rows?: Iterable<object>) => Promise<void>} fill Makes a table with rows.
+ * @property {(options?: {minimumBytes?: number}) => Promise<import('../../support/fault-proxy.mjs').FaultProxy>}
+ *   addProxy One more, with faults of its own.
+ * @property {(table: string, schema: Field[], rows?: Iterable<object>, more?: TableOptions) => Promise<void>} fill Makes
+ *   a table with rows.
  * @property {() => Promise<void>} stop
  */
 
@@ -24,9 +26,9 @@ export async function startSource() {
 	const emulator = await startEmulator();
 	/** @type {import('../../support/fault-proxy.mjs').FaultProxy[]} */
 	const proxies = [];
-	const addProxy = async () => {
-		const proxy = await startFaultProxy({ target: emulator.url, project: emulator.project });
-		// Bills and modification times cost a scan per request, and these tests look at neither.
+	const addProxy = async (options = {}) => {
+		const proxy = await startFaultProxy({ target: emulator.url, project: emulator.project, ...options });
+		// Bills and modification times cost a scan per request; the tests that look at them turn them on.
 		proxy.accounting = false;
 		proxy.maintainsModification = false;
 		proxies.push(proxy);
@@ -41,8 +43,8 @@ export async function startSource() {
 		bigquery,
 		addProxy,
 		connection: (url = proxy.url) => ({ projectId: emulator.project, apiEndpoint: url, dataset: DATASET }),
-		async fill(table, schema, rows) {
-			await bigquery.createTable(DATASET, table, { schema });
+		async fill(table, schema, rows, more = {}) {
+			await bigquery.createTable(DATASET, table, { schema, ...more });
 			if (rows) await bigquery.loadRows(DATASET, table, rows);
 		},
 		async stop() {
