@@ -48,8 +48,7 @@ export default [
 		},
 	},
 	{ files: ['js/**', 'component/**', 'tests/**', 'scripts/bench/inside/**'], languageOptions: { globals: harper } },
-	{ files: ['web/**'], languageOptions: { globals: globals.browser } },
-	{ files: ['js/**'], ignores: ['js/cli/**', 'js/**/cli.js'], rules: { 'no-console': 'error' } },
+	{ files: ['js/**'], rules: { 'no-console': 'error' } },
 	// A suite's describe() holds all of its tests.
 	{ files: ['tests/**'], rules: { 'max-lines-per-function': 'off' } },
 	// ESLint and node:test take a default export only.

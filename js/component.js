@@ -2,13 +2,15 @@
 
 import { BigQueryConnection } from './bigquery.js';
 import { loadCore } from './core.js';
-import { findTable, readAll } from './harper.js';
+import { findTable, readAll, readMembers } from './harper.js';
 import { TableHost } from './table-host.js';
 
 /** How often this worker's row in SyncWorker is written while something changes. */
 const PUBLISH_INTERVAL_MS = 2_000;
 /** A row that old is written anew although nothing changed, to show that the worker lives. */
 const HEARTBEAT_MS = 30_000;
+/** How often a node tells the others that it lives, and its workers look who else does. */
+const BEAT_MS = 5_000;
 /** How often this worker looks for commands that were given elsewhere. */
 const WISH_LOOK_MS = 500;
 /** Pause before a core that failed is replaced; it doubles with each failure. */
@@ -17,7 +19,8 @@ const REPLACE_DELAY_MS_MAX = 60_000;
 
 /**
  * @typedef {{key: string, message: string}} Problem
- * @typedef {{sync: any, host: TableHost, ended: Promise<unknown>, running: boolean}} Run
+ * @typedef {{sync: any, host: TableHost, ended: Promise<unknown>, running: boolean, wish: number}} Run The wish is the
+ *   version of the command that it follows.
  */
 
 export class Component {
@@ -35,6 +38,8 @@ export class Component {
 	#runs = new Map();
 	/** @type {any} */
 	#configuration;
+	/** @type {any} What this worker knows of the cluster. */
+	#cluster;
 	/** @type {any} */
 	#connection;
 	/** @type {any} */
@@ -47,11 +52,15 @@ export class Component {
 	/** The instance of the core that the tables run on; a panic ends it, and all of them with it. */
 	#instance = { dead: false };
 	#deaths = 0;
+	/** @type {Set<string>} The tables of which a warning was logged. */
+	#warned = new Set();
 	/** @type {Map<string, string>} What was logged last of each table. */
 	#news = new Map();
 	#published = { text: '', at: 0 };
 	/** @type {NodeJS.Timeout | undefined} */
 	#timer;
+	/** @type {NodeJS.Timeout | undefined} */
+	#beat;
 	/** @type {NodeJS.Timeout | undefined} */
 	#wishTimer;
 
@@ -77,6 +86,7 @@ export class Component {
 			this.#instance = { dead: false };
 			const core = await loadCore();
 			this.version = core.version();
+			this.#cluster = new core.Cluster(this.node);
 			try {
 				const surroundings = { emulatorHost: process.env.BIGQUERY_EMULATOR_HOST ?? null, sharedRoot };
 				this.#configuration = new core.Configuration(JSON.parse(JSON.stringify(root ?? {})), surroundings);
@@ -121,15 +131,31 @@ export class Component {
 	close() {
 		this.#closed = true;
 		clearInterval(this.#timer);
+		clearInterval(this.#beat);
 		clearInterval(this.#wishTimer);
 		if (!this.#instance.dead) for (const run of this.#runs.values()) stop(run);
 		return this.#enqueue(() => this.#stopAll());
 	}
 
-	/** Status of the tables that this worker runs. */
-	tableStatus() {
-		if (this.#instance.dead) return [];
-		return [...this.#runs.values()].map(({ sync }) => sync.status());
+	/** What this worker tells of itself. */
+	snapshot() {
+		const tables = this.#instance.dead ? [] : [...this.#runs.values()].map(({ sync }) => sync.status());
+		const { name: id, node, index, version, problems } = this;
+		return { id, node, index, version, tables, problems };
+	}
+
+	/** What this worker knows of the cluster's nodes. */
+	nodes() {
+		return this.#instance.dead ? [] : (this.#cluster?.nodes() ?? []);
+	}
+
+	/**
+	 * Whether operators want a table to run.
+	 * @param {{autoStart: boolean}} table
+	 * @param {{desired: string} | undefined} wish
+	 */
+	static desired(table, wish) {
+		return wish?.desired ?? (table.autoStart ? 'started' : 'stopped');
 	}
 
 	/** One thing at a time: starting, stopping and following never overlap. */
@@ -159,18 +185,51 @@ export class Component {
 			for (const { key, message } of summary.warnings) logger.warn?.(`bigquery-sync: configuration: ${key} ${message}`);
 		}
 		for (const { targetTable } of this.tables) this.#expose(targetTable);
+		await this.#startBeating();
 		await this.#follow();
 		this.#startPublishing();
+	}
+
+	/** Tells the other nodes that this one lives, and looks who else does, again and again. */
+	async #startBeating() {
+		clearInterval(this.#beat);
+		this.#beat = setInterval(() => this.#observe(true), BEAT_MS);
+		this.#beat.unref();
+		await this.#observe(true);
+	}
+
+	/** @param {boolean} [beats] Whether the node is to give a sign of life; its first worker does. */
+	async #observe(beats = false) {
+		try {
+			if (beats && this.index === 0) {
+				const now = new Date();
+				const beat = { id: this.node, workers: this.count, beat: now.getTime(), updatedAt: now.toISOString() };
+				await findTable('SyncNode').put(beat);
+			}
+			const [nodes, members] = await Promise.all([readAll('SyncNode'), readMembers()]);
+			if (this.#instance.dead || this.#closed) return;
+			this.#cluster.observe(nodes, members);
+			const standing = this.#standing();
+			for (const { sync } of this.#runs.values()) sync.place(standing);
+		} catch (error) {
+			logger.warn?.(`bigquery-sync: the cluster was not looked at: ${error}`);
+		}
+	}
+
+	#standing() {
+		return this.#cluster.standing(this.index, this.count);
 	}
 
 	async #follow() {
 		if (this.#closed || this.tables.length === 0) return;
 		const wishes = new Map((await readAll('SyncControlState')).map((wish) => [wish.id, wish]));
-		const own = new Set(this.#configuration.tablesOf(this.index, this.count));
-		for (const table of this.tables.filter(({ id }) => own.has(id))) {
-			const wanted = wishes.get(table.id)?.desired ?? (table.autoStart ? 'started' : 'stopped');
+		for (const table of this.tables) {
+			const wish = wishes.get(table.id);
+			const wanted = Component.desired(table, wish);
 			const run = this.#runs.get(table.id);
-			if (wanted === 'started' && !run?.running) this.#start(table);
+			// A run that gave up is started again by a command for its own table only.
+			const isDue = !run || (!run.running && run.wish !== (wish?.version ?? 0));
+			if (wanted === 'started' && isDue) this.#start(table, wish?.version ?? 0);
 			if (wanted === 'stopped' && run?.running) {
 				stop(run);
 				await run.ended;
@@ -178,8 +237,9 @@ export class Component {
 		}
 	}
 
-	#start(table) {
-		const sync = this.#configuration.table(table.id, { node: this.node, index: this.index });
+	#start(table, wish) {
+		const worker = { node: this.node, index: this.index };
+		const sync = this.#configuration.table(table.id, worker, this.#standing());
 		const host = new TableHost({
 			table,
 			connection: this.#connection,
@@ -189,7 +249,7 @@ export class Component {
 			onDeath: (error) => this.#replaceCore(error),
 		});
 		/** @type {Run} */
-		const run = { sync, host, running: true, ended: Promise.resolve() };
+		const run = { sync, host, running: true, ended: Promise.resolve(), wish };
 		run.ended = host.run(sync).finally(() => {
 			run.running = false;
 		});
@@ -224,11 +284,17 @@ export class Component {
 
 	/** Logs what people should know: neither each poll, nor each attempt. */
 	#report(status) {
-		const { id, state, lastError } = status;
+		const { id, state, lastError, warning } = status;
+		// Who has no share of a table has nothing to say of it.
+		if (state === 'standby') return;
 		if (state === 'starting') {
 			// A new run has news of its own, also if they are those of the run before.
 			this.#news.delete(id);
 			return;
+		}
+		if (warning !== null && !this.#warned.has(id)) {
+			this.#warned.add(id);
+			logger.warn?.(`bigquery-sync: ${id}: ${warning}`);
 		}
 		const news = lastError?.code ?? (state === 'running' ? 'idle' : state);
 		if (this.#news.get(id) === news) return;
@@ -254,14 +320,7 @@ export class Component {
 	/** Tells the other workers and nodes what this one is doing. */
 	async #publish() {
 		for (const { targetTable } of this.tables) this.#expose(targetTable);
-		const record = {
-			id: this.name,
-			node: this.node,
-			index: this.index,
-			version: this.version,
-			tables: this.tableStatus(),
-			problems: this.problems,
-		};
+		const record = this.snapshot();
 		const text = JSON.stringify(record);
 		if (text === this.#published.text && Date.now() - this.#published.at < HEARTBEAT_MS) return;
 		this.#published = { text, at: Date.now() };

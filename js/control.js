@@ -1,6 +1,6 @@
 /** GET and POST /SyncControl: what the sync is doing, and what operators want of it. */
 
-import { component } from './component.js';
+import { Component, component } from './component.js';
 import { findTable, readAll } from './harper.js';
 
 /** What a POST may ask for, and the wish that is recorded. */
@@ -61,35 +61,43 @@ export function syncControl() {
 async function report() {
 	const own = component();
 	const [workers, wishes] = await Promise.all([readAll('SyncWorker'), readAll('SyncControlState')]);
-	const desired = new Map(wishes.map((wish) => [wish.id, wish.desired]));
+	const wished = new Map(wishes.map((wish) => [wish.id, wish]));
 	const current = workers.filter(({ id }) => id !== own.name);
-	current.push({
-		id: own.name,
-		node: own.node,
-		index: own.index,
-		version: own.version,
-		updatedAt: new Date().toISOString(),
-		tables: own.tableStatus(),
-		problems: own.problems,
-	});
+	current.push({ ...own.snapshot(), updatedAt: new Date().toISOString() });
 	current.sort((one, other) => (one.id < other.id ? -1 : 1));
 	const running = current
 		.filter(isAlive)
-		.flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })));
+		.flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })))
+		.filter(({ state }) => state !== 'standby');
 	return {
 		version: own.version,
 		node: own.node,
 		configurationErrors: own.problems,
-		tables: own.tables.map(({ id, targetTable, autoStart }) => ({
-			id,
-			target: targetTable,
-			desired: desired.get(id) ?? (autoStart ? 'started' : 'stopped'),
-			workers: running.filter((table) => table.id === id),
+		nodes: own.nodes(),
+		tables: own.tables.map((table) => ({
+			id: table.id,
+			target: table.targetTable,
+			desired: Component.desired(table, wished.get(table.id)),
+			...together(running.filter(({ id }) => id === table.id)),
 		})),
 		workers: current.map((worker) => {
 			const { id, node, index, version, updatedAt, problems } = worker;
 			return { id, node, index, version, alive: isAlive(worker), updatedAt, problems };
 		}),
+	};
+}
+
+/** A table as a whole: as far as the worker that is furthest behind. */
+function together(workers) {
+	const watermarks = workers.map(({ watermark }) => watermark);
+	const sum = (name) => workers.reduce((total, worker) => total + worker[name], 0);
+	const most = (name) => workers.reduce((found, worker) => Math.max(found, worker[name] ?? 0), 0);
+	return {
+		watermark: watermarks.includes(null) ? null : (watermarks.sort()[0] ?? null),
+		lagSeconds: workers.some(({ lagSeconds }) => lagSeconds === null) ? null : most('lagSeconds'),
+		rows: most('rows'),
+		rowsPerSecond: sum('rowsPerSecond'),
+		workers,
 	};
 }
 

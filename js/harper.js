@@ -1,5 +1,6 @@
 /** What is read from and written to Harper: checkpoints, target tables, rows. */
 
+import { randomUUID } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { assembleRecords } from './batch.js';
@@ -19,7 +20,7 @@ const COMMIT_START_MS = 1;
 
 /**
  * @typedef {import('./batch.js').Batch & {
- *   checkpoint: any,
+ *   checkpoints: any[],
  *   superseded: Uint32Array,
  *   rejections: {rowId: string | null, reason: string}[],
  *   notes: {kind: string, reason: string}[],
@@ -42,13 +43,39 @@ export async function readRecord(table, id) {
 }
 
 /**
- * Reads all records of one of the component's small tables.
+ * Reads records of one of the component's small tables; all of them, unless a condition is given.
  * @param {string} table
+ * @param {HarperCondition[]} [conditions]
  */
-export async function readAll(table) {
+export async function readAll(table, conditions = []) {
 	const records = [];
-	for await (const record of findTable(table).search({ conditions: [] })) records.push(plainCopy(record));
+	for await (const record of findTable(table).search({ conditions })) records.push(plainCopy(record));
 	return records;
+}
+
+/**
+ * Reads what is known of a table's progress.
+ * @param {{id: string, targetTable: string}} table
+ */
+export async function readProgress({ id, targetTable }) {
+	const [checkpoints, counts, incarnation] = await Promise.all([
+		readAll('SyncCheckpoint', [{ attribute: 'tableId', value: id }]),
+		readRecord('SyncCounts', id),
+		readIncarnation(targetTable),
+	]);
+	return { checkpoints, counts, incarnation };
+}
+
+async function readIncarnation(name) {
+	return (await readRecord('SyncTarget', name))?.incarnation ?? '';
+}
+
+/** The names of the cluster's nodes; none where Harper runs alone. */
+export async function readMembers() {
+	const nodes = databases.system?.hdb_nodes;
+	const names = [];
+	if (nodes) for await (const { name } of nodes.search({ conditions: [] })) names.push(name);
+	return names;
 }
 
 /** Harper's records are frozen views; the core wants plain objects. */
@@ -60,31 +87,15 @@ function plainCopy(record) {
  * Makes sure that a target table exists.
  * @param {string} name
  * @param {import('./batch.js').Layout} layout
- * @returns {Promise<{table: any, created: boolean}>}
+ * @param {boolean} isFirst Whether to make it at once; else another worker is given the time to.
+ * @returns {Promise<{table: any, incarnation: string}>}
  */
-export async function ensureTable(name, layout) {
-	let refusal;
-	const created = !findTable(name);
-	if (created) {
-		const columns = layout.columns.map((column) => ({ name: column.name }));
-		const type = layout.idType === 'integer' ? 'Long' : undefined;
-		const attributes = [{ name: 'id', type, is_primary_key: true }, ...columns, { name: '_syncedAt' }];
-		const operation = { operation: 'create_table', database: DATABASE, table: name, primary_key: 'id', attributes };
-		// Another worker may be faster: what counts is whether the table appears.
-		refusal = await server.operation(operation, {}).then(
-			() => undefined,
-			(error) => error.message ?? String(error)
-		);
-	}
-	const deadline = Date.now() + TABLE_WAIT_MS;
-	while (!findTable(name)) {
-		if (Date.now() > deadline) {
-			throw new HostFailure(
-				'harper_table',
-				`the table ${name} could not be created: ${refusal ?? 'it did not appear'}`
-			);
-		}
-		await new Promise((resolve) => setTimeout(resolve, 20));
+export async function ensureTable(name, layout, isFirst) {
+	if (!isFirst) await appears(name);
+	const refusal = findTable(name) ? undefined : await makeTable(name, layout);
+	if (!(await appears(name))) {
+		const reason = refusal ?? 'it did not appear';
+		throw new HostFailure('harper_table', `the table ${name} could not be created: ${reason}`);
 	}
 	const table = findTable(name);
 	if (table.primaryKey !== 'id') {
@@ -92,7 +103,28 @@ export async function ensureTable(name, layout) {
 		throw new HostFailure('harper_table', message);
 	}
 	refuseUnfitIds(table, layout.idType);
-	return { table, created };
+	return { table, incarnation: await readIncarnation(name) };
+}
+
+/** Makes a table; returns why not, if it was refused. Another worker may be faster: what counts is that it appears. */
+async function makeTable(name, layout) {
+	// Known before the table is there: whoever dies in between makes it under yet another incarnation.
+	await findTable('SyncTarget').put({ id: name, incarnation: randomUUID(), madeAt: new Date().toISOString() });
+	const columns = layout.columns.map((column) => ({ name: column.name }));
+	const type = layout.idType === 'integer' ? 'Long' : undefined;
+	const attributes = [{ name: 'id', type, is_primary_key: true }, ...columns, { name: '_syncedAt' }];
+	const operation = { operation: 'create_table', database: DATABASE, table: name, primary_key: 'id', attributes };
+	return server.operation(operation, {}).then(
+		() => undefined,
+		(error) => error.message ?? String(error)
+	);
+}
+
+/** Waits for a table, though not for long, and tells whether it is there. */
+async function appears(name) {
+	const deadline = Date.now() + TABLE_WAIT_MS;
+	while (!findTable(name) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+	return findTable(name) !== undefined;
 }
 
 /** A table that was declared, or made for ids of the other type, would refuse each single row. */
@@ -121,18 +153,18 @@ export async function commit(table, layout, order, onWait = () => {}) {
 	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
 	const finish = (refused) => (context) => {
 		if (refused.length === 0) setTimeout(onWait, COMMIT_START_MS);
-		const { checkpoint, rejections, notes } = order;
-		for (const entry of auditEntries(checkpoint, [...rejections, ...refused], notes, syncedAt)) {
+		const { checkpoints, rejections, notes } = order;
+		const [first, ...others] = checkpoints;
+		for (const entry of auditEntries(first, [...rejections, ...refused], notes, syncedAt)) {
 			findTable('SyncAudit').put(entry, context);
 		}
-		findTable('SyncCheckpoint').put(
-			{
-				...checkpoint,
-				recordsIngested: checkpoint.recordsIngested - refused.length,
-				recordsRejected: checkpoint.recordsRejected + refused.length,
-			},
-			context
-		);
+		// The first one counts the rows.
+		const counted = {
+			...first,
+			recordsIngested: first.recordsIngested - refused.length,
+			recordsRejected: first.recordsRejected + refused.length,
+		};
+		for (const checkpoint of [counted, ...others]) findTable('SyncCheckpoint').put(checkpoint, context);
 	};
 	let refused = [];
 	try {

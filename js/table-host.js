@@ -1,7 +1,7 @@
 /** Input and output for the sync of one table, as the core asks for it. Failures are values, never rejections. */
 
 import { HostFailure } from './bigquery.js';
-import { commit, ensureTable, readRecord, withoutValues } from './harper.js';
+import { commit, ensureTable, findTable, readProgress, withoutValues } from './harper.js';
 
 export class TableHost {
 	#stopping = new AbortController();
@@ -60,19 +60,24 @@ export class TableHost {
 		this.#stopping.abort();
 	}
 
-	loadCheckpoint() {
-		return asValue('harper_read', async () => ({
-			checkpoint: await readRecord('SyncCheckpoint', `${this.table.id}:0`),
-		}));
+	load() {
+		return asValue('harper_read', () => readProgress(this.table));
 	}
 
-	ensureTarget(layout) {
+	ensureTarget(layout, isFirst) {
 		return asValue('harper_table', async () => {
 			this.#layout = layout;
-			const { table, created } = await ensureTable(this.table.targetTable, layout);
+			const { table, incarnation } = await ensureTable(this.table.targetTable, layout, isFirst);
 			this.#table = table;
 			this.onTarget(this.table.targetTable);
-			return { created };
+			return { incarnation };
+		});
+	}
+
+	shareCounts(counts) {
+		return asValue('harper_write', async () => {
+			await findTable('SyncCounts').put(counts);
+			return {};
 		});
 	}
 

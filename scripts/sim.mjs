@@ -3,22 +3,24 @@ import { run } from './process.mjs';
 import { ensureRust } from './setup.mjs';
 import { ExpectedFailure, hint, print, runMain } from './terminal.mjs';
 
-const USAGE = `Runs the engine in simulated worlds, with faults, crashes and late rows.
+const USAGE = `Runs the engine in simulated worlds: with faults, crashes and late rows, and with nodes that come, go, pause and
+do not hear each other.
 
-Usage: npm run sim -- [--seeds N] [--seed K]
+Usage: npm run sim -- [--seeds N] [--seed K] [--workers A..B]
 
-  --seeds N   how many worlds, default 10,000
-  --seed K    world K alone, with its trace`;
+  --seeds N        how many worlds, default 10,000
+  --seed K         world K alone, with its trace
+  --workers A..B   how many workers a world has, default 1..5; or one number for all`;
 
 async function main() {
-	const { seeds, seed, help } = readOptions();
+	const { seeds, seed, workers, help } = readOptions();
 	if (help) {
 		print(USAGE);
 		return;
 	}
 	await ensureRust();
 	const args = ['test', '--release', '--quiet', '--test', 'simulator', 'no_world', '--', '--nocapture'];
-	const env = { SIMULATOR_SEEDS: seeds, SIMULATOR_SEED: seed, RUST_BACKTRACE: '0' };
+	const env = { SIMULATOR_SEEDS: seeds, SIMULATOR_SEED: seed, SIMULATOR_WORKERS: workers, RUST_BACKTRACE: '0' };
 	hint('compiling the engine, unless it is compiled already');
 	const started_ms = performance.now();
 	const { code } = await run('cargo', args, { env, echo: true });
@@ -32,6 +34,7 @@ function readOptions() {
 			options: {
 				seeds: { type: 'string', default: '10000' },
 				seed: { type: 'string' },
+				workers: { type: 'string', default: '1..5' },
 				help: { type: 'boolean', default: false },
 			},
 		});
@@ -40,6 +43,9 @@ function readOptions() {
 			if (value !== undefined && !/^\d+$/.test(value)) {
 				throw new Error(`--${name} is ${value}; it takes a whole number.`);
 			}
+		}
+		if (!/^[1-9]\d?(?:\.\.[1-9]\d?)?$/.test(values.workers)) {
+			throw new Error(`--workers is ${values.workers}; it takes a number or a range like 1..5.`);
 		}
 		return values;
 	} catch (error) {

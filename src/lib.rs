@@ -9,6 +9,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod harper;
+pub mod partition;
 pub mod time;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;

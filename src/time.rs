@@ -176,6 +176,18 @@ fn write_digits(out: &mut Vec<u8>, value: i64, width: usize) {
     out.extend_from_slice(digits.get(start..).unwrap_or_default());
 }
 
+/// Returns the month of an instant, counted from January of the year 0.
+pub fn month_of(instant: Micros) -> i64 {
+    let (year, month, _) = civil_from_days(instant.0.div_euclid(DAY_US));
+    year * 12 + month - 1
+}
+
+/// Returns the start of a month, counted from January of the year 0.
+pub fn month_start(month: i64) -> Micros {
+    let day = days_from_civil(month.div_euclid(12), (month.rem_euclid(12) + 1) as u8, 1);
+    Micros(day.unwrap_or(0).saturating_mul(DAY_US))
+}
+
 /// Days since the epoch of a date in the proleptic Gregorian calendar, `None` for days that do not exist.
 fn days_from_civil(year: i64, month: u8, day: u8) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -263,6 +275,13 @@ mod tests {
         #[test]
         fn text_and_instant_convert_both_ways(us in Micros::MIN.0..=Micros::MAX.0) {
             prop_assert_eq!(Micros::parse(&Micros(us).to_string()), Some(Micros(us)));
+        }
+
+        #[test]
+        fn a_month_starts_at_or_before_its_instants_and_ends_behind_them(us in Micros::MIN.0..=Micros::MAX.0) {
+            let month = month_of(Micros(us));
+            prop_assert!(month_start(month) <= Micros(us) && Micros(us) < month_start(month + 1));
+            prop_assert!(month_start(month).to_string().ends_with("-01T00:00:00.000000Z"));
         }
 
         #[test]

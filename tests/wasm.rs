@@ -47,15 +47,17 @@ fn a_summary_is_a_plain_object() {
 #[wasm_bindgen_test]
 fn an_unknown_table_is_an_error() {
     let worker = parse(r#"{"node": "n", "index": 0}"#);
-    assert!(configuration().table("nope", worker).is_err());
+    assert!(configuration().table("nope", worker, JsValue::UNDEFINED).is_err());
 }
 
 #[wasm_bindgen_test]
 async fn a_run_can_be_asked_for_its_status_and_stopped_while_it_waits_for_the_host() {
-    let sync = Rc::new(configuration().table("t", parse(r#"{"node": "n", "index": 0}"#)).unwrap());
+    let sync = Rc::new(
+        configuration().table("t", parse(r#"{"node": "n", "index": 0}"#), JsValue::UNDEFINED).unwrap(),
+    );
     // This host takes its time.
     let host = js_sys::Function::new_no_args(
-        "return {loadCheckpoint: () => new Promise((resolve) => setTimeout(() => resolve({checkpoint: null}), 50)),
+        "return {load: () => new Promise((resolve) => setTimeout(() => resolve({checkpoints: [], counts: null, incarnation: ''}), 50)),
             report() {}, guard() { this.sync.step(); return true }}",
     );
     let host = host.call0(&JsValue::UNDEFINED).unwrap();

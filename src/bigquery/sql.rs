@@ -4,6 +4,7 @@ use super::projection::{CursorType, Projection};
 use super::schema::Type;
 use super::table::PartitionUnit;
 use crate::config::SourceTable;
+use crate::partition::{Division, Rule};
 use crate::time::{self, DAY_US, Micros};
 
 /// The cursor range of one query.
@@ -13,6 +14,28 @@ pub struct Window {
     pub after: Option<Micros>,
     /// Rows after this instant are left out.
     pub until: Option<Micros>,
+}
+
+/// A range of the cursor, half-open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Its first instant; none when it starts at the beginning.
+    pub from: Option<Micros>,
+    /// The instant behind its last; none when it reaches to the end.
+    pub to: Option<Micros>,
+    /// Whether it also has rows of other partitions, should it have any.
+    pub is_mixed: bool,
+}
+
+/// Which of a table's rows are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// All of them.
+    All,
+    /// Those of some partitions.
+    Partitions(Rule, Vec<u32>),
+    /// Those of some partitions, of which it is known where they lie.
+    Segments(Rule, Vec<u32>, Vec<Segment>),
 }
 
 /// The column that numbers identical rows, where the query does it.
@@ -27,6 +50,8 @@ pub struct Source<'s> {
     pub projection: &'s Projection,
     /// The configured condition.
     pub filter: Option<&'s str>,
+    /// The rows of the table that are meant.
+    pub selection: &'s Selection,
 }
 
 /// Returns the query that reads all rows of a window.
@@ -60,6 +85,7 @@ pub fn read_window(source: Source<'_>, window: Window, numbered: bool) -> String
         // Rows without a cursor are never read, whatever the bounds.
         conditions.push(format!("{} IS NOT NULL", quote(projection.cursor_name())));
     }
+    conditions.extend(selection_condition(projection, source.selection));
     conditions.extend(filter_condition(source.filter));
     format!(
         "SELECT {}\nFROM {}\nWHERE {}",
@@ -110,6 +136,77 @@ fn bounds(projection: &Projection, window: Window) -> Vec<String> {
     let after = window.after.map(|after| format!("{cursor} > {}", literal(after)));
     let until = window.until.map(|until| format!("{cursor} <= {}", literal(until)));
     after.into_iter().chain(until).collect()
+}
+
+fn selection_condition(projection: &Projection, selection: &Selection) -> Option<String> {
+    match selection {
+        Selection::All => None,
+        Selection::Partitions(rule, partitions) => Some(partition_condition(projection, *rule, partitions)),
+        Selection::Segments(rule, partitions, segments) => {
+            let ranges: Vec<String> = segments
+                .iter()
+                .map(|segment| {
+                    let mut terms = range(projection, segment);
+                    if segment.is_mixed || terms.is_empty() {
+                        terms.push(partition_condition(projection, *rule, partitions));
+                    }
+                    format!("({})", terms.join(" AND "))
+                })
+                .collect();
+            Some(format!("({})", ranges.join("\n    OR ")))
+        }
+    }
+}
+
+fn range(projection: &Projection, segment: &Segment) -> Vec<String> {
+    let cursor = quote(projection.cursor_name());
+    let bound = |operator: &str, instant: Micros| {
+        format!("{cursor} {operator} {}", literal(projection.cursor_type, instant))
+    };
+    // Beyond what BigQuery can hold, there is nothing to bound, and no literal.
+    let from = segment.from.filter(|from| *from > Micros::MIN).map(|from| bound(">", from.plus(-1)));
+    let to = segment.to.filter(|to| *to <= Micros::MAX).map(|to| bound("<=", to.plus(-1)));
+    from.into_iter().chain(to).collect()
+}
+
+/// Returns the condition that a row is in one of some partitions, exactly as [`Rule::partition`] decides it.
+fn partition_condition(projection: &Projection, rule: Rule, partitions: &[u32]) -> String {
+    let micros = cursor_micros(projection);
+    let count = rule.partitions.max(1);
+    let number = match rule.division {
+        Division::Whole => "0".to_owned(),
+        Division::Value => {
+            format!("MOD(FARM_FINGERPRINT(CAST({micros} AS STRING)) & 0x7FFFFFFFFFFFFFFF, {count})")
+        }
+        Division::Spans(span) => {
+            let span_number = match span.length_us() {
+                // DIV and MOD round towards zero.
+                Some(length_us) => {
+                    format!(
+                        "DIV({micros} - MOD(MOD({micros}, {length_us}) + {length_us}, {length_us}), {length_us})"
+                    )
+                }
+                None => {
+                    let instant = format!("TIMESTAMP_MICROS({micros})");
+                    format!("EXTRACT(YEAR FROM {instant}) * 12 + EXTRACT(MONTH FROM {instant}) - 1")
+                }
+            };
+            format!("MOD(MOD({span_number}, {count}) + {count}, {count})")
+        }
+    };
+    let wanted: Vec<String> = partitions.iter().map(u32::to_string).collect();
+    format!("{number} IN ({})", wanted.join(", "))
+}
+
+/// Returns the cursor in microseconds since the epoch.
+fn cursor_micros(projection: &Projection) -> String {
+    let cursor = quote(projection.cursor_name());
+    match projection.cursor_type {
+        CursorType::Timestamp => format!("UNIX_MICROS({cursor})"),
+        CursorType::DateTime => format!("UNIX_MICROS(TIMESTAMP({cursor}))"),
+        CursorType::Date => format!("UNIX_DATE({cursor}) * {DAY_US}"),
+        CursorType::Integer(unit) => format!("{cursor} * {}", unit.us()),
+    }
 }
 
 fn filter_condition(filter: Option<&str>) -> Option<String> {
@@ -189,7 +286,8 @@ mod tests {
 
     fn sql(cursor: Type, filter: Option<&str>, window: Window, numbered: bool) -> String {
         let (table, projection) = resolved(cursor);
-        read_window(Source { table: &table, projection: &projection, filter }, window, numbered)
+        let source = Source { table: &table, projection: &projection, filter, selection: &Selection::All };
+        read_window(source, window, numbered)
     }
 
     const BOTH: Window = Window { after: Some(Micros(-1)), until: Some(Micros(1_704_067_200_000_000)) };
@@ -219,7 +317,8 @@ mod tests {
     #[test]
     fn partitions_are_counted_by_reading_the_cursor_alone() {
         let (table, projection) = resolved(Type::Date);
-        let source = Source { table: &table, projection: &projection, filter: Some("a") };
+        let source =
+            Source { table: &table, projection: &projection, filter: Some("a"), selection: &Selection::All };
         insta::assert_snapshot!(count_by_partition(source, BOTH.after, PartitionUnit::Month), @r"
         SELECT UNIX_MICROS(TIMESTAMP(DATE_TRUNC(`ts`, MONTH))) AS starts, COUNT(*) AS row_count
         FROM `my-project`.`d`.`t`

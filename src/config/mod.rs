@@ -16,7 +16,8 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Names of the component's own tables, which no target may have.
-pub const SYSTEM_TABLES: [&str; 4] = ["SyncCheckpoint", "SyncAudit", "SyncControlState", "SyncWorker"];
+pub const SYSTEM_TABLES: [&str; 7] =
+    ["SyncCheckpoint", "SyncAudit", "SyncControlState", "SyncCounts", "SyncNode", "SyncTarget", "SyncWorker"];
 
 const SECTIONS: [&str; 10] = [
     "bigquery",
@@ -216,7 +217,8 @@ fn read_tables(
         }
     };
     refuse_twins(&tables, sections);
-    tables
+    let numbered = tables.into_iter().zip(0..).map(|(table, position)| TableConfig { position, ..table });
+    numbered.collect()
 }
 
 fn refuse_twins(tables: &[TableConfig], sections: &Section<'_>) {

@@ -131,6 +131,8 @@ pub struct SourceTable {
 /// One table to keep in sync.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableConfig {
+    /// The table's place in the configuration, counted from 0.
+    pub position: u32,
     /// Names the table in status, control and checkpoints.
     pub id: String,
     /// Where rows come from.
@@ -317,6 +319,7 @@ impl TableConfig {
             partition_by,
             partitions,
             schema_overrides,
+            position: 0,
             pace,
         })
     }
@@ -335,11 +338,8 @@ impl TableConfig {
         let SourceTable { project_id, dataset, table } = &self.source;
         let (cursor, key, filter) = (&self.cursor, key.join(","), self.filter.as_deref().unwrap_or_default());
         let unit_us = self.cursor_unit.map_or(0, CursorUnit::us);
-        let (target, partitions) = (&self.target_table, self.partitions);
-        format!(
-            "{project_id}|{dataset}|{table}|{cursor}|{unit_us}|{columns}|{key}|{filter}|{target}|{partitions}{forms}",
-            forms = self.form_identity()
-        )
+        let (target, forms) = (&self.target_table, self.form_identity());
+        format!("{project_id}|{dataset}|{table}|{cursor}|{unit_us}|{columns}|{key}|{filter}|{target}{forms}")
     }
 
     /// Returns the part of the identity that is empty as long as ids and values are stored as by default.

@@ -14,7 +14,16 @@ pub struct Checkpoint {
     /// The table's id in the configuration.
     pub table_id: String,
     /// The partition's number.
-    pub partition: u64,
+    pub partition: u32,
+    /// The rule that divides the table into partitions, and how many there are.
+    #[serde(default)]
+    pub rule: String,
+    /// Where partitions without a checkpoint start, because they were read under another rule.
+    #[serde(with = "instant", default)]
+    pub inherited: Option<Micros>,
+    /// Which making of the target table the rows went to.
+    #[serde(default)]
+    pub incarnation: String,
     /// The node that wrote last.
     pub node_id: String,
     /// The worker that wrote last, `node-index`.
@@ -22,6 +31,9 @@ pub struct Checkpoint {
     /// The watermark: every row with a cursor up to it is in Harper.
     #[serde(with = "instant", default)]
     pub last_timestamp: Option<Micros>,
+    /// The watermark when last nobody else can have written for the partition at the same time.
+    #[serde(with = "instant", default)]
+    pub settled: Option<Micros>,
     /// Rows before this instant were left out; none when everything was read.
     #[serde(with = "instant", default)]
     pub start_timestamp: Option<Micros>,
@@ -60,6 +72,15 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenWindow {
+    /// The partitions that it reads.
+    #[serde(default)]
+    pub partitions: Vec<u32>,
+    /// Their watermark when it was begun.
+    #[serde(with = "instant", default)]
+    pub started_from: Option<Micros>,
+    /// Whether nobody else wrote for them when it was begun.
+    #[serde(default)]
+    pub is_sole: bool,
     /// Its lower bound, exclusive; none when it starts at the beginning.
     #[serde(with = "instant", default)]
     pub after: Option<Micros>,
@@ -83,7 +104,8 @@ pub struct OpenWindow {
     pub total_rows: u64,
 }
 
-mod instant {
+/// Instants as texts, as they are stored.
+pub(crate) mod instant {
     use super::{Deserialize, Deserializer, Micros, Serializer};
 
     pub fn serialize<S: Serializer>(instant: &Option<Micros>, serializer: S) -> Result<S::Ok, S::Error> {

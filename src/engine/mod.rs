@@ -5,6 +5,9 @@
 
 pub mod breaker;
 pub mod checkpoint;
+pub mod counts;
+mod division;
+mod ledger;
 pub mod phase;
 mod planning;
 pub mod reading;
@@ -17,21 +20,24 @@ use crate::bigquery::failure::{self, Subject};
 use crate::bigquery::page::Page;
 use crate::bigquery::projection::Projection;
 use crate::bigquery::request::{Purpose, Request};
-use crate::bigquery::sql;
+use crate::bigquery::sql::{self, Selection};
 use crate::bigquery::table::{Description, Version};
+use crate::cluster::{Share, Standing};
 use crate::config::{Connection, TableConfig};
 use crate::error::{Failure, Kind, Recovery};
 use crate::harper::batch::{Batch, Layout};
+use crate::partition::Rule;
 use crate::time::Micros;
 use breaker::{Health, Side};
 use checkpoint::Checkpoint;
+use counts::Counts;
+use ledger::Ledger;
 use phase::Phase;
 use planning::Question;
 use reading::{Reading, Recent};
 use retry::Jitter;
 use serde::Serialize;
 use status::{Activity, Meter, Status};
-use std::collections::VecDeque;
 use transfer::BatchSize;
 use window::Plan;
 
@@ -49,14 +55,16 @@ pub struct Moment {
 pub enum Event {
     /// The engine is to begin. Only the first event.
     Start,
-    /// The outcome of [`Command::LoadCheckpoint`].
-    Loaded(Result<Option<Box<Checkpoint>>, Failure>),
+    /// The outcome of [`Command::Load`].
+    Loaded(Result<Box<Stored>, Failure>),
     /// The outcome of [`Command::EnsureTarget`].
-    TargetReady(Result<Target, Failure>),
+    TargetReady(Result<Incarnation, Failure>),
     /// The outcome of [`Command::Send`].
     Answered(Result<Answer, Failure>),
     /// The outcome of [`Command::Write`].
     Written(Result<Receipt, Failure>),
+    /// The end of [`Command::ShareCounts`].
+    CountsShared,
     /// The end of [`Command::Rest`].
     Rested,
     /// The engine is to end, whatever it was doing; comes instead of an outcome.
@@ -66,14 +74,21 @@ pub enum Event {
 /// Something to do; its outcome is the next event.
 #[derive(Debug)]
 pub enum Command {
-    /// Read the checkpoint from Harper.
-    LoadCheckpoint,
+    /// Read what Harper holds of the table's progress.
+    Load,
     /// Make the target table ready for the layout.
-    EnsureTarget(Layout),
+    EnsureTarget {
+        /// What it is to hold.
+        layout: Layout,
+        /// Whether this worker is the first to make it if it is missing; others wait a while for that.
+        is_first: bool,
+    },
     /// Send a request to BigQuery.
     Send(Request),
-    /// Commit a batch and the checkpoint in one transaction.
+    /// Commit a batch and the checkpoints in one transaction.
     Write(Box<WriteOrder>),
+    /// Tell the other workers how many rows the source's partitions have. Should that fail, they count themselves.
+    ShareCounts(Box<Counts>),
     /// Do nothing for a while.
     Rest {
         /// How long.
@@ -103,8 +118,8 @@ pub struct WriteOrder {
     pub batch: Batch,
     /// What else belongs into the audit.
     pub notes: Vec<Note>,
-    /// The progress after them.
-    pub checkpoint: Checkpoint,
+    /// The progress after them; the first one also counts the rows.
+    pub checkpoints: Vec<Checkpoint>,
     /// A request that will most likely be sent next and may be started meanwhile.
     pub ahead: Option<Request>,
 }
@@ -118,13 +133,31 @@ pub struct Note {
     pub reason: String,
 }
 
-/// Whether a target table was there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// It was.
-    Found,
-    /// It had to be made, and so is empty.
-    Created,
+/// Changes when a component makes a target table (anew); empty if none ever made it.
+pub type Incarnation = String;
+
+/// What Harper holds of a table's progress.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    /// The checkpoints of all partitions.
+    pub checkpoints: Vec<Checkpoint>,
+    /// What some worker counted.
+    pub counts: Option<Counts>,
+    /// That of the target table.
+    pub incarnation: Incarnation,
+}
+
+/// A window to read for some partitions.
+#[derive(Debug, Clone)]
+struct Task {
+    plan: Plan,
+    /// In order.
+    partitions: Vec<u32>,
+    /// Their watermark.
+    started_from: Option<Micros>,
+    selection: Selection,
+    /// Whether nobody else writes for these partitions, and all that others may have written is read again.
+    is_sole: bool,
 }
 
 /// What a commit came to.
@@ -155,7 +188,8 @@ enum State {
     Asking(Question, Request),
     Querying(Request),
     Paging(Request),
-    Writing(Box<Checkpoint>),
+    Writing(Vec<Checkpoint>),
+    Sharing,
     Resting(AfterRest),
     Ended,
 }
@@ -163,6 +197,7 @@ enum State {
 #[derive(Debug)]
 enum AfterRest {
     Load,
+    Poll,
     Describe,
     Ask(Question, Request),
     Resend(Request),
@@ -176,7 +211,15 @@ pub struct Engine {
     connection: Connection,
     worker: Worker,
     state: State,
-    checkpoint: Option<Checkpoint>,
+    /// Where the worker stands in the cluster, and the share that it acts upon.
+    standing: Standing,
+    share: Share,
+    rule: Rule,
+    /// The partitions that the share holds, in order.
+    own: Vec<u32>,
+    stored: Option<Box<Stored>>,
+    ledger: Ledger,
+    incarnation: Incarnation,
     description: Option<Description>,
     projection: Option<Projection>,
     target_ready: bool,
@@ -184,10 +227,12 @@ pub struct Engine {
     phase: Phase,
     page_rows: u64,
     batch_size: BatchSize,
-    plan: Option<Plan>,
-    /// Upper bounds of the windows that the backlog is read in; none when it is read in one.
-    backlog: VecDeque<Micros>,
-    backlog_counted: bool,
+    task: Option<Task>,
+    /// The partitions of the last window that was read.
+    last_partitions: Vec<u32>,
+    counts: Option<Counts>,
+    /// Since when another worker is expected to count.
+    counts_awaited_since: Option<Micros>,
     /// Whether the last window was not the last of the backlog.
     backlog_waits: bool,
     reading: Option<Reading>,
@@ -199,6 +244,8 @@ pub struct Engine {
     reread: bool,
     /// The source's version when the last query that read to its end was made.
     read_version: Option<Version>,
+    /// Whether that query also read what lies in the future.
+    read_future: bool,
     queried_version: Option<Version>,
     /// Whether the source's version can be relied on: it was never seen to stay the same over a change.
     version_trusted: bool,
@@ -223,14 +270,20 @@ pub struct Engine {
 
 impl Engine {
     /// Makes an engine that waits for [`Event::Start`].
-    pub fn new(config: TableConfig, connection: Connection, worker: Worker) -> Engine {
+    pub fn new(config: TableConfig, connection: Connection, worker: Worker, standing: Standing) -> Engine {
         let page_rows = config.pace.page_rows.initial;
         Engine {
             config,
             connection,
             worker,
             state: State::New,
-            checkpoint: None,
+            standing,
+            share: standing.share,
+            rule: Rule::WHOLE,
+            own: Vec::new(),
+            stored: None,
+            ledger: Ledger::default(),
+            incarnation: String::new(),
             description: None,
             projection: None,
             target_ready: false,
@@ -238,15 +291,17 @@ impl Engine {
             phase: Phase::Initial,
             page_rows,
             batch_size: BatchSize::default(),
-            plan: None,
-            backlog: VecDeque::new(),
-            backlog_counted: false,
+            task: None,
+            last_partitions: Vec::new(),
+            counts: None,
+            counts_awaited_since: None,
             backlog_waits: false,
             reading: None,
             recent: Recent::default(),
             next_recent: None,
             reread: true,
             read_version: None,
+            read_future: false,
             queried_version: None,
             version_trusted: true,
             queried_at: None,
@@ -284,11 +339,13 @@ impl Engine {
             (State::Paging(request), Event::Answered(outcome)) => {
                 self.page_answered(request, outcome, moment)
             }
-            (State::Writing(checkpoint), Event::Written(outcome)) => {
-                self.written(*checkpoint, outcome, moment)
+            (State::Writing(checkpoints), Event::Written(outcome)) => {
+                self.written(checkpoints, outcome, moment)
             }
+            (State::Sharing, Event::CountsShared) => self.plan(moment),
             (State::Resting(after), Event::Rested) => match after {
                 AfterRest::Load => self.load(),
+                AfterRest::Poll => self.poll(),
                 AfterRest::Describe => self.describe(),
                 AfterRest::Ask(question, request) => self.ask(question, request),
                 AfterRest::Resend(request) => self.send(request),
@@ -310,59 +367,48 @@ impl Engine {
         Command::Halt
     }
 
+    /// Tells the engine where its worker stands now. It takes over another share of the work at the next safe point.
+    /// Returns whether it rests and would better be woken for that.
+    pub fn set_standing(&mut self, standing: Standing) -> bool {
+        let changed = self.standing.share != standing.share;
+        self.standing = standing;
+        let rests = matches!(self.state, State::Resting(AfterRest::Poll));
+        changed && rests
+    }
+
+    /// Begins anew from what Harper holds.
     fn load(&mut self) -> Command {
         self.reading = None;
-        // What was read since the last commit may not be in Harper, and what was concluded from it is void.
+        // What was read since the last commit may not be in Harper.
         self.next_recent = None;
+        self.forget_conclusions();
+        // A write may have failed because the table is gone.
+        self.target_ready = false;
+        self.poll()
+    }
+
+    /// Voids what was concluded from the windows that were read.
+    fn forget_conclusions(&mut self) {
         self.read_version = None;
         self.reread = true;
         self.backlog_waits = false;
-        // A write may have failed because the table is gone.
-        self.target_ready = false;
-        self.state = State::Loading;
-        Command::LoadCheckpoint
     }
 
-    fn loaded(&mut self, outcome: Result<Option<Box<Checkpoint>>, Failure>, moment: Moment) -> Command {
+    /// Looks what Harper holds: other workers may have written for the same partitions.
+    fn poll(&mut self) -> Command {
+        self.state = State::Loading;
+        Command::Load
+    }
+
+    fn loaded(&mut self, outcome: Result<Box<Stored>, Failure>, moment: Moment) -> Command {
         match outcome {
             Err(failure) => self.fail(failure, AfterRest::Load, moment),
-            Ok(checkpoint) => {
+            Ok(stored) => {
                 self.recover_from(Kind::HarperRead);
-                let known = self.watermark();
-                self.checkpoint = checkpoint.map(|checkpoint| *checkpoint);
-                if self.watermark() != known {
-                    // Whoever changed it may have changed the rows too.
-                    self.recent = Recent::default();
-                }
-                self.start_over_if_start_moved_back();
+                self.stored = Some(stored);
                 self.describe()
             }
         }
-    }
-
-    /// Reads everything anew when rows are wanted that were left out before.
-    fn start_over_if_start_moved_back(&mut self) {
-        let start = self.config.pace.start;
-        let Some(left_out_before) =
-            self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.start_timestamp)
-        else {
-            return;
-        };
-        if start.is_none_or(|start| start < left_out_before) {
-            self.start_over("start_moved_back", "startTimestamp was moved back");
-        }
-    }
-
-    /// Reads everything anew; rows that are there get the same ids and so are not doubled.
-    fn start_over(&mut self, kind: &'static str, why: &str) {
-        let Some(checkpoint) = &mut self.checkpoint else { return };
-        checkpoint.last_timestamp = None;
-        checkpoint.window = None;
-        self.read_version = None;
-        self.recent = Recent::default();
-        self.backlog_counted = false;
-        self.backlog.clear();
-        self.notes.push(Note { kind, reason: format!("{why}: the table is read anew") });
     }
 
     fn send(&mut self, request: Request) -> Command {
@@ -395,7 +441,7 @@ impl Engine {
         self.phase = Phase::of_lag(self.lag_s(moment.now), &self.config.pace);
         self.activity = Activity::Idle;
         self.meter.next_poll = Some(moment.now.plus(delay_ms as i64 * 1_000));
-        self.state = State::Resting(AfterRest::Describe);
+        self.state = State::Resting(AfterRest::Poll);
         Command::Rest { delay_ms }
     }
 
@@ -451,12 +497,18 @@ impl Engine {
         }
     }
 
-    fn source<'s>(&'s self, projection: &'s Projection) -> sql::Source<'s> {
-        sql::Source { table: &self.config.source, projection, filter: self.config.filter.as_deref() }
+    fn source<'s>(&'s self, projection: &'s Projection, selection: &'s Selection) -> sql::Source<'s> {
+        sql::Source {
+            table: &self.config.source,
+            projection,
+            filter: self.config.filter.as_deref(),
+            selection,
+        }
     }
 
+    /// Returns how far the own partitions have come.
     fn watermark(&self) -> Option<Micros> {
-        self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.last_timestamp)
+        self.ledger.lowest(&self.own)
     }
 
     /// Returns the seconds from the watermark, or from when nothing had changed since, to now by BigQuery's clock.

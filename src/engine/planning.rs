@@ -1,18 +1,24 @@
 //! From the source's description to the next query, or to the knowledge that none is needed.
 
 use super::breaker::Side;
+use super::counts::Counts;
+use super::ledger::Ledger;
 use super::reading::Recent;
 use super::status::Activity;
-use super::window::{self, PartitionCount, WINDOW_BYTES_MAX};
-use super::{AfterRest, Answer, Command, Engine, Moment, Note, Phase, Plan, State, Target};
+use super::window::{self, WINDOW_BYTES_MAX};
+use super::{
+    AfterRest, Answer, Command, Engine, Incarnation, Moment, Note, Phase, State, Stored, Task, division,
+};
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Page};
 use crate::bigquery::projection::Projection;
 use crate::bigquery::request::{self, Purpose, Request};
-use crate::bigquery::sql;
+use crate::bigquery::sql::{self, Selection};
 use crate::bigquery::table::{Description, PartitionUnit};
+use crate::cluster::Share;
 use crate::error::{Failure, Kind};
 use crate::harper::batch::Layout;
+use crate::partition::{Division, Rule};
 use crate::time::{DAY_US, Micros, SECOND_US};
 
 /// An unchanged table is queried all the same after this long, in case its version does not tell.
@@ -21,6 +27,14 @@ const TRUST_US: i64 = 3_600 * SECOND_US;
 const CLOCK_TOLERANCE_US: i64 = 60 * SECOND_US;
 /// Rows without a cursor are counted again at most this often.
 const COUNT_INTERVAL_US: i64 = 3_600 * SECOND_US;
+/// How long one worker waits for another to count before it counts by itself.
+const COUNTS_PATIENCE_US: i64 = 60 * SECOND_US;
+/// How often it looks.
+const COUNTS_LOOK_MS: u64 = 1_000;
+/// What was counted so long ago tells too little of now.
+const COUNTS_AGE_S_MAX: i64 = 86_400;
+/// How often a worker without a share looks whether the table, or its rule, gave it one.
+const STANDBY_MS: u64 = 300_000;
 /// Tables of at least this size are asked about before they are queried, where a budget is configured.
 const DRY_RUN_BYTES_MIN: u64 = 1 << 30;
 
@@ -32,7 +46,7 @@ pub enum Question {
     /// How many rows have no cursor?
     WithoutCursor,
     /// What would the next window bill?
-    Cost(Plan),
+    Cost,
 }
 
 impl Engine {
@@ -45,47 +59,63 @@ impl Engine {
             Ok(answer) => answer,
             Err(failure) => return self.fail(failure, AfterRest::Describe, moment),
         };
-        let resolved = Description::read(&answer.body)
-            .and_then(|description| Ok((Projection::resolve(&self.config, &description)?, description)));
-        let (projection, description) = match resolved {
+        let resolved = Description::read(&answer.body).and_then(|description| {
+            let projection = Projection::resolve(&self.config, &description)?;
+            let rule = division::resolve(&self.config, &projection, &description)?;
+            Ok((projection, description, rule))
+        });
+        let (projection, description, rule) = match resolved {
             Ok(resolved) => resolved,
             Err(failure) => return self.fail(failure, AfterRest::Describe, moment),
         };
-        if let Some(failure) = self.mismatch(&projection) {
-            return self.fail(failure, AfterRest::Load, moment);
-        }
         // Without the server's clock the own one must do.
         self.server_time = answer.server_time.unwrap_or(moment.now);
         self.meter.server_ahead_us = self.server_time.since(moment.now);
+        if self.stored.is_none() && (rule != self.rule || self.standing.share != self.share) {
+            return self.load();
+        }
+        if let Some(stored) = self.stored.take() {
+            if let Some(failure) = self.mismatch(&projection, &stored) {
+                return self.fail(failure, AfterRest::Load, moment);
+            }
+            let identity = self.config.identity(&projection.key_names());
+            self.take_stored(*stored, rule, &identity);
+        }
         self.target_ready &= self.projection.as_ref() == Some(&projection);
         let layout = Layout::of(&projection);
         self.projection = Some(projection);
         self.description = Some(description);
+        if self.own.is_empty() {
+            return self.stand_by(moment);
+        }
         if self.target_ready {
             return self.plan(moment);
         }
         self.state = State::Preparing;
-        Command::EnsureTarget(layout)
+        Command::EnsureTarget { layout, is_first: self.own.contains(&0) }
     }
 
-    pub(super) fn prepared(&mut self, outcome: Result<Target, Failure>, moment: Moment) -> Command {
+    pub(super) fn prepared(&mut self, outcome: Result<Incarnation, Failure>, moment: Moment) -> Command {
         match outcome {
-            Err(failure) => return self.fail(failure, AfterRest::Describe, moment),
-            Ok(Target::Created) => self.start_over("target_was_missing", "the target table was missing"),
-            Ok(Target::Found) => {}
+            Err(failure) => self.fail(failure, AfterRest::Describe, moment),
+            Ok(incarnation) => {
+                self.target_ready = true;
+                self.recover_from(Kind::HarperTable);
+                if incarnation == self.incarnation {
+                    return self.plan(moment);
+                }
+                // What is stored of a table that had been there before stands for nothing any more.
+                self.poll()
+            }
         }
-        self.target_ready = true;
-        self.recover_from(Kind::HarperTable);
-        self.plan(moment)
     }
 
-    /// Tells whether rows would get other ids than those that the checkpoint stands for.
-    fn mismatch(&self, projection: &Projection) -> Option<Failure> {
+    /// Tells whether rows would get other ids than those that the checkpoints stand for.
+    fn mismatch(&self, projection: &Projection, stored: &Stored) -> Option<Failure> {
         let identity = self.config.identity(&projection.key_names());
-        let stored = &self.checkpoint.as_ref()?.identity;
-        (*stored != identity).then(|| {
+        stored.checkpoints.iter().any(|checkpoint| checkpoint.identity != identity).then(|| {
             let message = format!(
-                "columns, key, where, timestampColumn, timestampUnit, idType, schemaOverrides, partitions, targetTable or \
+                "columns, key, where, timestampColumn, timestampUnit, idType, schemaOverrides, targetTable or \
                  the source of {id} were changed since its checkpoint was written, and rows would get other ids or \
                  forms, or go elsewhere: set them back, or delete the rows of {target} \
                  and the SyncCheckpoint rows of {id} to sync anew",
@@ -96,61 +126,155 @@ impl Engine {
         })
     }
 
-    fn plan(&mut self, moment: Moment) -> Command {
+    /// Takes over what Harper holds, and the share that is due.
+    fn take_stored(&mut self, stored: Stored, rule: Rule, identity: &str) {
+        let share = self.standing.share;
+        let Stored { checkpoints, counts, incarnation } = stored;
+        let mut ledger = Ledger::of(checkpoints, &rule.name());
+        let own = owned(rule, share, self.config.position);
+        let same_division = self.rule == rule && self.own == own;
+        if same_division && self.ledger.is_same_for(&ledger, &own) {
+            ledger.take_proofs(&mut self.ledger);
+        } else {
+            // Somebody else wrote for these partitions, or they are others: what is known of their rows is void.
+            self.recent = Recent::default();
+            self.forget_conclusions();
+        }
+        (self.rule, self.share, self.own, self.ledger) = (rule, share, own, ledger);
+        self.incarnation = incarnation;
+        let age_s = |counts: &Counts| self.server_time.0 / SECOND_US - counts.counted_at;
+        let fresh = |counts: &Counts| counts.identity == identity && age_s(counts) < COUNTS_AGE_S_MAX;
+        self.counts = counts.filter(fresh).or(self.counts.take());
+        self.start_over_if_asked();
+    }
+
+    /// Reads everything anew when rows are wanted that were left out before, or went to a table that is gone.
+    fn start_over_if_asked(&mut self) {
+        let start = self.config.pace.start;
+        let own_rows = || self.own.iter().filter_map(|partition| self.ledger.get(*partition));
+        let moved_back = own_rows()
+            .any(|row| row.start_timestamp.is_some_and(|before| start.is_none_or(|start| start < before)));
+        let was_missing =
+            own_rows().any(|row| row.incarnation != self.incarnation && row.last_timestamp.is_some());
+        if moved_back {
+            self.start_over("start_moved_back", "startTimestamp was moved back");
+        }
+        if was_missing {
+            self.start_over("target_was_missing", "the target table was missing");
+        }
+    }
+
+    /// Reads everything anew; rows that are there get the same ids and so are not doubled.
+    fn start_over(&mut self, kind: &'static str, why: &str) {
+        self.ledger.start_over();
+        self.recent = Recent::default();
+        self.forget_conclusions();
+        self.notes.push(Note { kind, reason: format!("{why}: the table is read anew") });
+    }
+
+    /// Rests without anything to do, until the cluster changes or the table does.
+    fn stand_by(&mut self, moment: Moment) -> Command {
+        self.succeed(Side::BigQuery);
+        self.succeed(Side::Harper);
+        self.activity = Activity::Standby;
+        self.meter.next_poll = Some(moment.now.plus(STANDBY_MS as i64 * 1_000));
+        self.state = State::Resting(AfterRest::Poll);
+        Command::Rest { delay_ms: STANDBY_MS }
+    }
+
+    pub(super) fn plan(&mut self, moment: Moment) -> Command {
         self.step_back_behind_the_clock();
+        self.phase = Phase::of_lag(self.lag_s(moment.now), &self.config.pace);
+        self.page_rows = self.phase.page_rows(&self.config.pace);
+        if let Some(open) = self.ledger.open_window(&self.own).cloned() {
+            return self.resume(open, moment);
+        }
         let (Some(projection), Some(description)) = (&self.projection, &self.description) else {
             return self.describe();
         };
-        self.phase = Phase::of_lag(self.lag_s(moment.now), &self.config.pace);
-        self.page_rows = self.phase.page_rows(&self.config.pace);
-        if let Some(open) = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.window.clone()) {
-            return self.resume(open);
-        }
         if let Some(failure) = self.budget_exceeded(0) {
-            return self.fail(failure, AfterRest::Describe, moment);
+            return self.fail(failure, AfterRest::Poll, moment);
+        }
+        if self.must_count_without_cursor(projection, description, moment.now) {
+            let sql = sql::count_without_cursor(self.source(projection, &Selection::All));
+            return self.ask_sql(Question::WithoutCursor, &sql, moment);
         }
         if self.is_unchanged(description, moment.now) {
             return self.skip_poll(moment);
         }
-        if let Some(unit) = self.backlog_unit(projection, description) {
-            let after = window::lower_bound(self.watermark(), projection.cursor_type, &self.config.pace);
-            let sql = sql::count_by_partition(self.source(projection), after, unit);
-            return self.ask_sql(Question::Backlog, &sql, moment);
+        if let Some(unit) = self.unit_to_count(projection, description) {
+            return self.count_or_await(unit, moment);
         }
-        if self.must_count_without_cursor(projection, description, moment.now) {
-            let sql = sql::count_without_cursor(self.source(projection));
-            return self.ask_sql(Question::WithoutCursor, &sql, moment);
-        }
-        let (watermark, cursor_type, pace) = (self.watermark(), projection.cursor_type, &self.config.pace);
-        while self.backlog.front().is_some_and(|until| watermark.is_some_and(|watermark| *until <= watermark))
-        {
-            self.backlog.pop_front();
-        }
-        let until = self.backlog.front().copied();
-        let Some(plan) = window::plan(watermark, until, self.reread, self.server_time, cursor_type, pace)
-        else {
+        self.counts_awaited_since = None;
+        let pace = &self.config.pace;
+        let has_limit = pace.bytes_billed_max.is_some() || pace.day_bytes_billed_max.is_some();
+        let asks_first = has_limit && description.bytes.is_none_or(|bytes| bytes >= DRY_RUN_BYTES_MIN);
+        let Some(task) = self.next_task(moment.now) else {
             self.polled_at = Some(moment.now);
             return self.rest_until_poll(moment);
         };
-        let has_limit = pace.bytes_billed_max.is_some() || pace.day_bytes_billed_max.is_some();
-        if has_limit && description.bytes.is_none_or(|bytes| bytes >= DRY_RUN_BYTES_MIN) {
-            let mut request = self.window_request(&plan, moment);
+        if asks_first {
+            let mut request = self.window_request(&task, moment);
             request.make_dry_run();
-            return self.ask(Question::Cost(plan), request);
+            self.task = Some(task);
+            return self.ask(Question::Cost, request);
         }
-        self.query(plan, moment)
+        self.query(task, moment)
+    }
+
+    /// Plans the next window of the partitions that are furthest behind; none when there is nothing to read yet.
+    ///
+    /// While nodes come and go, two workers may write versions of one row and not see each other's; there the last write
+    /// wins, which need not be the newest version. Once the cluster has settled, what was read meanwhile is read again.
+    fn next_task(&mut self, now: Micros) -> Option<Task> {
+        let (projection, description) = (self.projection.as_ref()?, self.description.as_ref()?);
+        let cursor_type = projection.cursor_type;
+        let bytes_per_row = description.bytes.unwrap_or(0) / description.rows.unwrap_or(0).max(1);
+        let starts: Vec<Micros> =
+            self.counts.iter().flat_map(Counts::partitions).map(|one| one.starts).collect();
+        let (is_sole, is_keyed) = (self.standing.is_settled_at(now), !projection.key.is_empty());
+        // Each round puts partitions that have nothing in their window level with the next ones.
+        for _ in 0..=self.own.len() {
+            let group = self.ledger.furthest_behind(&self.own);
+            let own_counts = self.counts.iter().flat_map(Counts::partitions).filter(|one| {
+                !self.rule.pruned || group.partitions.binary_search(&self.rule.partition(one.starts)).is_ok()
+            });
+            let rows_max = self.config.pace.window_rows_max;
+            let bound = window::next_bound(own_counts, group.watermark, bytes_per_row, rows_max);
+            let until = [group.next, bound].into_iter().flatten().min();
+            // Partitions that were read by other windows may have had late rows since.
+            let reread = self.reread || group.partitions != self.last_partitions;
+            let pace = &self.config.pace;
+            let mut plan = window::plan(group.watermark, until, reread, self.server_time, cursor_type, pace)?;
+            let settled = self.ledger.settled(&group.partitions);
+            if is_keyed && is_sole && settled < group.watermark {
+                plan.window.after = window::lower_bound(settled, cursor_type, pace);
+                // What was written may have been overwritten.
+                self.recent = Recent::default();
+            }
+            let selected =
+                division::select(self.rule, &group.partitions, plan.window, &starts, self.server_time);
+            if let Some(selection) = selected {
+                let started_from = group.watermark;
+                return Some(Task { plan, partitions: group.partitions, started_from, selection, is_sole });
+            }
+            self.ledger.prove(&group.partitions, plan.watermark);
+        }
+        None
     }
 
     /// Takes back a watermark that is ahead of BigQuery's clock: the clock was wrong when it was written, and nothing is
     /// proven beyond the time at which the rows were read.
     fn step_back_behind_the_clock(&mut self) {
-        let Some(checkpoint) = &mut self.checkpoint else { return };
-        let ahead =
-            checkpoint.last_timestamp.is_some_and(|at| at.since(self.server_time) > CLOCK_TOLERANCE_US);
-        if ahead {
-            let read_at = checkpoint.last_sync_time.unwrap_or(self.server_time);
-            checkpoint.last_timestamp = Some(read_at.min(self.server_time));
-            checkpoint.window = None;
+        let server_time = self.server_time;
+        let is_ahead = |at: &Micros| at.since(server_time) > CLOCK_TOLERANCE_US;
+        let mut stepped_back = self.ledger.forget_proofs(|at| is_ahead(&at));
+        for row in self.ledger.rows_mut().filter(|row| row.last_timestamp.as_ref().is_some_and(is_ahead)) {
+            row.last_timestamp = Some(row.last_sync_time.unwrap_or(server_time).min(server_time));
+            row.window = None;
+            stepped_back = true;
+        }
+        if stepped_back {
             self.reread = true;
             self.recent = Recent::default();
             let reason = "the watermark was ahead of BigQuery's clock and was taken back".to_owned();
@@ -159,9 +283,9 @@ impl Engine {
     }
 
     /// Starts the query of a window.
-    fn query(&mut self, plan: Plan, moment: Moment) -> Command {
-        let request = self.window_request(&plan, moment);
-        self.plan = Some(plan);
+    fn query(&mut self, task: Task, moment: Moment) -> Command {
+        let request = self.window_request(&task, moment);
+        self.task = Some(task);
         self.queried_at = Some(moment.now);
         self.query_repeated = false;
         self.query_waits = 0;
@@ -172,10 +296,11 @@ impl Engine {
         self.send(request)
     }
 
-    fn window_request(&self, plan: &Plan, moment: Moment) -> Request {
+    fn window_request(&self, task: &Task, moment: Moment) -> Request {
         let sql = match &self.projection {
             Some(projection) => {
-                sql::read_window(self.source(projection), plan.window, self.is_numbered(plan))
+                let source = self.source(projection, &task.selection);
+                sql::read_window(source, task.plan.window, self.is_numbered(task))
             }
             None => String::new(),
         };
@@ -183,11 +308,11 @@ impl Engine {
     }
 
     /// Whether identical rows are so many, possibly, that BigQuery had better number them.
-    pub(super) fn is_numbered(&self, plan: &Plan) -> bool {
+    pub(super) fn is_numbered(&self, task: &Task) -> bool {
         let (Some(projection), Some(description)) = (&self.projection, &self.description) else {
             return false;
         };
-        let whole_table = plan.window.after.is_none() && plan.window.until.is_none();
+        let whole_table = task.plan.window.after.is_none() && task.plan.window.until.is_none();
         projection.key.is_empty()
             && whole_table
             && description.rows.is_some_and(|rows| rows > 2 * self.config.pace.window_rows_max)
@@ -219,7 +344,7 @@ impl Engine {
             Ok(page) => page,
             Err(failure) => return self.fail(failure, AfterRest::Describe, moment),
         };
-        if !page.envelope().complete && !matches!(question, Question::Cost(_)) {
+        if !page.envelope().complete && question != Question::Cost {
             let Some(job) = page.envelope().job.clone() else { return self.describe() };
             let request = request::read_result(&job, 0, 100_000);
             self.state = State::Resting(AfterRest::Ask(question, request));
@@ -229,33 +354,38 @@ impl Engine {
             Ok(answer) => answer,
             Err(failure) => return self.fail(failure, AfterRest::Describe, moment),
         };
-        if let Question::Cost(plan) = question {
-            return self.judge_cost(plan, bytes, moment);
-        }
-        self.bill(bytes);
         match question {
-            Question::Backlog => self.take_backlog(&rows),
-            Question::WithoutCursor => self.take_count_without_cursor(&rows, moment.now),
-            Question::Cost(_) => {}
+            Question::Cost => self.judge_cost(bytes, moment),
+            Question::WithoutCursor => {
+                self.bill(bytes);
+                self.take_count_without_cursor(&rows, moment.now);
+                self.plan(moment)
+            }
+            Question::Backlog => {
+                self.bill(bytes);
+                self.take_backlog(&rows, moment)
+            }
         }
-        self.plan(moment)
     }
 
-    fn take_backlog(&mut self, rows: &[Vec<i64>]) {
-        let partitions: Vec<PartitionCount> = rows
-            .iter()
-            .filter_map(|row| match row.as_slice() {
-                [starts, rows] => {
-                    Some(PartitionCount { starts: Micros(*starts), rows: u64::try_from(*rows).ok()? })
-                }
-                _ => None,
-            })
-            .collect();
-        let size =
-            self.description.as_ref().and_then(|description| Some((description.bytes?, description.rows?)));
-        let bytes_per_row = size.map_or(0, |(bytes, rows)| bytes / rows.max(1));
-        self.backlog = window::cut(&partitions, bytes_per_row, self.config.pace.window_rows_max);
-        self.backlog_counted = true;
+    fn take_backlog(&mut self, rows: &[Vec<i64>], moment: Moment) -> Command {
+        let partitions = rows.iter().filter_map(|row| match row.as_slice() {
+            [starts, rows] => Some((starts.div_euclid(SECOND_US), u64::try_from(*rows).ok()?)),
+            _ => None,
+        });
+        let key = self.projection.as_ref().map(|projection| projection.key_names()).unwrap_or_default();
+        let counts = Counts {
+            id: self.config.id.clone(),
+            identity: self.config.identity(&key),
+            counted_at: self.server_time.0 / SECOND_US,
+            partitions: partitions.collect(),
+        };
+        self.counts = Some(counts.clone());
+        if self.rule == Rule::WHOLE {
+            return self.plan(moment);
+        }
+        self.state = State::Sharing;
+        Command::ShareCounts(Box::new(counts))
     }
 
     fn take_count_without_cursor(&mut self, rows: &[Vec<i64>], now: Micros) {
@@ -268,8 +398,8 @@ impl Engine {
         self.without_cursor_counted = Some((now, version));
         let before = self.meter.rows_without_cursor;
         self.meter.rows_without_cursor = Some(count);
-        let known = before.or(self.checkpoint.as_ref().map(|checkpoint| checkpoint.rows_without_cursor));
-        if known.unwrap_or(0) != count {
+        let known = before.unwrap_or(self.ledger.sum(|row| row.rows_without_cursor));
+        if known != count {
             let column = &self.config.cursor;
             let reason = format!("{count} rows have no value in {column}; they are not copied");
             self.notes.push(Note { kind: "rows_without_cursor", reason });
@@ -277,7 +407,8 @@ impl Engine {
     }
 
     /// Goes on with a window if it costs no more than is allowed.
-    fn judge_cost(&mut self, plan: Plan, bytes: u64, moment: Moment) -> Command {
+    fn judge_cost(&mut self, bytes: u64, moment: Moment) -> Command {
+        let Some(task) = self.task.take() else { return self.describe() };
         let per_query = self.config.pace.bytes_billed_max;
         if let Some(limit) = per_query.filter(|limit| bytes > *limit) {
             let message = format!(
@@ -287,8 +418,8 @@ impl Engine {
             return self.fail(Failure::new(Kind::BytesBilledLimit, message), AfterRest::Describe, moment);
         }
         match self.budget_exceeded(bytes) {
-            Some(failure) => self.fail(failure, AfterRest::Describe, moment),
-            None => self.query(plan, moment),
+            Some(failure) => self.fail(failure, AfterRest::Poll, moment),
+            None => self.query(task, moment),
         }
     }
 
@@ -307,10 +438,10 @@ impl Engine {
         })
     }
 
-    /// Returns the bytes billed on a day, those included that are not yet in the checkpoint.
+    /// Returns the bytes billed on a day, by all workers as far as their checkpoints tell, and by this one.
     pub(super) fn billed_on(&self, day: i64) -> u64 {
-        let checkpoint = self.checkpoint.as_ref().filter(|checkpoint| checkpoint.billed_day == day);
-        checkpoint.map_or(0, |checkpoint| checkpoint.billed_on_day) + self.meter.bytes_billed
+        let billed = self.ledger.sum(|row| if row.billed_day == day { row.billed_on_day } else { 0 });
+        billed.saturating_add(self.meter.bytes_billed)
     }
 
     pub(super) fn bill(&mut self, bytes: u64) {
@@ -321,7 +452,18 @@ impl Engine {
     fn is_unchanged(&self, description: &Description, now: Micros) -> bool {
         let recently = self.queried_at.is_some_and(|at| now.since(at) < TRUST_US);
         let same = description.version.is_some() && description.version == self.read_version;
-        same && recently && self.version_trusted && !description.streaming
+        let nothing_new_to_own = self.read_future || !self.owns_the_future();
+        same && recently && self.version_trusted && !description.streaming && nothing_new_to_own
+    }
+
+    /// Whether the next window would also read what lies in the future.
+    pub(super) fn owns_the_future(&self) -> bool {
+        match self.rule.division {
+            Division::Spans(_) if self.rule.pruned => {
+                self.own.binary_search(&self.rule.partition(self.server_time)).is_ok()
+            }
+            Division::Whole | Division::Value | Division::Spans(_) => true,
+        }
     }
 
     /// Makes no query. The watermark stays where a query has proven it: should the table have changed although it is
@@ -331,20 +473,39 @@ impl Engine {
         self.succeed(Side::Harper);
         self.polled_at = Some(moment.now);
         self.meter.unchanged_at = Some(self.server_time);
-        self.rest_until_poll(moment)
+        if self.notes.is_empty() {
+            return self.rest_until_poll(moment);
+        }
+        self.write_notes(moment)
     }
 
-    /// Tells by which partitions a backlog is to be counted, if it is too large for one window.
-    fn backlog_unit(&self, projection: &Projection, description: &Description) -> Option<PartitionUnit> {
-        let large = description.rows.is_some_and(|rows| rows > self.config.pace.window_rows_max)
-            || description.bytes.is_some_and(|bytes| bytes > WINDOW_BYTES_MAX);
-        if self.backlog_counted || !large || self.phase == Phase::Steady {
+    /// Tells by which partitions of the source the backlog has to be counted, if it is too large for one window or lies
+    /// in so many spans that the own ones cannot be told from others'.
+    fn unit_to_count(&self, projection: &Projection, description: &Description) -> Option<PartitionUnit> {
+        if self.counts.is_some() || self.phase == Phase::Steady {
             return None;
         }
-        let (unit, column) = description.partitioning.as_ref()?;
-        let by_cursor =
-            column.as_ref().is_some_and(|column| column.eq_ignore_ascii_case(projection.cursor_name()));
-        by_cursor.then_some(*unit)
+        let unit = division::partitioned_on_cursor(projection, description)?;
+        let large = description.rows.is_some_and(|rows| rows > self.config.pace.window_rows_max)
+            || description.bytes.is_some_and(|bytes| bytes > WINDOW_BYTES_MAX);
+        let owns_all = self.own.len() as u64 >= u64::from(self.rule.partitions);
+        let after = window::lower_bound(self.watermark(), projection.cursor_type, &self.config.pace);
+        let scattered = !owns_all && division::needs_counting(self.rule, after, self.server_time);
+        (large || scattered).then_some(unit)
+    }
+
+    /// Counts the backlog, or waits for the worker that does: one who counts is enough, and is billed once.
+    fn count_or_await(&mut self, unit: PartitionUnit, moment: Moment) -> Command {
+        let since = *self.counts_awaited_since.get_or_insert(moment.now);
+        let waits = !self.own.contains(&0) && moment.now.since(since) < COUNTS_PATIENCE_US;
+        let Some(projection) = self.projection.as_ref().filter(|_| !waits) else {
+            self.state = State::Resting(AfterRest::Poll);
+            return Command::Rest { delay_ms: COUNTS_LOOK_MS };
+        };
+        let after =
+            window::lower_bound(self.ledger.lowest_of_all(), projection.cursor_type, &self.config.pace);
+        let sql = sql::count_by_partition(self.source(projection, &Selection::All), after, unit);
+        self.ask_sql(Question::Backlog, &sql, moment)
     }
 
     /// Whether rows without a cursor may have come; after the first window their number follows from the totals.
@@ -355,6 +516,9 @@ impl Engine {
         now: Micros,
     ) -> bool {
         let nullable = projection.fields.get(projection.cursor).is_some_and(|field| !field.required);
+        if !self.own.contains(&0) {
+            return false;
+        }
         let Some(watermark) = self.watermark() else { return false };
         let up_to_date = self.phase == Phase::Steady && watermark <= self.server_time;
         nullable
@@ -367,6 +531,13 @@ impl Engine {
                 }
             }
     }
+}
+
+/// Returns the partitions that a share holds, in order.
+fn owned(rule: Rule, share: Share, position: u32) -> Vec<u32> {
+    // Tables that are not divided are dealt out in turn.
+    let offset = if rule.division == Division::Whole { position } else { 0 };
+    (0..rule.partitions).filter(|partition| share.owns(*partition, offset)).collect()
 }
 
 /// Reads a small result of integers, and what its query was billed.

@@ -23,6 +23,8 @@ pub enum Activity {
     Blocked,
     /// It gave up; something has to be changed and the table started again.
     Failed,
+    /// It has no share of this table's work.
+    Standby,
     /// It was stopped.
     Stopped,
 }
@@ -36,6 +38,8 @@ pub struct Meter {
     pub bytes_billed: u64,
     /// Rows that have no cursor, if they were counted.
     pub rows_without_cursor: Option<u64>,
+    /// What the last query that was no part of a backlog billed.
+    pub poll_bytes: Option<u64>,
     /// When something will be done next, while resting.
     pub next_poll: Option<Micros>,
     /// When, by BigQuery's clock, a poll found the source unchanged and so made no query.
@@ -93,6 +97,10 @@ pub struct Status {
     pub source: String,
     /// The table in Harper.
     pub target: String,
+    /// The rule that divides the work, and the number of partitions.
+    pub partition_by: String,
+    /// The partitions that this worker owns.
+    pub partitions: Vec<u32>,
     /// What is going on.
     pub state: Activity,
     /// How far behind it is, in words.
@@ -101,7 +109,7 @@ pub struct Status {
     pub watermark: Option<String>,
     /// Seconds since the watermark, or since BigQuery last said that nothing had changed.
     pub lag_seconds: Option<u64>,
-    /// Rows written so far.
+    /// Rows of the table written so far, by all workers.
     pub rows: u64,
     /// Rows of late.
     pub rows_per_second: f64,
@@ -111,6 +119,12 @@ pub struct Status {
     pub bytes_billed: u64,
     /// Bytes billed by BigQuery today, by UTC.
     pub bytes_billed_today: u64,
+    /// What the last poll of a changed table billed.
+    pub poll_bytes: Option<u64>,
+    /// What this worker's polls of a day bill if the table changes all the time.
+    pub projected_bytes_per_day: Option<u64>,
+    /// Something that works, but that somebody should look at.
+    pub warning: Option<String>,
     /// Rows of the source that have no cursor, and so are not copied.
     pub rows_without_cursor: u64,
     /// The columns that identify a row; none when its content does.
@@ -147,29 +161,54 @@ pub struct LastError {
     pub attempts: u32,
 }
 
+/// US dollars for a tebibyte that a query scans, on demand, as Google's price list says for most regions.
+const DOLLARS_PER_TEBIBYTE: f64 = 6.25;
+/// A table that would cost more than this in a day is warned about.
+const DOLLARS_PER_DAY_MAX: f64 = 10.0;
+
+impl Engine {
+    fn projected_bytes_per_day(&self) -> Option<u64> {
+        let polls = DAY_US / 1_000 / i64::try_from(self.config.pace.poll_interval_ms.max(1)).ok()?;
+        self.meter.poll_bytes.map(|bytes| bytes.saturating_mul(polls.unsigned_abs()))
+    }
+
+    fn cost_warning(&self) -> Option<String> {
+        let dollars = self.projected_bytes_per_day()? as f64 / (1_u64 << 40) as f64 * DOLLARS_PER_TEBIBYTE;
+        (dollars > DOLLARS_PER_DAY_MAX).then(|| {
+            format!(
+                "if the table changes all the time, this worker's polls bill about {dollars:.0} US dollars a day on \
+                 demand: raise pollInterval, list fewer columns, or partition the source table on the cursor column"
+            )
+        })
+    }
+}
+
 impl Status {
     pub(super) fn of(engine: &Engine, now: Micros) -> Status {
-        let checkpoint = engine.checkpoint.as_ref();
+        let ledger = &engine.ledger;
         let source = &engine.config.source;
         Status {
             id: engine.config.id.clone(),
             source: format!("{}.{}.{}", source.project_id, source.dataset, source.table),
             target: engine.config.target_table.clone(),
+            partition_by: engine.rule.name(),
+            partitions: engine.own.clone(),
             state: engine.activity,
             phase: engine.phase,
             watermark: engine.watermark().map(|watermark| watermark.to_string()),
             lag_seconds: engine.lag_s(now),
-            rows: checkpoint.map_or(0, |checkpoint| checkpoint.records_ingested),
+            rows: ledger.sum(|row| row.records_ingested),
             rows_per_second: engine.meter.rows_per_second(now),
-            rejected_rows: checkpoint.map_or(0, |checkpoint| checkpoint.records_rejected),
-            bytes_billed: checkpoint.map_or(0, |checkpoint| checkpoint.bytes_billed)
-                + engine.meter.bytes_billed,
+            rejected_rows: ledger.sum(|row| row.records_rejected),
+            bytes_billed: ledger.sum(|row| row.bytes_billed) + engine.meter.bytes_billed,
             bytes_billed_today: engine.billed_on(now.0.div_euclid(DAY_US)),
+            poll_bytes: engine.meter.poll_bytes,
+            projected_bytes_per_day: engine.projected_bytes_per_day(),
+            warning: engine.cost_warning(),
             rows_without_cursor: engine
                 .meter
                 .rows_without_cursor
-                .or(checkpoint.map(|checkpoint| checkpoint.rows_without_cursor))
-                .unwrap_or(0),
+                .unwrap_or(ledger.sum(|row| row.rows_without_cursor)),
             key: engine.projection.as_ref().map(|projection| projection.key_names()).unwrap_or_default(),
             next_poll: engine.meter.next_poll.filter(|at| *at > now).map(|at| at.to_string()),
             unchanged_at: engine.meter.unchanged_at.map(|at| at.to_string()),
@@ -177,9 +216,7 @@ impl Status {
                 bigquery: engine.bigquery.breaker.circuit(now),
                 harper: engine.harper.breaker.circuit(now),
             },
-            window_progress: checkpoint
-                .and_then(|checkpoint| checkpoint.window.as_ref())
-                .map(|window| [window.offset, window.total_rows]),
+            window_progress: ledger.open_window(&engine.own).map(|window| [window.offset, window.total_rows]),
             last_error: engine.last_failure.as_ref().map(|failure| LastError {
                 code: failure.kind,
                 message: failure.message.clone(),

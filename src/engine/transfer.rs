@@ -4,12 +4,12 @@ use super::breaker::Side;
 use super::checkpoint::{Checkpoint, OpenWindow};
 use super::reading::{self, Progress, Reading, Step};
 use super::status::Activity;
-use super::{AfterRest, Answer, Command, Engine, Moment, Plan, Receipt, State, WriteOrder, window};
+use super::{AfterRest, Answer, Command, Engine, Moment, Plan, Receipt, State, Task, WriteOrder, window};
 use crate::bigquery::page::{JobReference, Page};
 use crate::bigquery::request::{self, Purpose, Request};
-use crate::bigquery::sql::Window;
+use crate::bigquery::sql::{Selection, Window};
 use crate::error::{Failure, Kind};
-use crate::harper::batch::Batch;
+use crate::harper::batch::{Batch, BatchBuilder};
 use crate::time::{DAY_US, Micros, SECOND_US};
 
 /// Pause before a running query is asked for again, on endpoints that do not hold the request open; it doubles.
@@ -50,11 +50,18 @@ impl BatchSize {
 
 impl Engine {
     /// Goes on with a result of which a part is in Harper.
-    pub(super) fn resume(&mut self, open: OpenWindow) -> Command {
+    pub(super) fn resume(&mut self, open: OpenWindow, moment: Moment) -> Command {
         let (Some(projection), Some(watermark)) = (&self.projection, open.watermark) else {
             return self.forget_window();
         };
         let plan = Plan { window: Window { after: open.after, until: open.until }, watermark };
+        let task = Task {
+            plan,
+            partitions: open.partitions.clone(),
+            started_from: open.started_from,
+            selection: Selection::All,
+            is_sole: open.is_sole && self.standing.is_settled_at(moment.now),
+        };
         let remember_after = window::lower_bound(Some(watermark), projection.cursor_type, &self.config.pace);
         let job = Some(open.job.clone());
         let mut reading =
@@ -67,7 +74,7 @@ impl Engine {
             reading.skip_to(open.offset);
         }
         let request = request::read_result(&open.job, reading.offset, self.page_rows);
-        self.plan = Some(plan);
+        self.task = Some(task);
         self.reading = Some(reading);
         self.queried_version = None;
         self.query_server_time = None;
@@ -84,9 +91,7 @@ impl Engine {
 
     fn drop_window(&mut self) {
         self.reading = None;
-        if let Some(checkpoint) = &mut self.checkpoint {
-            checkpoint.window = None;
-        }
+        self.ledger.forget_windows();
     }
 
     pub(super) fn query_answered(
@@ -127,8 +132,8 @@ impl Engine {
 
     /// Begins to read a result, from its first page.
     fn open_result(&mut self, page: Page, moment: Moment) -> Command {
-        let (Some(projection), Some(plan)) = (&self.projection, self.plan) else { return self.describe() };
-        let numbered = self.is_numbered(&plan);
+        let (Some(projection), Some(task)) = (&self.projection, &self.task) else { return self.describe() };
+        let (plan, numbered) = (task.plan, self.is_numbered(task));
         let envelope = page.envelope();
         if let Err(failure) = reading::check_schema(envelope, projection, numbered) {
             return self.fail(failure, AfterRest::Describe, moment);
@@ -270,8 +275,12 @@ impl Engine {
         let bytes = self.reading.as_mut().map_or(0, Reading::take_bytes_billed);
         self.bill(bytes);
         let Some(reading) = &self.reading else { return self.describe() };
+        let window = reading.plan.window;
+        if bytes > 0 && window.after.is_some() && window.until.is_none() {
+            self.meter.poll_bytes = Some(bytes);
+        }
         let complete = reading.is_complete();
-        let checkpoint = self.next_checkpoint(reading, &batch, moment);
+        let checkpoints = self.next_checkpoints(reading, &batch, moment);
         let page_end = reading.offset - reading.page_rows_read() + self.page_rows;
         let ahead = match &reading.job {
             Some(job) if page_starts && page_end < reading.total_rows => {
@@ -284,16 +293,16 @@ impl Engine {
         }
         self.meter.wrote(batch.rows as u64, moment.now);
         self.activity = Activity::Running;
-        self.state = State::Writing(Box::new(checkpoint.clone()));
+        self.state = State::Writing(checkpoints.clone());
         let notes = std::mem::take(&mut self.notes);
-        Command::Write(Box::new(WriteOrder { batch, notes, checkpoint, ahead }))
+        Command::Write(Box::new(WriteOrder { batch, notes, checkpoints, ahead }))
     }
 
     /// Takes from a completely read window what the next one needs to know.
     fn close_window(&mut self, now: Micros) {
-        let Some(reading) = self.reading.take() else { return };
+        let (Some(reading), Some(task)) = (self.reading.take(), self.task.take()) else { return };
         let window = reading.plan.window;
-        let read_to_end = window.until.is_none();
+        let read_to_end = window.until.is_none() && task.partitions == self.own;
         if let Some(description) = self.description.as_ref().filter(|_| read_to_end && window.after.is_none())
         {
             let counts_all = description.rows == Some(reading.total_rows) && !description.streaming;
@@ -309,33 +318,35 @@ impl Engine {
             self.version_trusted &= !changed_unseen;
         }
         self.read_version = if read_to_end { self.queried_version.take() } else { None };
+        self.read_future = reads_future(&task.selection);
         let lateness_us =
             i64::try_from(self.config.pace.lateness_s).unwrap_or(i64::MAX).saturating_mul(SECOND_US);
         let settled = self.query_server_time.map(|at| at.plus(lateness_us.saturating_neg()));
         self.reread = read_to_end || settled.is_none_or(|settled| reading.plan.watermark > settled);
         self.backlog_waits = !read_to_end;
         self.next_recent = Some(reading.into_recent());
-        self.plan = None;
+        self.last_partitions = task.partitions;
     }
 
     /// Whether the table has never held a row. It may be about to be filled with rows of any time, so that nothing is
     /// concluded from the time at which it was found empty; to read it from the start once more costs nothing.
     fn is_waiting_for_history(&self, reading: &Reading) -> bool {
         let is_empty = self.description.as_ref().is_some_and(|description| description.rows == Some(0));
-        is_empty && reading.total_rows == 0 && self.watermark().is_none()
+        let read_to_end = reading.plan.window.until.is_none();
+        is_empty && read_to_end && reading.total_rows == 0 && self.watermark().is_none()
     }
 
-    /// Returns the checkpoint that is true once the batch is in Harper.
-    fn next_checkpoint(&self, reading: &Reading, batch: &Batch, moment: Moment) -> Checkpoint {
-        let before = self.checkpoint.as_ref();
+    /// Returns the checkpoints that are true once the batch is in Harper: in mid-window that of the first partition,
+    /// which keeps the progress and counts the rows; at its end, those of all.
+    fn next_checkpoints(&self, reading: &Reading, batch: &Batch, moment: Moment) -> Vec<Checkpoint> {
+        let Some(task) = &self.task else { return Vec::new() };
         let complete = reading.is_complete();
-        let watermark = if complete && !self.is_waiting_for_history(reading) {
-            // A clock that was set back does not take back what was read.
-            self.watermark().max(Some(reading.plan.watermark))
-        } else {
-            self.watermark()
-        };
+        let moves = complete && !self.is_waiting_for_history(reading);
+        let is_sole = task.is_sole && self.standing.is_settled_at(moment.now);
         let open = |job: &JobReference| OpenWindow {
+            partitions: task.partitions.clone(),
+            started_from: task.started_from,
+            is_sole: task.is_sole,
             after: reading.plan.window.after,
             until: reading.plan.window.until,
             watermark: Some(reading.plan.watermark),
@@ -345,63 +356,116 @@ impl Engine {
             offset: reading.offset,
             total_rows: reading.total_rows,
         };
-        let day = self.server_time.0.div_euclid(DAY_US);
         let key_names = self.projection.as_ref().map(|projection| projection.key_names()).unwrap_or_default();
+        let identity = self.config.identity(&key_names);
+        let written = if complete { task.partitions.len() } else { 1 };
+        let mut checkpoints: Vec<Checkpoint> = task
+            .partitions
+            .iter()
+            .take(written)
+            .map(|partition| {
+                let before = self.ledger.watermark(*partition);
+                // A clock that was set back does not take back what was read.
+                let watermark = if moves { before.max(Some(reading.plan.watermark)) } else { before };
+                let settled = self.ledger.settled(&[*partition]);
+                let settled = if moves && is_sole { watermark } else { settled };
+                Checkpoint { settled, ..self.checkpoint_of(*partition, watermark, &identity, moment) }
+            })
+            .collect();
+        if let Some(first) = checkpoints.first_mut() {
+            first.records_ingested += batch.rows_to_write();
+            first.records_rejected += batch.rejections.len() as u64;
+            first.bytes_billed += self.meter.bytes_billed;
+            first.billed_on_day += self.meter.bytes_billed;
+            first.window = if complete { None } else { reading.job.as_ref().map(open) };
+        }
+        checkpoints
+    }
+
+    /// Commits what there is to note of a table that has no rows to write.
+    pub(super) fn write_notes(&mut self, moment: Moment) -> Command {
+        let (Some(projection), Some(partition)) = (&self.projection, self.own.first().copied()) else {
+            return self.rest_until_poll(moment);
+        };
+        let batch = BatchBuilder::new(projection).finish();
+        let identity = self.config.identity(&projection.key_names());
+        let (watermark, settled) = (self.ledger.watermark(partition), self.ledger.settled(&[partition]));
+        let mut checkpoint = self.checkpoint_of(partition, watermark, &identity, moment);
+        checkpoint.settled = settled;
+        checkpoint.bytes_billed += self.meter.bytes_billed;
+        checkpoint.billed_on_day += self.meter.bytes_billed;
+        let checkpoints = vec![checkpoint];
+        self.state = State::Writing(checkpoints.clone());
+        let notes = std::mem::take(&mut self.notes);
+        Command::Write(Box::new(WriteOrder { batch, notes, checkpoints, ahead: None }))
+    }
+
+    fn checkpoint_of(
+        &self,
+        partition: u32,
+        watermark: Option<Micros>,
+        identity: &str,
+        moment: Moment,
+    ) -> Checkpoint {
+        let before = self.ledger.counters(partition);
+        let day = self.server_time.0.div_euclid(DAY_US);
+        let without_cursor = self.meter.rows_without_cursor.filter(|_| partition == 0);
         Checkpoint {
-            id: format!("{}:0", self.config.id),
+            id: format!("{}:{partition}", self.config.id),
             table_id: self.config.id.clone(),
-            partition: 0,
+            partition,
+            rule: self.rule.name(),
+            inherited: self.ledger.inherited(),
+            incarnation: self.incarnation.clone(),
             node_id: self.worker.node.clone(),
             owner: self.worker_name(),
             last_timestamp: watermark,
+            settled: None,
             start_timestamp: self.config.pace.start,
             phase: self.phase,
-            records_ingested: before.map_or(0, |before| before.records_ingested) + batch.rows_to_write(),
-            records_rejected: before.map_or(0, |before| before.records_rejected)
-                + batch.rejections.len() as u64,
-            bytes_billed: before.map_or(0, |before| before.bytes_billed) + self.meter.bytes_billed,
+            records_ingested: before.map_or(0, |before| before.records_ingested),
+            records_rejected: before.map_or(0, |before| before.records_rejected),
+            bytes_billed: before.map_or(0, |before| before.bytes_billed),
             billed_day: day,
-            billed_on_day: self.billed_on(day),
-            rows_without_cursor: self
-                .meter
-                .rows_without_cursor
-                .unwrap_or(before.map_or(0, |b| b.rows_without_cursor)),
+            billed_on_day: before.map_or(0, |b| if b.billed_day == day { b.billed_on_day } else { 0 }),
+            rows_without_cursor: without_cursor
+                .unwrap_or(before.map_or(0, |before| before.rows_without_cursor)),
             last_sync_time: Some(moment.now),
             batch_size: self.page_rows,
-            window: if complete { None } else { reading.job.as_ref().map(open) },
-            identity: self.config.identity(&key_names),
+            window: None,
+            identity: identity.to_owned(),
         }
     }
 
     pub(super) fn written(
         &mut self,
-        checkpoint: Checkpoint,
+        mut checkpoints: Vec<Checkpoint>,
         outcome: Result<Receipt, Failure>,
         moment: Moment,
     ) -> Command {
         let receipt = match outcome {
             Ok(receipt) => receipt,
-            // Whether the commit happened is unknown: the stored checkpoint tells.
+            // Whether the commit happened is unknown: the stored checkpoints tell.
             Err(failure) => return self.fail(failure, AfterRest::Load, moment),
         };
         self.succeed(Side::Harper);
         if let Some(recent) = self.next_recent.take() {
             self.recent = recent;
         }
-        let (ingested, rejected) = self
-            .checkpoint
-            .as_ref()
-            .map_or((0, 0), |before| (before.records_ingested, before.records_rejected));
-        let rows =
-            usize::try_from(checkpoint.records_ingested.saturating_sub(ingested)).unwrap_or(usize::MAX);
-        self.batch_size.learn(rows, receipt.elapsed_ms);
-        self.rejected_since_start += checkpoint.records_rejected.saturating_sub(rejected) + receipt.refused;
+        if let Some(first) = checkpoints.first_mut() {
+            let before = self.ledger.counters(first.partition);
+            let (ingested, rejected) =
+                before.map_or((0, 0), |one| (one.records_ingested, one.records_rejected));
+            let rows = first.records_ingested.saturating_sub(ingested);
+            self.batch_size.learn(usize::try_from(rows).unwrap_or(usize::MAX), receipt.elapsed_ms);
+            self.rejected_since_start += first.records_rejected.saturating_sub(rejected) + receipt.refused;
+            first.records_rejected += receipt.refused;
+            first.records_ingested = first.records_ingested.saturating_sub(receipt.refused);
+        }
         self.meter.bytes_billed = 0;
-        self.checkpoint = Some(Checkpoint {
-            records_rejected: checkpoint.records_rejected + receipt.refused,
-            records_ingested: checkpoint.records_ingested.saturating_sub(receipt.refused),
-            ..checkpoint
-        });
+        for checkpoint in checkpoints {
+            self.ledger.set(checkpoint);
+        }
         let allowed = self.config.pace.rejected_rows_max;
         if self.rejected_since_start > allowed {
             let message = format!(
@@ -410,6 +474,10 @@ impl Engine {
             );
             return self.fail(Failure::new(Kind::TooManyRejectedRows, message), AfterRest::Load, moment);
         }
+        if self.standing.share != self.share {
+            // Others may own these partitions now.
+            return self.load();
+        }
         if self.reading.is_some() {
             return self.read_on(moment);
         }
@@ -417,6 +485,13 @@ impl Engine {
             return self.describe();
         }
         self.rest_until_poll(moment)
+    }
+}
+
+fn reads_future(selection: &Selection) -> bool {
+    match selection {
+        Selection::All | Selection::Partitions(..) => true,
+        Selection::Segments(_, _, segments) => segments.iter().any(|segment| segment.to.is_none()),
     }
 }
 

@@ -4,12 +4,13 @@ use crate::bigquery::projection::CursorType;
 use crate::bigquery::sql::Window;
 use crate::config::Pace;
 use crate::time::{DAY_US, Micros, SECOND_US};
-use std::collections::VecDeque;
 
 /// Rows may become visible this much later than their cursor says without being late.
 const SETTLING_US: i64 = 2 * SECOND_US;
 /// Windows are cut so as to have about this many bytes at most, well below what BigQuery returns for one query.
 pub const WINDOW_BYTES_MAX: u64 = 4 << 30;
+/// A window has this many of the source's partitions at most, each of which may become a condition of its query.
+const WINDOW_PARTITIONS_MAX: usize = 500;
 
 /// A window to read, and what is known once it is in Harper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,20 +73,25 @@ pub struct PartitionCount {
     pub rows: u64,
 }
 
-/// Cuts a backlog into windows of whole partitions, so that each partition is scanned once. Returns the windows'
-/// upper bounds but for the last, which has none.
-pub fn cut(partitions: &[PartitionCount], bytes_per_row: u64, rows_max: u64) -> VecDeque<Micros> {
+/// Returns where the next window has to end so as not to become too large: between partitions, so that each one is
+/// scanned once. None when all that is known fits in.
+pub fn next_bound(
+    partitions: impl Iterator<Item = PartitionCount>,
+    watermark: Option<Micros>,
+    bytes_per_row: u64,
+    rows_max: u64,
+) -> Option<Micros> {
     let rows_max = rows_max.min(WINDOW_BYTES_MAX / bytes_per_row.max(1)).max(1);
-    let mut bounds = VecDeque::new();
     let mut rows = 0_u64;
-    for partition in partitions {
-        if rows > 0 && rows.saturating_add(partition.rows) > rows_max {
-            bounds.push_back(partition.starts.plus(-1));
-            rows = 0;
+    let behind = partitions.filter(|one| watermark.is_none_or(|watermark| one.starts > watermark));
+    for (count, partition) in behind.enumerate() {
+        let is_full = rows.saturating_add(partition.rows) > rows_max || count >= WINDOW_PARTITIONS_MAX;
+        if count > 0 && is_full {
+            return Some(partition.starts.plus(-1));
         }
         rows = rows.saturating_add(partition.rows);
     }
-    bounds
+    None
 }
 
 #[cfg(test)]
@@ -157,9 +163,15 @@ mod tests {
         let day = |day: i64, rows| PartitionCount { starts: Micros(day * DAY_US), rows };
         let third = 100_000;
         let days = [day(0, third), day(1, third), day(5, third), day(6, third), day(7, 9_000_000), day(8, 1)];
-        let expected = [6, 7, 8].map(|day: i64| Micros(day * DAY_US).plus(-1));
-        assert_eq!(cut(&days, 10, 300_000), expected);
-        assert_eq!(cut(&days[..3], 10, 300_000), []);
-        assert_eq!(cut(&days[..2], 1 << 16, 300_000).len(), 1);
+        let bound = |watermark, bytes_per_row, rows_max| {
+            next_bound(days.into_iter(), watermark, bytes_per_row, rows_max)
+        };
+        let before = |day: i64| Some(Micros(day * DAY_US).plus(-1));
+        assert_eq!(bound(None, 10, 300_000), before(6));
+        assert_eq!(bound(before(6), 10, 300_000), before(7));
+        assert_eq!(bound(before(7), 10, 300_000), before(8));
+        assert_eq!(bound(before(8), 10, 300_000), None);
+        assert_eq!(bound(None, 10, u64::MAX), None);
+        assert_eq!(bound(None, 1 << 16, 300_000), before(1));
     }
 }

@@ -1,7 +1,8 @@
 //! Conversions between the core's types and JavaScript's: buffers for data, small objects for control.
 
 use crate::engine::checkpoint::Checkpoint;
-use crate::engine::{Answer, Receipt, Target, WriteOrder};
+use crate::engine::counts::Counts;
+use crate::engine::{Answer, Incarnation, Receipt, Stored, WriteOrder};
 use crate::error::{Failure, Kind};
 use crate::time::Micros;
 use js_sys::{Float64Array, JsString, Object, Reflect, Uint8Array, Uint32Array};
@@ -32,18 +33,24 @@ pub fn outcome(value: Result<JsValue, JsValue>, fallback: Kind) -> Result<JsValu
     }
 }
 
-/// Reads `{checkpoint}`.
-pub fn checkpoint(value: &JsValue) -> Result<Option<Box<Checkpoint>>, Failure> {
-    let stored = Reflect::get(value, &"checkpoint".into()).unwrap_or(JsValue::NULL);
-    if stored.is_null() || stored.is_undefined() {
-        return Ok(None);
-    }
-    let checkpoint: Result<Checkpoint, _> = serde_wasm_bindgen::from_value(stored);
-    checkpoint.map(|checkpoint| Some(Box::new(checkpoint))).map_err(|error| {
-        Failure::new(Kind::CheckpointMismatch, format!(
-            "the SyncCheckpoint row of the table cannot be read ({error}): repair it, or delete it to read the table anew"
-        ))
-    })
+/// What the host tells of a table's progress.
+#[derive(Deserialize)]
+struct WireStored {
+    checkpoints: Vec<Checkpoint>,
+    counts: Option<Counts>,
+    incarnation: String,
+}
+
+/// Reads `{checkpoints, counts, incarnation}`.
+pub fn stored(value: JsValue) -> Result<Box<Stored>, Failure> {
+    let wire: Result<WireStored, _> = serde_wasm_bindgen::from_value(value);
+    let WireStored { checkpoints, counts, incarnation } = wire.map_err(|error| {
+        let message = format!(
+            "the SyncCheckpoint rows of the table cannot be read ({error}): repair them, or delete them to read the table anew"
+        );
+        Failure::new(Kind::CheckpointMismatch, message)
+    })?;
+    Ok(Box::new(Stored { checkpoints, counts, incarnation }))
 }
 
 /// Reads `{status, date, retryAfter, body}`.
@@ -71,10 +78,10 @@ fn delay_ms(text: &str, server_time: Option<Micros>) -> Option<u64> {
     u64::try_from(until.since(server_time?) / 1_000).ok()
 }
 
-/// Reads `{created}`.
-pub fn target(value: &JsValue) -> Target {
-    let created = Reflect::get(value, &"created".into()).is_ok_and(|created| created.is_truthy());
-    if created { Target::Created } else { Target::Found }
+/// Reads `{incarnation}`.
+pub fn incarnation(value: &JsValue) -> Incarnation {
+    let incarnation = Reflect::get(value, &"incarnation".into()).ok();
+    incarnation.and_then(|incarnation| incarnation.as_string()).unwrap_or_default()
 }
 
 /// Reads `{refused, elapsedMs}`.
@@ -84,7 +91,7 @@ pub fn receipt(value: &JsValue) -> Receipt {
     Receipt { refused: get("refused") as u64, elapsed_ms: get("elapsedMs") as u64 }
 }
 
-/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, notes, checkpoint}`.
+/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, notes, checkpoints}`.
 pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     let batch = &order.batch;
     let text = std::str::from_utf8(&batch.text).map_err(|_| JsValue::from_str("a batch is not UTF-8"))?;
@@ -98,6 +105,6 @@ pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     set("notes", to_js(&order.notes)?)?;
     set("patches", to_js(&batch.patches)?)?;
     set("rejections", to_js(&batch.rejections)?)?;
-    set("checkpoint", to_js(&order.checkpoint)?)?;
+    set("checkpoints", to_js(&order.checkpoints)?)?;
     Ok(object.into())
 }

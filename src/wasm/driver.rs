@@ -3,6 +3,7 @@
 use super::convert;
 use super::host::Host;
 use crate::bigquery::request::Request;
+use crate::cluster::Standing;
 use crate::engine::retry::Jitter;
 use crate::engine::status::{Activity, Status};
 use crate::engine::{Answer, Command, Engine, Event, Moment, WriteOrder};
@@ -26,6 +27,8 @@ pub struct Driver {
     event: RefCell<Option<Event>>,
     command: RefCell<Option<Command>>,
     stopping: Cell<bool>,
+    /// Whether a rest is to end before its time.
+    woken: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     ahead: RefCell<Option<(Request, Promise)>>,
 }
@@ -38,6 +41,7 @@ impl Driver {
             event: RefCell::new(None),
             command: RefCell::new(None),
             stopping: Cell::new(false),
+            woken: Cell::new(false),
             waker: RefCell::new(None),
             ahead: RefCell::new(None),
         }
@@ -46,6 +50,18 @@ impl Driver {
     /// Asks the run to end.
     pub fn stop(&self) {
         self.stopping.set(true);
+        self.wake();
+    }
+
+    /// Tells the engine where its worker stands in the cluster.
+    pub fn place(&self, standing: Standing) {
+        if self.engine.borrow_mut().set_standing(standing) {
+            self.woken.set(true);
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
@@ -82,14 +98,19 @@ impl Driver {
             let Some(command) = self.command.take() else { return };
             self.report(host, &mut reported);
             event = match command {
-                Command::LoadCheckpoint => {
-                    let outcome = settle(host.load_checkpoint(), Kind::HarperRead).await;
-                    Event::Loaded(outcome.and_then(|value| convert::checkpoint(&value)))
+                Command::Load => {
+                    Event::Loaded(settle(host.load(), Kind::HarperRead).await.and_then(convert::stored))
                 }
-                Command::EnsureTarget(layout) => {
+                Command::EnsureTarget { layout, is_first } => {
                     let layout = convert::to_js(&layout).unwrap_or(JsValue::UNDEFINED);
-                    let outcome = settle(host.ensure_target(layout), Kind::HarperTable).await;
-                    Event::TargetReady(outcome.map(|value| convert::target(&value)))
+                    let outcome = settle(host.ensure_target(layout, is_first), Kind::HarperTable).await;
+                    Event::TargetReady(outcome.map(|value| convert::incarnation(&value)))
+                }
+                Command::ShareCounts(counts) => {
+                    let counts = convert::to_js(&*counts).unwrap_or(JsValue::UNDEFINED);
+                    // Others count for themselves if they do not learn it.
+                    let _ = settle(host.share_counts(counts), Kind::HarperWrite).await;
+                    Event::CountsShared
                 }
                 Command::Send(request) => Event::Answered(self.send(host, request).await),
                 Command::Write(order) => Event::Written(self.write(host, *order).await),
@@ -130,14 +151,15 @@ impl Driver {
         settle(host.write(converted), Kind::HarperWrite).await.map(|value| convert::receipt(&value))
     }
 
-    /// Waits, but not for longer than until somebody asks the run to end.
+    /// Waits, but not for longer than until somebody asks the run to end, or the cluster changed.
     async fn rest(&self, delay_ms: u64) {
+        self.woken.set(false);
         let mut left_ms = delay_ms;
         loop {
             let slice_ms = left_ms.min(TIMER_MS_MAX);
             let mut timer = TimeoutFuture::new(slice_ms as u32);
             std::future::poll_fn(|context| {
-                if self.stopping.get() {
+                if self.stopping.get() || self.woken.get() {
                     return Poll::Ready(());
                 }
                 self.waker.replace(Some(context.waker().clone()));
@@ -145,7 +167,7 @@ impl Driver {
             })
             .await;
             left_ms -= slice_ms;
-            if left_ms == 0 || self.stopping.get() {
+            if left_ms == 0 || self.stopping.get() || self.woken.get() {
                 return;
             }
         }
@@ -160,7 +182,8 @@ async fn settle(promise: Promise, fallback: Kind) -> Result<JsValue, Failure> {
     convert::outcome(JsFuture::from(promise).await, fallback)
 }
 
-fn now() -> Micros {
+/// Returns the time by the worker's clock.
+pub fn now() -> Micros {
     Micros::from_millis(Date::now() as i64)
 }
 

@@ -8,19 +8,23 @@ extern "C" {
     /// Input and output for one table. Promises are never rejected: a failure is `{failure: {code, message}}`.
     pub type Host;
 
-    /// Reads the checkpoint with an id: `{checkpoint}`, null if there is none.
-    #[wasm_bindgen(method, js_name = loadCheckpoint)]
-    pub fn load_checkpoint(this: &Host) -> Promise;
+    /// Reads the table's progress: `{checkpoints, counts, incarnation}`.
+    #[wasm_bindgen(method)]
+    pub fn load(this: &Host) -> Promise;
 
-    /// Makes the target table ready for rows of a layout: `{created}`, whether it had to be made.
+    /// Makes the target table ready for rows of a layout: `{incarnation}`. Who is not first waits for another to make it.
     #[wasm_bindgen(method, js_name = ensureTarget)]
-    pub fn ensure_target(this: &Host, layout: JsValue) -> Promise;
+    pub fn ensure_target(this: &Host, layout: JsValue, is_first: bool) -> Promise;
+
+    /// Stores what was counted, for the other workers.
+    #[wasm_bindgen(method, js_name = shareCounts)]
+    pub fn share_counts(this: &Host, counts: JsValue) -> Promise;
 
     /// Sends an HTTP request to BigQuery: `{status, date, retryAfter, body}`.
     #[wasm_bindgen(method)]
     pub fn send(this: &Host, request: JsValue) -> Promise;
 
-    /// Commits rows and checkpoint in one transaction: `{refused, elapsedMs}`.
+    /// Commits rows and checkpoints in one transaction: `{refused, elapsedMs}`.
     #[wasm_bindgen(method)]
     pub fn write(this: &Host, order: JsValue) -> Promise;
 

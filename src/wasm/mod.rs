@@ -4,13 +4,14 @@ mod convert;
 mod driver;
 mod host;
 
-use crate::cluster;
+use crate::cluster::{Heartbeat, Observer, Standing};
 use crate::config::{Config, Environment};
 use crate::engine::{Engine, Worker};
 use driver::Driver;
 use host::Host;
 use js_sys::Promise;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::rc::Rc;
 use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 
@@ -89,24 +90,68 @@ impl Configuration {
         convert::to_js(&Summary { connection, tables, control_roles, warnings })
     }
 
-    /// Returns the ids of the tables that worker `index` of `count` runs on its node.
-    #[wasm_bindgen(js_name = tablesOf)]
-    pub fn tables_of(&self, index: u32, count: u32) -> Vec<String> {
-        let tables = self.config.tables.iter().enumerate();
-        let owned = tables.filter(|(position, _)| cluster::runs_table(*position, index, count));
-        owned.map(|(_, table)| table.id.clone()).collect()
-    }
-
-    /// Makes the sync of one table, for the worker `{node, index}`.
+    /// Makes the sync of one table, for the worker `{node, index}`, which stands where `standing` tells; alone if it is
+    /// not given.
     ///
     /// # Errors
     /// When the configuration has no such table.
-    pub fn table(&self, id: &str, worker: JsValue) -> Result<TableSync, JsValue> {
+    pub fn table(
+        &self,
+        id: &str,
+        worker: JsValue,
+        #[wasm_bindgen(unchecked_optional_param_type = "any")] standing: JsValue,
+    ) -> Result<TableSync, JsValue> {
+        let standing = match standing.is_undefined() {
+            true => Standing::ALONE,
+            false => serde_wasm_bindgen::from_value(standing)?,
+        };
         let WorkerName { node, index } = serde_wasm_bindgen::from_value(worker)?;
         let table = self.config.tables.iter().find(|table| table.id == id);
         let table = table.ok_or_else(|| JsError::new(&format!("no table has the id {id}")))?;
-        let engine = Engine::new(table.clone(), self.config.connection.clone(), Worker { node, index });
+        let engine =
+            Engine::new(table.clone(), self.config.connection.clone(), Worker { node, index }, standing);
         Ok(TableSync { driver: Rc::new(Driver::new(engine)) })
+    }
+}
+
+/// What this worker knows of the cluster.
+#[wasm_bindgen]
+pub struct Cluster {
+    observer: RefCell<Observer>,
+}
+
+#[wasm_bindgen]
+impl Cluster {
+    /// Starts to look around from `node`.
+    #[wasm_bindgen(constructor)]
+    pub fn new(node: &str) -> Cluster {
+        Cluster { observer: RefCell::new(Observer::new(node, driver::now())) }
+    }
+
+    /// Takes the rows of SyncNode, and the names of the cluster's nodes.
+    ///
+    /// # Errors
+    /// When they are not what they should be.
+    pub fn observe(&self, heartbeats: JsValue, members: Vec<String>) -> Result<(), JsValue> {
+        let heartbeats: Vec<Heartbeat> = serde_wasm_bindgen::from_value(heartbeats)?;
+        self.observer.borrow_mut().observe(&heartbeats, members.into_iter().collect(), driver::now());
+        Ok(())
+    }
+
+    /// Tells where worker `index` of the `workers` of the own node stands: `{share: {position, workers}, isSettled}`.
+    ///
+    /// # Errors
+    /// When the conversion fails.
+    pub fn standing(&self, index: u32, workers: u32) -> Result<JsValue, JsValue> {
+        convert::to_js(&self.observer.borrow().standing(index, workers, driver::now()))
+    }
+
+    /// Tells of the nodes: `[{node, workers, alive, silentSince}]`.
+    ///
+    /// # Errors
+    /// When the conversion fails.
+    pub fn nodes(&self) -> Result<JsValue, JsValue> {
+        convert::to_js(&self.observer.borrow().nodes(driver::now()))
     }
 }
 
@@ -135,6 +180,15 @@ impl TableSync {
     /// Decodes the next batch; only for the host's `write`, at a moment when Harper has nothing to do for it.
     pub fn prepare(&self) {
         self.driver.prepare();
+    }
+
+    /// Tells where the worker stands in the cluster now.
+    ///
+    /// # Errors
+    /// When that is not what [`Cluster::standing`] returned.
+    pub fn place(&self, standing: JsValue) -> Result<(), JsValue> {
+        self.driver.place(serde_wasm_bindgen::from_value(standing)?);
+        Ok(())
     }
 
     /// Ends the run at the next safe point; requests should be aborted by the host at the same time.

@@ -26,7 +26,6 @@ const SHIPPED = [
 	/^component\/(?:config\.yaml|package\.json|[\w-]+\.js)$/,
 	/^js\/[\w/-]+\.js$/,
 	/^pkg\/[\w.]+\.(?:js|wasm|d\.ts)$/,
-	/^web\/[\w/.-]+$/,
 	/^docs\/[\w/.-]+\.(?:md|svg|png)$/,
 ];
 

@@ -111,7 +111,8 @@ test('rows_that_share_one_value_arrive_from_a_partitioned_table', () => assertAr
 test('a_million_rows_that_share_one_value_arrive', () => assertArrives(shared, MILLION));
 
 describe('windows that are smaller than the rows of one value', () => {
-	const windowed = { ...sharedByDay, targetTable: 'SharedInWindows' };
+	// Read by one worker; two of them would divide the days.
+	const windowed = { ...sharedByDay, partitionBy: 'table', targetTable: 'SharedInWindows' };
 	const numbered = { ...tied, targetTable: 'TiedNumbered' };
 
 	before(() => {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 
+import { assembleRecords } from '../../js/batch.js';
 import { loadCore } from '../../js/core.js';
 import { MemoryHost, wirePage } from '../support/wire.mjs';
 import { configuration, core, encode, recordsOf } from './support/core.mjs';
@@ -118,7 +119,8 @@ test('rows that are decoded ahead are those that would have come anyway', async 
 		sync.stop();
 		await ended;
 		let before = 0;
-		for (const { rows: count, checkpoint } of host.orders) {
+		for (const { rows: count, checkpoints } of host.orders) {
+			const [checkpoint] = checkpoints;
 			before += count;
 			// The progress is that of the batch, however much has been decoded behind it.
 			assert.equal(checkpoint.recordsIngested, before);

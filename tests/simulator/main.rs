@@ -1,8 +1,12 @@
 //! The engine in simulated worlds: seeded, with faults, crashes and time that passes at once.
 //!
-//! `SIMULATOR_SEEDS` says how many worlds are tried, `SIMULATOR_SEED` which one alone (with its trace).
+//! `SIMULATOR_SEEDS` says how many worlds are tried, `SIMULATOR_SEED` which one alone (with its trace),
+//! `SIMULATOR_WORKERS` how many workers they have.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod crew;
+mod node;
+mod query;
 mod random;
 mod run;
 mod sabotage;
@@ -12,8 +16,21 @@ mod world;
 
 use run::{Outcome, run};
 use sabotage::Sabotage;
+use std::ops::RangeInclusive;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS_DEFAULT: u64 = 2_000;
+
+/// How many workers worlds have, as `5` or `1..5`.
+fn workers() -> RangeInclusive<u64> {
+    let text = std::env::var("SIMULATOR_WORKERS").unwrap_or_default();
+    let (least, most) = text.split_once("..").unwrap_or((&text, &text));
+    match (least.parse(), most.parse()) {
+        (Ok(least), Ok(most)) if least >= 1 && least <= most => least..=most,
+        _ => 1..=5,
+    }
+}
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -22,39 +39,73 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn no_world_loses_doubles_or_invents_a_row() {
     if let Some(seed) = number("SIMULATOR_SEED") {
-        let outcome = run(seed, None);
+        let outcome = run(seed, None, &workers());
         println!("{}", outcome.trace.join("\n"));
         assert_eq!(outcome.violation, None, "seed {seed}");
         return;
     }
     let seeds = number("SIMULATOR_SEEDS").unwrap_or(SEEDS_DEFAULT);
-    let mut totals = [0; 4];
-    for seed in 0..seeds {
-        let outcome = run(seed, None);
-        if let Some(violation) = &outcome.violation {
-            let last = outcome.trace.len().saturating_sub(60);
-            println!("{}", outcome.trace[last..].join("\n"));
-            panic!("seed {seed}: {violation}\nthe whole trace: npm run sim -- --seed {seed}");
-        }
-        for (total, count) in totals.iter_mut().zip(outcome.counts) {
-            *total += count;
-        }
-    }
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let totals = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..threads).map(|_| scope.spawn(|| run_some(&next, seeds))).collect();
+        let sums = runs.into_iter().map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        sums.fold([0; 4], |totals, sums| std::array::from_fn(|place| totals[place] + sums[place]))
+    });
     let [rows, queries, faults, crashes] = totals;
     println!("{seeds} worlds: {rows} rows, {queries} queries, {faults} faults, {crashes} crashes");
     assert!(faults > seeds && crashes > seeds, "the worlds are too kind");
 }
 
+/// Runs worlds until none is left, and adds up what happened in them.
+fn run_some(next: &AtomicU64, seeds: u64) -> [u64; 4] {
+    let mut totals = [0; 4];
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= seeds {
+            return totals;
+        }
+        let outcome = run(seed, None, &workers());
+        if let Some(violation) = &outcome.violation {
+            next.store(seeds, Ordering::Relaxed);
+            let last = outcome.trace.len().saturating_sub(60);
+            println!("{}", outcome.trace[last..].join("\n"));
+            panic!(
+                "seed {seed}: {violation}\nthe whole trace: npm run sim -- --seed {seed} --workers {}..{}",
+                workers().start(),
+                workers().end()
+            );
+        }
+        for (total, count) in totals.iter_mut().zip(outcome.counts) {
+            *total += count;
+        }
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..20 {
-        assert_eq!(run(seed, None).trace, run(seed, None).trace);
+        assert_eq!(run(seed, None, &workers()).trace, run(seed, None, &workers()).trace);
     }
 }
 
 /// Breaks the engine at its boundary and tells whether some world notices.
 fn is_caught(sabotage: Sabotage) -> bool {
-    (0..300).any(|seed| matches!(run(seed, Some(sabotage)), Outcome { violation: Some(_), .. }))
+    is_caught_among(sabotage, 1..=1)
+}
+
+fn is_caught_among(sabotage: Sabotage, workers: RangeInclusive<u64>) -> bool {
+    (0..1_000).any(|seed| matches!(run(seed, Some(sabotage), &workers), Outcome { violation: Some(_), .. }))
+}
+
+#[test]
+fn a_partition_that_nobody_reads_is_caught() {
+    assert!(is_caught_among(Sabotage::PartitionForgotten, 2..=5));
+}
+
+#[test]
+fn workers_that_do_not_wait_for_the_cluster_to_settle_are_caught() {
+    assert!(is_caught_among(Sabotage::NeverUnsettled, 3..=5));
 }
 
 #[test]

@@ -1,13 +1,17 @@
-//! A world's story: rows come, things fail, workers crash; at the end both sides must be equal.
+//! A world's story: rows come, things fail, workers crash, nodes fall silent; at the end all copies must be equal.
 
+use crate::crew::Crew;
 use crate::random::Random;
 use crate::sabotage::Sabotage;
 use crate::source::{Habits, Row, Source, VersionHabit};
 use crate::world::World;
+use bigquery_sync::cluster::Standing;
 use bigquery_sync::config::{Config, Environment};
-use bigquery_sync::engine::{Command, Engine, Event, Worker};
+use bigquery_sync::engine::{Engine, Worker};
+use bigquery_sync::partition::{Division, Rule, Span};
 use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use serde_json::json;
+use std::ops::RangeInclusive;
 
 /// 2024-01-01T00:00:00Z.
 pub const BASE_US: i64 = 1_704_067_200 * SECOND_US;
@@ -22,119 +26,87 @@ pub struct Outcome {
     pub counts: [u64; 4],
 }
 
-pub fn run(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
+/// Tells the story of a world with so many workers.
+pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>) -> Outcome {
     let mut random = Random::new(seed);
-    let habits = Habits {
-        keyed: random.one_in(2),
-        partitioned: random.one_in(2),
-        version: random.pick(&[
-            VersionHabit::Told,
-            VersionHabit::Told,
-            VersionHabit::Untold,
-            VersionHabit::Stale,
-        ]),
-        page_rows_max: random.pick(&[3, 40, 1_000]),
-        slow_queries: random.one_in(3),
+    let keyed = random.one_in(2) || sabotage == Some(Sabotage::NeverUnsettled);
+    let partitioned = random.one_in(2);
+    let partition_by = if keyed {
+        random.pick(&["auto", "table"])
+    } else {
+        random.pick(&["auto", "auto", "table", "timestamp", "minute", "hour", "day", "month"])
     };
-    let config = configuration(&mut random);
+    let partitions = random.pick(&[1, 3, 8, 64]);
+    let rule = rule(partition_by, partitioned, keyed, partitions);
+    let version =
+        random.pick(&[VersionHabit::Told, VersionHabit::Told, VersionHabit::Untold, VersionHabit::Stale]);
+    let page_rows_max = random.pick(&[3, 40, 1_000]);
+    let slow_queries = random.one_in(3);
+    let habits = Habits { keyed, partitioned, version, page_rows_max, slow_queries, rule };
+    let config = configuration(&mut random, partition_by, partitions);
     let mut world = World::new(random, BASE_US, Source::new(habits), sabotage);
-    world.note(format!("seed {seed}, {:?}, {config}", world.source.habits.version));
+    world.note(format!("seed {seed}, {version:?}, {}, {config}", rule.name()));
     let rows = world.random.pick(&[0, 1, 30, 300, 1_500]);
     add_history(&mut world, rows);
-    world.skew_us = world.random.pick(&[0, 0, -90 * SECOND_US, 45 * SECOND_US]);
-    let mut crashes = 0;
-    let lives = 1 + world.random.below(7);
-    for life in 0..lives {
-        world.faults = world.random.pick(&[0, 3, 5, 20]);
-        let steps = world.random.pick(&[5, 40, 200]);
-        live(&mut world, &config, steps);
-        crashes += 1;
+    let mut crew = Crew::gather(&mut world, &config, workers);
+    let scenes = 1 + world.random.below(7);
+    for _ in 0..scenes {
+        crew.play_scene(&mut world);
         if world.violation.is_some() {
             break;
         }
-        world.note(format!("crash {life}"));
         add_news(&mut world);
         if world.random.one_in(6) {
-            // The node is down for longer than results live.
-            world.now += 2 * DAY_US;
+            // Everything is down for longer than results live.
+            crew.sleep(&mut world, 2 * DAY_US);
         }
     }
     world.faults = 0;
+    crew.bring_all_back(&mut world);
     world.now = world.now.max(world.source.everything_is_visible_at());
-    settle(&mut world, &config);
+    let end = world.now + QUIET_US;
+    crew.work_until(&mut world, end);
+    world.deliver_everything();
     let violation = world.violation.take().or_else(|| world.check_equality());
     let rows = world.source.visible(i64::MAX).count() as u64;
     Outcome {
         violation,
-        counts: [rows, world.source.queries, world.faults_seen, crashes],
+        counts: [rows, world.source.queries, world.faults_seen, crew.crashes],
         trace: world.trace,
     }
 }
 
-fn configuration(random: &mut Random) -> serde_json::Value {
+/// The rule that the engine is expected to follow.
+fn rule(partition_by: &str, partitioned: bool, keyed: bool, partitions: u32) -> Rule {
+    let by_span = |span, pruned| Rule { division: Division::Spans(span), partitions, pruned };
+    match partition_by {
+        "auto" if partitioned && !keyed => by_span(Span::Day, true),
+        "timestamp" => Rule { division: Division::Value, partitions, pruned: false },
+        "minute" => by_span(Span::Minute, false),
+        "hour" => by_span(Span::Hour, false),
+        "day" => by_span(Span::Day, partitioned),
+        "month" => by_span(Span::Month, partitioned),
+        _ => Rule::WHOLE,
+    }
+}
+
+fn configuration(random: &mut Random, partition_by: &str, partitions: u32) -> serde_json::Value {
     json!({
-        "bigquery": {"projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts"},
+        "bigquery": {
+            "projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts", "partitionBy": partition_by
+        },
         "sync": {
             "initialBatchSize": random.pick(&[7, 100, 2_000]), "catchupBatchSize": random.pick(&[5, 100]),
-            "steadyBatchSize": random.pick(&[5, 100]), "lateness": LATENESS_S
+            "steadyBatchSize": random.pick(&[5, 100]), "lateness": LATENESS_S, "partitions": partitions
         },
         "limits": {"maxRowsPerWindow": random.pick(&[10, 200, 1_000_000]), "maxRejectedRows": 0},
         "retry": {"initialDelay": 100}
     })
 }
 
-pub fn engine(config: &serde_json::Value) -> Engine {
+pub fn engine(config: &serde_json::Value, worker: Worker, standing: Standing) -> Engine {
     let config = Config::parse(config, &Environment::default()).unwrap();
-    let worker = Worker { node: "n".to_owned(), index: 0 };
-    Engine::new(config.tables.into_iter().next().unwrap(), config.connection, worker)
-}
-
-/// Runs an engine for some steps, and lets it crash, also while a commit is on its way.
-fn live(world: &mut World, config: &serde_json::Value, steps: u64) {
-    let mut engine = engine(config);
-    let mut event = Event::Start;
-    for _ in 0..steps {
-        let moment = world.moment();
-        let command = engine.step(event, moment);
-        if world.random.one_in(2) {
-            engine.prepare();
-        }
-        if world.random.one_in(25) {
-            add_row_now(world);
-        }
-        match world.execute(command) {
-            Some(next) if world.violation.is_none() => event = next,
-            _ => return,
-        }
-    }
-    let moment = world.moment();
-    if let Command::Write(order) = engine.step(event, moment)
-        && world.random.one_in(2)
-    {
-        // The worker dies, but its transaction does not.
-        world.apply(*order);
-    }
-}
-
-/// Runs an engine without faults until nothing is left to be noticed.
-fn settle(world: &mut World, config: &serde_json::Value) {
-    let mut engine = engine(config);
-    let mut event = Event::Start;
-    let end = world.now + QUIET_US;
-    let mut steps = 0;
-    while world.now < end && world.violation.is_none() {
-        let moment = world.moment();
-        let command = engine.step(event, moment);
-        steps += 1;
-        match world.execute(command) {
-            Some(next) if steps < 100_000 => event = next,
-            _ => {
-                let status = engine.status(Micros(world.now));
-                world.violation = Some(format!("the engine ended, or never rests: {status:?}"));
-                return;
-            }
-        }
-    }
+    Engine::new(config.tables.into_iter().next().unwrap(), config.connection, worker, standing)
 }
 
 fn row(world: &mut World, cursor: Option<i64>) -> Row {
@@ -167,7 +139,7 @@ fn add_history(world: &mut World, rows: u64) {
 }
 
 /// A row that is made now and becomes visible soon, within what counts as late.
-fn add_row_now(world: &mut World) {
+pub fn add_row_now(world: &mut World) {
     let cursor = world.now - world.random.below(60) as i64 * SECOND_US;
     let row = row(world, Some(cursor));
     let delay_us = world.random.below((LATENESS_S as u64 - 120) * 1_000_000) as i64;

@@ -1,6 +1,7 @@
 //! Ways to break the engine on purpose, at its boundary, to see whether the worlds notice.
 
 use bigquery_sync::bigquery::request::Request;
+use bigquery_sync::cluster::Standing;
 use bigquery_sync::engine::WriteOrder;
 use bigquery_sync::time::{Micros, SECOND_US};
 
@@ -22,6 +23,10 @@ pub enum Sabotage {
     OlderOverwrites,
     /// A row gets another id when it is read again.
     UnstableIds,
+    /// Nobody reads one of the partitions.
+    PartitionForgotten,
+    /// Workers do not care that others may still write versions of the same rows.
+    NeverUnsettled,
 }
 
 /// Changes a request before it is sent.
@@ -30,7 +35,16 @@ pub fn request(sabotage: Option<Sabotage>, request: &mut Request) {
     match sabotage {
         Some(Sabotage::EndsExclusive) => *body = body.replace("`ts` <= TIMESTAMP", "`ts` < TIMESTAMP"),
         Some(Sabotage::NoLateRange) => *body = start_later(body),
+        Some(Sabotage::PartitionForgotten) => *body = body.replace(" IN (0, ", " IN ("),
         _ => {}
+    }
+}
+
+/// Changes what a worker knows of the cluster.
+pub fn standing(sabotage: Option<Sabotage>, standing: Standing) -> Standing {
+    match sabotage {
+        Some(Sabotage::NeverUnsettled) => Standing { is_settled: true, seen_at: None, ..standing },
+        _ => standing,
     }
 }
 
@@ -39,7 +53,11 @@ pub fn id(sabotage: Option<Sabotage>, id: &str, order: &WriteOrder) -> String {
     match sabotage {
         Some(Sabotage::NoOccurrence) => id.split('~').next().unwrap_or_default().to_owned(),
         Some(Sabotage::UnstableIds) => {
-            let job = order.checkpoint.window.as_ref().map_or("", |window| window.job.job_id.as_str());
+            let job = order
+                .checkpoints
+                .first()
+                .and_then(|first| first.window.as_ref())
+                .map_or("", |window| window.job.job_id.as_str());
             format!("{id}{job}")
         }
         _ => id.to_owned(),

@@ -5,8 +5,10 @@ use crate::run::{BASE_US, engine};
 use crate::source::{Habits, Row, Source, VersionHabit};
 use crate::world::World;
 use bigquery_sync::bigquery::request::Purpose;
-use bigquery_sync::engine::{Answer, Command, Engine, Event, WriteOrder};
+use bigquery_sync::cluster::Standing;
+use bigquery_sync::engine::{Answer, Command, Engine, Event, Worker, WriteOrder};
 use bigquery_sync::error::{Failure, Kind};
+use bigquery_sync::partition::{Division, Rule, Span};
 use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use serde_json::{Value, json};
 
@@ -17,8 +19,12 @@ fn habits() -> Habits {
         version: VersionHabit::Told,
         page_rows_max: 1_000,
         slow_queries: false,
+        rule: Rule::WHOLE,
     }
 }
+
+/// What `auto` makes of a table that is partitioned by days.
+const BY_DAY: Rule = Rule { division: Division::Spans(Span::Day), partitions: 64, pruned: true };
 
 fn world(habits: Habits) -> World {
     World::new(Random::new(1), BASE_US, Source::new(habits), None)
@@ -28,6 +34,10 @@ fn configuration(limits: Value) -> Value {
     json!({
         "bigquery": {"projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts"}, "limits": limits
     })
+}
+
+fn lone_engine(configuration: &Value) -> Engine {
+    engine(configuration, Worker { node: "n".to_owned(), index: 0 }, Standing::ALONE)
 }
 
 fn add(world: &mut World, count: i64, first_us: i64) {
@@ -44,17 +54,17 @@ fn run_for(world: &mut World, engine: &mut Engine, event: Event, seconds: i64) -
     let mut event = event;
     let mut orders = Vec::new();
     while world.now < end {
-        let moment = world.moment();
+        let moment = world.moment(0);
         let command = engine.step(event, moment);
         if let Command::Write(order) = &command {
             orders.push(WriteOrder {
                 batch: order.batch.clone(),
                 notes: order.notes.clone(),
-                checkpoint: order.checkpoint.clone(),
+                checkpoints: order.checkpoints.clone(),
                 ahead: None,
             });
         }
-        let Some(next) = world.execute(command) else { return (Event::Stop, orders) };
+        let Some(next) = world.run(command) else { return (Event::Stop, orders) };
         event = next;
     }
     (event, orders)
@@ -68,7 +78,7 @@ fn written(orders: &[WriteOrder]) -> usize {
 fn an_unchanged_table_is_read_by_one_query_and_costs_none_afterwards() {
     let mut world = world(habits());
     add(&mut world, 5_000, BASE_US - DAY_US);
-    let mut engine = engine(&configuration(json!({})));
+    let mut engine = lone_engine(&configuration(json!({})));
     let (_, orders) = run_for(&mut world, &mut engine, Event::Start, 3_000);
     assert_eq!(written(&orders), 5_000);
     assert_eq!(world.source.queries, 1);
@@ -81,7 +91,7 @@ fn an_unchanged_table_is_read_by_one_query_and_costs_none_afterwards() {
 fn a_table_of_which_the_version_is_not_told_is_queried_once_an_interval() {
     let mut world = world(Habits { version: VersionHabit::Untold, ..habits() });
     add(&mut world, 10, BASE_US - DAY_US);
-    let mut engine = engine(&configuration(json!({})));
+    let mut engine = lone_engine(&configuration(json!({})));
     run_for(&mut world, &mut engine, Event::Start, 3_600);
     assert!((100..=123).contains(&world.source.queries), "{} queries in an hour", world.source.queries);
 }
@@ -90,7 +100,7 @@ fn a_table_of_which_the_version_is_not_told_is_queried_once_an_interval() {
 fn known_rows_of_the_late_range_are_not_written_again() {
     let mut world = world(habits());
     add(&mut world, 1_000, BASE_US - 300 * SECOND_US);
-    let mut engine = engine(&configuration(json!({})));
+    let mut engine = lone_engine(&configuration(json!({})));
     let (event, orders) = run_for(&mut world, &mut engine, Event::Start, 60);
     assert_eq!(written(&orders), 1_000);
     let late = BASE_US - 200 * SECOND_US;
@@ -107,14 +117,14 @@ fn known_rows_of_the_late_range_are_not_written_again() {
 
 #[test]
 fn a_large_partitioned_table_is_read_in_windows_of_whole_days() {
-    let mut world = world(Habits { partitioned: true, ..habits() });
+    let mut world = world(Habits { partitioned: true, rule: BY_DAY, ..habits() });
     for day in 1..=9 {
         add(&mut world, 100, BASE_US - day * DAY_US);
     }
-    let mut engine = engine(&configuration(json!({"maxRowsPerWindow": 300})));
+    let mut engine = lone_engine(&configuration(json!({"maxRowsPerWindow": 300})));
     let (_, orders) = run_for(&mut world, &mut engine, Event::Start, 20);
     assert_eq!(written(&orders), 900);
-    let ends: Vec<Micros> = orders.iter().filter_map(|order| order.checkpoint.last_timestamp).collect();
+    let ends: Vec<Micros> = orders.iter().filter_map(|order| order.checkpoints[0].last_timestamp).collect();
     let midnight = |day: i64| Micros(BASE_US - day * DAY_US - 1);
     assert!(ends.contains(&midnight(6)) && ends.contains(&midnight(3)), "{ends:?}");
     // One counts the partitions, three read.
@@ -126,11 +136,9 @@ fn rows_without_a_cursor_are_counted_and_noted_once() {
     let mut world = world(habits());
     add(&mut world, 10, BASE_US - DAY_US);
     world.source.add(Row { cursor: None, key: "k".to_owned(), text: "text".to_owned() }, BASE_US);
-    let mut engine = engine(&configuration(json!({})));
-    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 60);
-    let just_now = world.now - SECOND_US;
-    add(&mut world, 1, just_now);
-    let (event, orders) = run_for(&mut world, &mut engine, event, 60);
+    let mut engine = lone_engine(&configuration(json!({})));
+    // The table need not change for that.
+    let (event, orders) = run_for(&mut world, &mut engine, Event::Start, 60);
     let notes: Vec<&str> =
         orders.iter().flat_map(|order| &order.notes).map(|note| note.reason.as_str()).collect();
     assert_eq!(notes, ["1 rows have no value in ts; they are not copied"]);
@@ -146,7 +154,7 @@ fn a_day_s_budget_holds_the_table_back_until_midnight() {
     let mut world = world(Habits { version: VersionHabit::Untold, ..habits() });
     add(&mut world, 10, BASE_US - DAY_US);
     // Each query of these worlds bills 1,000 bytes.
-    let mut engine = engine(&configuration(json!({"maxBytesBilledPerDay": 5_000})));
+    let mut engine = lone_engine(&configuration(json!({"maxBytesBilledPerDay": 5_000})));
     let (event, _) = run_for(&mut world, &mut engine, Event::Start, 7_200);
     assert_eq!(world.source.queries, 5);
     let error = engine.status(Micros(world.now)).last_error.unwrap();
@@ -159,11 +167,11 @@ fn a_day_s_budget_holds_the_table_back_until_midnight() {
 fn a_changed_identity_stops_the_table_with_a_way_out() {
     let mut world = world(habits());
     add(&mut world, 10, BASE_US - DAY_US);
-    let mut engine_before = engine(&configuration(json!({})));
+    let mut engine_before = lone_engine(&configuration(json!({})));
     run_for(&mut world, &mut engine_before, Event::Start, 5);
     let mut changed = configuration(json!({}));
     changed["bigquery"]["key"] = json!(["k"]);
-    let mut engine = engine(&changed);
+    let mut engine = lone_engine(&changed);
     run_for(&mut world, &mut engine, Event::Start, 5);
     let error = engine.status(Micros(world.now)).last_error.unwrap();
     assert_eq!(error.code, Kind::CheckpointMismatch);
@@ -174,10 +182,10 @@ fn a_changed_identity_stops_the_table_with_a_way_out() {
 fn a_target_that_was_dropped_is_filled_again() {
     let mut world = world(habits());
     add(&mut world, 700, BASE_US - DAY_US);
-    let mut engine = engine(&configuration(json!({})));
+    let mut engine = lone_engine(&configuration(json!({})));
     let (event, _) = run_for(&mut world, &mut engine, Event::Start, 60);
-    world.target.clear();
-    world.target_exists = false;
+    world.nodes[0].target.clear();
+    world.nodes[0].target_exists = false;
     let just_now = world.now;
     add(&mut world, 1, just_now);
     let (_, orders) = run_for(&mut world, &mut engine, event, 120);
@@ -194,15 +202,15 @@ fn a_start_that_is_moved_back_brings_the_rows_that_were_left_out() {
     let with_start = |start: &str| {
         let mut root = configuration(json!({}));
         root["sync"] = json!({"startTimestamp": start});
-        engine(&root)
+        lone_engine(&root)
     };
     run_for(&mut world, &mut with_start("2023-12-30T00:00:00Z"), Event::Start, 60);
-    assert_eq!(world.target.len(), 20);
+    assert_eq!(world.nodes[0].target.len(), 20);
     run_for(&mut world, &mut with_start("2023-12-31T00:00:00Z"), Event::Start, 60);
-    assert_eq!(world.target.len(), 20);
+    assert_eq!(world.nodes[0].target.len(), 20);
     run_for(&mut world, &mut with_start("2023-12-28T00:00:00Z"), Event::Start, 60);
-    assert_eq!(world.target.len(), 40);
-    run_for(&mut world, &mut engine(&configuration(json!({}))), Event::Start, 60);
+    assert_eq!(world.nodes[0].target.len(), 40);
+    run_for(&mut world, &mut lone_engine(&configuration(json!({}))), Event::Start, 60);
     assert_eq!(world.check_equality(), None);
 }
 
@@ -210,7 +218,7 @@ fn a_start_that_is_moved_back_brings_the_rows_that_were_left_out() {
 fn a_clock_that_was_wrong_for_a_while_loses_nothing() {
     let mut world = world(habits());
     add(&mut world, 10, BASE_US - DAY_US);
-    let mut engine = engine(&configuration(json!({})));
+    let mut engine = lone_engine(&configuration(json!({})));
     let (event, _) = run_for(&mut world, &mut engine, Event::Start, 60);
     world.server_skew_us = 7_200 * SECOND_US;
     let just_now = world.now;
@@ -230,7 +238,7 @@ fn a_short_page_does_not_make_all_later_pages_short() {
     world.source.short_page_at = Some(1_000);
     let mut root = configuration(json!({}));
     root["bigquery"]["batchSize"] = json!(1_000);
-    let (_, orders) = run_for(&mut world, &mut engine(&root), Event::Start, 25);
+    let (_, orders) = run_for(&mut world, &mut lone_engine(&root), Event::Start, 25);
     assert_eq!(written(&orders), 5_000);
     assert!(orders.len() < 200, "{} commits", orders.len());
 }
@@ -241,13 +249,13 @@ fn a_stop_ends_the_engine_in_any_state() {
         let mut world = world(habits());
         world.faults = 3;
         add(&mut world, 2_000, BASE_US - DAY_US);
-        let mut engine = engine(&configuration(json!({})));
+        let mut engine = lone_engine(&configuration(json!({})));
         let mut event = Event::Start;
         for _ in 0..steps {
-            let moment = world.moment();
-            event = world.execute(engine.step(event, moment)).unwrap();
+            let moment = world.moment(0);
+            event = world.run(engine.step(event, moment)).unwrap();
         }
-        let moment = world.moment();
+        let moment = world.moment(0);
         assert!(matches!(engine.step(Event::Stop, moment), Command::Halt));
     }
 }
@@ -256,16 +264,16 @@ fn a_stop_ends_the_engine_in_any_state() {
 fn a_side_that_fails_five_times_in_a_row_is_left_alone_for_a_minute() {
     let mut world = world(habits());
     world.faults = 1;
-    let mut engine = engine(&configuration(json!({})));
+    let mut engine = lone_engine(&configuration(json!({})));
     let mut rests = Vec::new();
     let mut event = Event::Start;
     while rests.len() < 12 {
-        let moment = world.moment();
+        let moment = world.moment(0);
         let command = engine.step(event, moment);
         if let Command::Rest { delay_ms } = command {
             rests.push(delay_ms);
         }
-        event = world.execute(command).unwrap();
+        event = world.run(command).unwrap();
     }
     let first_long = rests.iter().position(|delay_ms| *delay_ms >= 60_000);
     assert_eq!(first_long, Some(4), "{rests:?}");
@@ -275,7 +283,7 @@ fn a_side_that_fails_five_times_in_a_row_is_left_alone_for_a_minute() {
 #[test]
 fn a_table_that_is_found_empty_and_filled_with_old_rows_later_arrives_whole() {
     let mut world = world(habits());
-    let mut engine = engine(&configuration(json!({})));
+    let mut engine = lone_engine(&configuration(json!({})));
     let (event, _) = run_for(&mut world, &mut engine, Event::Start, 300);
     let status = engine.status(Micros(world.now));
     assert_eq!(status.watermark, None);
@@ -294,18 +302,18 @@ fn a_table_that_is_found_empty_and_filled_with_old_rows_later_arrives_whole() {
 fn the_delays_grow_when_harper_refuses_each_commit_although_bigquery_answers() {
     let mut world = world(habits());
     add(&mut world, 10, BASE_US - DAY_US);
-    let mut engine = engine(&configuration(json!({})));
+    let mut engine = lone_engine(&configuration(json!({})));
     let mut event = Event::Start;
     let mut commits = 0;
     let end = world.now + 600 * SECOND_US;
     while world.now < end {
-        let moment = world.moment();
+        let moment = world.moment(0);
         let command = engine.step(event, moment);
         event = if matches!(command, Command::Write(_)) {
             commits += 1;
             Event::Written(Err(Failure::new(Kind::HarperWrite, "no")))
         } else {
-            world.execute(command).unwrap()
+            world.run(command).unwrap()
         };
     }
     assert!((5..=16).contains(&commits), "{commits} commits in ten minutes");
@@ -317,14 +325,14 @@ fn the_delays_grow_when_harper_refuses_each_commit_although_bigquery_answers() {
 fn a_query_that_bigquery_may_have_run_in_spite_of_an_error_is_not_run_twice() {
     let mut world = world(habits());
     add(&mut world, 10, BASE_US - DAY_US);
-    let mut engine = engine(&configuration(json!({})));
+    let mut engine = lone_engine(&configuration(json!({})));
     let mut event = Event::Start;
     let mut broken = 0;
     for _ in 0..40 {
-        let moment = world.moment();
+        let moment = world.moment(0);
         let command = engine.step(event, moment);
         let is_query = matches!(&command, Command::Send(request) if request.purpose == Purpose::StartQuery);
-        event = world.execute(command).unwrap();
+        event = world.run(command).unwrap();
         if is_query && broken == 0 {
             broken = 1;
             let body = br#"{"error":{"errors":[{"reason":"backendError"}]}}"#.to_vec();
@@ -334,4 +342,22 @@ fn a_query_that_bigquery_may_have_run_in_spite_of_an_error_is_not_run_twice() {
     }
     assert_eq!((broken, world.source.queries), (1, 1));
     assert_eq!(world.check_equality(), None);
+}
+
+#[test]
+fn a_table_whose_polls_cost_much_is_warned_about() {
+    let mut world = world(Habits { version: VersionHabit::Untold, ..habits() });
+    add(&mut world, 10, BASE_US - DAY_US);
+    let mut root = configuration(json!({}));
+    root["sync"] = json!({"pollInterval": 30_000});
+    let mut engine = lone_engine(&root);
+    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 100);
+    let status = engine.status(Micros(world.now));
+    // Each query of these worlds bills 1,000 bytes.
+    assert_eq!((status.poll_bytes, status.projected_bytes_per_day), (Some(1_000), Some(2_880_000)));
+    assert_eq!(status.warning, None);
+    world.source.bytes_billed = 1 << 30;
+    run_for(&mut world, &mut engine, event, 100);
+    let warning = engine.status(Micros(world.now)).warning.unwrap();
+    assert!(warning.contains("about 18 US dollars a day"), "{warning}");
 }

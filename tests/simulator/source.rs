@@ -1,12 +1,14 @@
 //! The source: a BigQuery table with behaviour, as the API shows it.
 
+use crate::query;
 use crate::random::Random;
-use bigquery_sync::time::{DAY_US, Micros};
+use bigquery_sync::partition::Rule;
+use bigquery_sync::time::DAY_US;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// A row of the source.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row {
     pub cursor: Option<i64>,
     pub key: String,
@@ -23,6 +25,8 @@ pub struct Habits {
     pub page_rows_max: usize,
     /// Queries are not done when first asked for.
     pub slow_queries: bool,
+    /// The rule by which the engine is expected to divide the table.
+    pub rule: Rule,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +57,10 @@ pub struct Source {
     results: BTreeMap<String, QueryResult>,
     requests: BTreeMap<String, String>,
     pub queries: u64,
+    /// What each query bills.
+    pub bytes_billed: u64,
     /// When the query was made of which rows were served last.
-    pub served_made_at: i64,
+    pub served_made_at: Option<i64>,
     stale_version: Option<(usize, i64)>,
     /// The page at this offset has one row.
     pub short_page_at: Option<usize>,
@@ -70,7 +76,8 @@ impl Source {
             results: BTreeMap::new(),
             requests: BTreeMap::new(),
             queries: 0,
-            served_made_at: 0,
+            bytes_billed: 1_000,
+            served_made_at: None,
             stale_version: None,
             short_page_at: None,
         }
@@ -123,7 +130,8 @@ impl Source {
             return json!({"jobComplete": true, "totalBytesProcessed": "1000"});
         }
         let request_id = body["requestId"].as_str().unwrap().to_owned();
-        let job = match self.requests.get(&request_id) {
+        let known = self.requests.get(&request_id).filter(|job| self.results.contains_key(*job));
+        let job = match known {
             Some(job) => job.clone(),
             None => {
                 self.queries += 1;
@@ -135,7 +143,8 @@ impl Source {
                 job
             }
         };
-        self.page(&job, 0, body["maxResults"].as_u64().unwrap() as usize, now).unwrap()
+        // A result that was too old when it was asked for again looks empty, as one without rows would not.
+        self.page(&job, 0, body["maxResults"].as_u64().unwrap() as usize, now).unwrap_or(json!({}))
     }
 
     /// A page of a result, none if there is no such result (any more).
@@ -149,12 +158,12 @@ impl Source {
             return Some(json!({"jobReference": reference, "jobComplete": false}));
         }
         if result.fields[0]["name"] == "ts" {
-            self.served_made_at = result.made_at;
+            self.served_made_at = Some(result.made_at);
         }
         let rows: Vec<&Value> = result.rows.iter().skip(offset).take(page_rows).collect();
         Some(json!({
             "jobReference": reference, "jobComplete": true, "schema": {"fields": result.fields},
-            "totalRows": result.rows.len().to_string(), "rows": rows, "totalBytesProcessed": "1000"
+            "totalRows": result.rows.len().to_string(), "rows": rows, "totalBytesProcessed": self.bytes_billed.to_string()
         }))
     }
 
@@ -168,7 +177,9 @@ impl Source {
             let count = self.visible(now).filter(|row| row.cursor.is_none()).count();
             return (integers(&["row_count"]), vec![json!({"f": [cell(count.to_string())]})]);
         }
-        let mut rows: Vec<&Row> = self.visible(now).filter(|row| in_bounds(sql, row)).collect();
+        let conditions = query::conditions(sql, self.habits.rule);
+        let is_met = |row: &&Row| row.cursor.is_some() && conditions.iter().all(|one| one.is_met_by(row));
+        let mut rows: Vec<&Row> = self.visible(now).filter(is_met).collect();
         if sql.contains("GROUP BY starts") {
             let mut days = BTreeMap::new();
             for row in rows {
@@ -209,16 +220,4 @@ impl Source {
 
 fn integers(names: &[&str]) -> Value {
     names.iter().map(|name| json!({"name": name, "type": "INTEGER"})).collect()
-}
-
-/// Evaluates the literal bounds of a query.
-fn in_bounds(sql: &str, row: &Row) -> bool {
-    let Some(cursor) = row.cursor else { return false };
-    let bound = |operator: &str| {
-        let (_, rest) = sql.split_once(&format!("`ts` {operator} TIMESTAMP '"))?;
-        Some(Micros::parse(rest.split('\'').next()?).unwrap().0)
-    };
-    bound(">").is_none_or(|after| cursor > after)
-        && bound("<=").is_none_or(|until| cursor <= until)
-        && bound("<").is_none_or(|until| cursor < until)
 }

@@ -1,34 +1,46 @@
-//! One world: a source, a target, a clock, and what goes wrong.
+//! One world: a source, nodes with workers, a clock, and what goes wrong.
 
+use crate::node::{Node, Stamp, Transaction};
 use crate::random::Random;
 use crate::sabotage::{self, Sabotage};
 use crate::source::{Row, Source};
 use bigquery_sync::bigquery::request::{Purpose, Request};
 use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::retry::Jitter;
-use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Target, WriteOrder};
+use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Stored, WriteOrder};
 use bigquery_sync::error::{Failure, Kind};
-use bigquery_sync::time::Micros;
+use bigquery_sync::time::{Micros, SECOND_US};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub struct World {
     pub random: Random,
     pub now: i64,
     pub source: Source,
-    pub target: BTreeMap<String, Row>,
-    pub target_exists: bool,
-    pub checkpoint: Option<Checkpoint>,
+    pub nodes: Vec<Node>,
+    /// Pairs of nodes that do not hear each other.
+    pub splits: BTreeSet<(usize, usize)>,
     /// One in so many answers and commits fails; none when 0.
     pub faults: u64,
-    /// How far the worker's clock is ahead of the world's.
-    pub skew_us: i64,
+    /// How far a node's clock is ahead of the world's.
+    pub skews_us: Vec<i64>,
     /// How far the clock in BigQuery's answers is ahead of the world's.
     pub server_skew_us: i64,
     pub sabotage: Option<Sabotage>,
     pub trace: Vec<String>,
     pub faults_seen: u64,
     pub violation: Option<String>,
+    last_stamp: i64,
+    incarnations: u64,
+    only: Actor,
+}
+
+/// A worker, as the world sees it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Actor {
+    pub node: usize,
+    /// When the query was made of which it was served rows last.
+    pub served_made_at: i64,
 }
 
 impl World {
@@ -37,21 +49,23 @@ impl World {
             random,
             now,
             source,
-            target: BTreeMap::new(),
-            target_exists: false,
-            checkpoint: None,
+            nodes: vec![Node { is_up: true, ..Node::default() }],
+            splits: BTreeSet::new(),
             faults: 0,
-            skew_us: 0,
+            skews_us: vec![0],
             server_skew_us: 0,
             sabotage,
             trace: Vec::new(),
             faults_seen: 0,
             violation: None,
+            last_stamp: 0,
+            incarnations: 0,
+            only: Actor::default(),
         }
     }
 
-    pub fn moment(&mut self) -> Moment {
-        Moment { now: Micros(self.now + self.skew_us), jitter: Jitter(self.random.next() as u32) }
+    pub fn moment(&mut self, node: usize) -> Moment {
+        Moment { now: Micros(self.now + self.skews_us[node]), jitter: Jitter(self.random.next() as u32) }
     }
 
     pub fn note(&mut self, line: String) {
@@ -64,29 +78,71 @@ impl World {
         faulty
     }
 
-    /// Does what the engine asks for; none when it has halted.
-    pub fn execute(&mut self, command: Command) -> Option<Event> {
+    /// Does what a worker of the first node asks for, and lets the time pass that it takes.
+    pub fn run(&mut self, command: Command) -> Option<Event> {
+        let mut only = self.only;
+        let outcome = self.execute(&mut only, command);
+        self.only = only;
+        let (duration_us, event) = outcome?;
+        self.now += duration_us;
+        Some(event)
+    }
+
+    /// Does what a worker of a node asks for; its outcome comes after some time. None when the engine has halted.
+    pub fn execute(&mut self, actor: &mut Actor, command: Command) -> Option<(i64, Event)> {
+        let node = actor.node;
+        let splits = self.splits.clone();
+        let up: Vec<bool> = self.nodes.iter().map(|node| node.is_up).collect();
+        self.nodes[node]
+            .take_arrivals(self.now, |sender| up[sender] && !splits.contains(&pair(sender, node)));
         match command {
-            Command::LoadCheckpoint if self.faulty() => {
-                Some(Event::Loaded(Err(Failure::new(Kind::HarperRead, "no checkpoint"))))
+            Command::Load if self.faulty() => {
+                Some((1_000, Event::Loaded(Err(Failure::new(Kind::HarperRead, "no checkpoints")))))
             }
-            Command::LoadCheckpoint => Some(Event::Loaded(Ok(self.checkpoint.clone().map(Box::new)))),
-            Command::EnsureTarget(_) => {
-                let found = std::mem::replace(&mut self.target_exists, true);
-                Some(Event::TargetReady(Ok(if found { Target::Found } else { Target::Created })))
+            Command::Load => {
+                let here = &self.nodes[node];
+                let stored = Stored {
+                    checkpoints: here
+                        .checkpoints
+                        .values()
+                        .map(|(checkpoint, _)| checkpoint.clone())
+                        .collect(),
+                    counts: here.counts.as_ref().map(|(counts, _)| counts.clone()),
+                    incarnation: here.incarnation.0.clone(),
+                };
+                Some((1_000, Event::Loaded(Ok(Box::new(stored)))))
             }
-            Command::Send(request) => Some(Event::Answered(self.answer(request))),
-            Command::Write(order) => Some(Event::Written(self.commit(*order))),
-            Command::Rest { delay_ms } => {
-                self.now += delay_ms as i64 * 1_000;
-                Some(Event::Rested)
+            Command::EnsureTarget { .. } => {
+                let found = self.nodes[node].target_exists;
+                if !found {
+                    self.incarnations += 1;
+                    let incarnation = Some(format!("made{}", self.incarnations));
+                    self.publish(node, Transaction { incarnation, ..Transaction::default() });
+                }
+                Some((1_000, Event::TargetReady(Ok(self.nodes[node].incarnation.0.clone()))))
             }
+            Command::Send(request) => {
+                let duration_us = 1_000 + self.random.below(50_000) as i64;
+                let (waited_us, answer) = self.answer(request);
+                actor.served_made_at = self.source.served_made_at.take().unwrap_or(actor.served_made_at);
+                Some((duration_us + waited_us, Event::Answered(answer)))
+            }
+            Command::Write(order) => {
+                let duration_us = 1_000 + self.random.below(60_000) as i64;
+                Some((duration_us, Event::Written(self.commit(*actor, *order))))
+            }
+            Command::ShareCounts(counts) => {
+                if !self.faulty() {
+                    self.publish(node, Transaction { counts: Some(*counts), ..Transaction::default() });
+                }
+                Some((1_000, Event::CountsShared))
+            }
+            Command::Rest { delay_ms } => Some((delay_ms as i64 * 1_000, Event::Rested)),
             Command::Halt => None,
         }
     }
 
-    fn answer(&mut self, mut request: Request) -> Result<Answer, Failure> {
-        self.now += 1_000 + self.random.below(50_000) as i64;
+    fn answer(&mut self, mut request: Request) -> (i64, Result<Answer, Failure>) {
         sabotage::request(self.sabotage, &mut request);
         let (mut status, mut body) = match request.purpose {
             Purpose::DescribeTable => (200, self.source.describe(self.now)),
@@ -102,11 +158,8 @@ impl World {
         if self.faulty() {
             self.note("fault".to_owned());
             match self.random.below(8) {
-                0 => {
-                    self.now += 60_000_000;
-                    return Err(Failure::new(Kind::Timeout, "no answer"));
-                }
-                1 => return Err(Failure::new(Kind::Unreachable, "reset")),
+                0 => return (60 * SECOND_US, Err(Failure::new(Kind::Timeout, "no answer"))),
+                1 => return (0, Err(Failure::new(Kind::Unreachable, "reset"))),
                 2 => (status, body) = (503, json!({"error": {"errors": [{"reason": "backendError"}]}})),
                 3 => (status, body) = (429, json!({"error": {"errors": [{"reason": "rateLimitExceeded"}]}})),
                 4 => (status, body) = (401, json!({})),
@@ -123,12 +176,8 @@ impl World {
             bytes.truncate(cut % bytes.len());
         }
         let retry_after_ms = (status == 429).then_some(2_000);
-        Ok(Answer {
-            status,
-            server_time: Some(Micros(self.now + self.server_skew_us)),
-            retry_after_ms,
-            body: bytes,
-        })
+        let server_time = Some(Micros(self.now + self.server_skew_us));
+        (0, Ok(Answer { status, server_time, retry_after_ms, body: bytes }))
     }
 
     fn read_result(&mut self, path: &str) -> (u16, Value) {
@@ -145,29 +194,32 @@ impl World {
     }
 
     /// Commits an order, or not; the confirmation may be lost either way.
-    pub fn commit(&mut self, order: WriteOrder) -> Result<Receipt, Failure> {
-        self.now += 1_000 + self.random.below(60_000) as i64;
+    fn commit(&mut self, actor: Actor, order: WriteOrder) -> Result<Receipt, Failure> {
+        let node = actor.node;
         let lost = Err(Failure::new(Kind::HarperWrite, "no confirmation"));
-        if !self.target_exists {
+        if !self.nodes[node].target_exists {
             return lost;
         }
         let fails = self.faulty();
         if fails && self.sabotage == Some(Sabotage::CheckpointWithoutRows) {
-            self.checkpoint = Some(order.checkpoint);
+            let checkpoints = order.checkpoints;
+            self.publish(node, Transaction { checkpoints, ..Transaction::default() });
             return lost;
         }
         if fails && self.random.one_in(2) {
             self.note("commit failed".to_owned());
             return lost;
         }
-        self.apply(order);
+        self.apply(actor, order);
         if fails { lost } else { Ok(Receipt { refused: 0, elapsed_ms: self.random.below(60) }) }
     }
 
     /// Makes rows and progress durable.
-    pub fn apply(&mut self, order: WriteOrder) {
+    pub fn apply(&mut self, actor: Actor, order: WriteOrder) {
+        let node = actor.node;
         let columns: Value = serde_json::from_slice(&order.batch.text).unwrap();
         let text = |column: usize, row: usize| columns[column][row].as_str().unwrap().to_owned();
+        let mut rows = Vec::new();
         for row in 0..order.batch.rows {
             if order.batch.superseded.contains(&(row as u32)) {
                 continue;
@@ -175,61 +227,112 @@ impl World {
             let cursor = Some(Micros::parse(&text(1, row)).unwrap().0);
             let record = Row { cursor, key: text(2, row), text: text(3, row) };
             let id = sabotage::id(self.sabotage, &text(0, row), &order);
-            let newer_stored = self.target.get(&id).is_some_and(|stored| stored.cursor > record.cursor);
+            let stored = self.nodes[node].target.get(&id);
+            let newer_stored = stored.is_some_and(|(stored, _)| stored.cursor > record.cursor);
             if self.source.habits.keyed && newer_stored && self.sabotage != Some(Sabotage::OlderOverwrites) {
                 continue;
             }
-            self.target.insert(id, record);
+            rows.push((id, record));
         }
-        let before = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.last_timestamp);
+        let is_complete = order.checkpoints[0].window.is_none();
+        let moved: Vec<Checkpoint> =
+            order.checkpoints.iter().filter(|one| self.moves(node, one) && is_complete).cloned().collect();
+        let WriteOrder { batch, checkpoints, .. } = order;
+        let first = &checkpoints[0];
         self.note(format!(
-            "commit {} rows, watermark {:?}, window {:?}",
-            order.batch.rows,
-            order.checkpoint.last_timestamp.map(|at| at.to_string()),
-            order.checkpoint.window.as_ref().map(|window| (window.offset, window.total_rows))
+            "{} commits {} rows, {} checkpoints from {} to {:?}, window {:?}",
+            first.owner,
+            batch.rows,
+            checkpoints.len(),
+            first.id,
+            first.last_timestamp.map(|at| at.to_string()),
+            first.window.as_ref().map(|window| (window.offset, window.total_rows))
         ));
-        let after = order.checkpoint.last_timestamp;
-        self.checkpoint = Some(order.checkpoint);
-        if after < before {
+        self.publish(node, Transaction { rows, checkpoints, ..Transaction::default() });
+        self.check_watermarks(&moved, actor.served_made_at);
+    }
+
+    /// Commits on one node and sends to the others.
+    pub fn publish(&mut self, node: usize, transaction: Transaction) {
+        self.last_stamp = (self.last_stamp + 1).max(self.now + self.skews_us[node]);
+        let stamp: Stamp = (self.last_stamp, node);
+        let transaction = Transaction { stamp, ..transaction };
+        self.nodes[node].apply(&transaction);
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            let slowness = if self.random.one_in(100) { 200 } else { 1 };
+            let arrives_at = self.now + 1_000 + slowness * self.random.below(20_000) as i64;
+            self.nodes[other].receive(node, arrives_at, transaction.clone());
+        }
+    }
+
+    /// Delivers what still is on its way, to all nodes.
+    pub fn deliver_everything(&mut self) {
+        self.splits.clear();
+        for node in &mut self.nodes {
+            node.take_arrivals(i64::MAX, |_| true);
+        }
+    }
+
+    /// Tells whether a checkpoint moves the watermark. A worker that is alone never moves it back.
+    fn moves(&mut self, node: usize, checkpoint: &Checkpoint) -> bool {
+        let stored = self.nodes[node].checkpoints.get(&checkpoint.id);
+        let before = stored.and_then(|(before, _)| before.last_timestamp);
+        if self.nodes.len() == 1 && checkpoint.last_timestamp < before {
             self.violation = Some("the watermark went back".to_owned());
         }
-        if after != before {
-            self.check_watermark(after);
-        }
+        checkpoint.last_timestamp != before
     }
 
-    /// Everything up to the watermark that the query could see is in the target.
-    fn check_watermark(&mut self, watermark: Option<Micros>) {
-        let Some(Micros(watermark)) = watermark else { return };
-        let due = |row: &&Row| row.cursor.is_some_and(|cursor| cursor <= watermark);
+    /// Everything of a partition up to its watermark that the query could see is in the target of some node.
+    fn check_watermarks(&mut self, checkpoints: &[Checkpoint], made_at: i64) {
+        let is_exact = self.nodes.len() == 1 || !self.source.habits.keyed;
+        let watermarks: BTreeMap<u32, i64> = checkpoints
+            .iter()
+            // Else another node may have overwritten a newer version; that is noticed once the cluster has settled.
+            .filter(|checkpoint| is_exact || checkpoint.settled == checkpoint.last_timestamp)
+            .filter_map(|checkpoint| Some((checkpoint.partition, checkpoint.last_timestamp?.0)))
+            .collect();
+        if watermarks.is_empty() {
+            return;
+        }
+        let rule = self.source.habits.rule;
+        let due = |row: &&Row| {
+            let watermark = |cursor: i64| watermarks.get(&rule.partition(Micros(cursor)));
+            row.cursor.is_some_and(|cursor| watermark(cursor).is_some_and(|watermark| cursor <= *watermark))
+        };
+        let seen = self.source.visible(made_at).filter(due);
+        let stored = self.nodes.iter().flat_map(|node| &node.target);
         let missing = if self.source.habits.keyed {
-            let held: BTreeMap<&str, Option<i64>> =
-                self.target.values().map(|row| (row.key.as_str(), row.cursor)).collect();
+            let mut held: BTreeMap<&str, Option<i64>> = BTreeMap::new();
+            for (_, (row, _)) in stored {
+                let newest = held.entry(row.key.as_str()).or_default();
+                *newest = (*newest).max(row.cursor);
+            }
             let at_least = |row: &Row| held.get(row.key.as_str()).is_some_and(|cursor| *cursor >= row.cursor);
-            self.source.visible(self.source.served_made_at).filter(due).filter(|row| !at_least(row)).count()
+            seen.filter(|row| !at_least(row)).count()
         } else {
-            let mut held: BTreeMap<&Row, i64> = BTreeMap::new();
-            for row in self.target.values() {
-                *held.entry(row).or_insert(0) += 1;
+            let held: HashMap<&String, &Row> = stored.map(|(id, (row, _))| (id, row)).collect();
+            let mut counts: HashMap<&Row, i64> = HashMap::new();
+            for row in held.values() {
+                *counts.entry(row).or_insert(0) += 1;
             }
-            for row in self.source.visible(self.source.served_made_at).filter(due) {
-                *held.entry(row).or_insert(0) -= 1;
+            for row in seen {
+                *counts.entry(row).or_insert(0) -= 1;
             }
-            held.values().filter(|count| **count < 0).count()
+            counts.values().filter(|count| **count < 0).count()
         };
         if missing > 0 {
-            let at = Micros(watermark);
-            self.violation = Some(format!("{missing} rows up to the watermark {at} are not in the target"));
+            self.violation =
+                Some(format!("{missing} rows up to the watermarks {watermarks:?} are not there"));
         }
     }
 
-    /// Compares both sides.
+    /// Compares the source with each node.
     pub fn check_equality(&self) -> Option<String> {
-        let mut found: Vec<&Row> = self.target.values().collect();
-        let with_cursor = self.source.visible(self.now).filter(|row| row.cursor.is_some());
+        let with_cursor = || self.source.visible(self.now).filter(|row| row.cursor.is_some());
         let mut expected: Vec<&Row> = if self.source.habits.keyed {
             let mut newest: BTreeMap<&str, &Row> = BTreeMap::new();
-            for row in with_cursor {
+            for row in with_cursor() {
                 let newer = newest.get(row.key.as_str()).is_none_or(|other| other.cursor < row.cursor);
                 if newer {
                     newest.insert(&row.key, row);
@@ -237,16 +340,23 @@ impl World {
             }
             newest.into_values().collect()
         } else {
-            with_cursor.collect()
+            with_cursor().collect()
         };
-        found.sort();
         expected.sort();
-        (found != expected).then(|| {
-            let (have, want) = (found.len(), expected.len());
-            let other = found.iter().zip(&expected).position(|(one, other)| one != other);
-            format!("the target has {have} rows, the source {want}; they first differ at {other:?}")
+        self.nodes.iter().enumerate().filter(|(_, node)| !node.is_removed).find_map(|(number, node)| {
+            let mut found: Vec<&Row> = node.target.values().map(|(row, _)| row).collect();
+            found.sort();
+            (found != expected).then(|| {
+                let (have, want) = (found.len(), expected.len());
+                let other = found.iter().zip(&expected).find(|(one, other)| one != other);
+                format!("node {number} has {have} rows, the source {want}; they first differ at {other:?}")
+            })
         })
     }
+}
+
+pub fn pair(one: usize, other: usize) -> (usize, usize) {
+    (one.min(other), one.max(other))
 }
 
 /// Makes a result look as if its last page did not exist.

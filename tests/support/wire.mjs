@@ -44,8 +44,8 @@ export class MemoryHost {
 	orders = [];
 	/** @type {any} */
 	layout;
-	/** @type {any} */
-	checkpoint = null;
+	/** @type {any[]} */
+	checkpoints = [];
 	/** @type {any[]} */
 	requests = [];
 	/** @type {any[]} */
@@ -75,13 +75,13 @@ export class MemoryHost {
 		return true;
 	}
 
-	async loadCheckpoint() {
-		return { checkpoint: this.checkpoint };
+	async load() {
+		return { checkpoints: this.checkpoints, counts: null, incarnation: '' };
 	}
 
 	async ensureTarget(layout) {
 		this.layout = layout;
-		return {};
+		return { incarnation: '' };
 	}
 
 	async send(request) {
@@ -100,7 +100,7 @@ export class MemoryHost {
 
 	async write(order) {
 		this.orders.push(order);
-		this.checkpoint = order.checkpoint;
+		this.checkpoints = order.checkpoints;
 		return { refused: 0 };
 	}
 

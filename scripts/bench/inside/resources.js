@@ -117,15 +117,14 @@ class CeilingHost {
 		return true;
 	}
 
-	async loadCheckpoint() {
-		return { checkpoint: null };
+	async load() {
+		return { checkpoints: [], counts: null, incarnation: '' };
 	}
 
 	async ensureTarget(layout) {
 		this.layout = layout;
-		const columns = layout.columns.map(({ name }) => name);
-		this.target = (await this.ensureTable(this.table, columns)).table;
-		return { created: true };
+		this.target = (await this.ensureTable(this.table, layout, true)).table;
+		return { incarnation: '' };
 	}
 
 	send({ method, path, body }) {

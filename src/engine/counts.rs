@@ -1,0 +1,29 @@
+//! How many rows the source's partitions have: counted by one worker, told to all.
+
+use super::window::PartitionCount;
+use crate::time::{Micros, SECOND_US};
+use serde::{Deserialize, Serialize};
+
+/// What is stored in the table SyncCounts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// The table's id in the configuration.
+    pub id: String,
+    /// What was counted, to notice a configuration that no longer fits.
+    pub identity: String,
+    /// When, in seconds since the epoch by BigQuery's clock.
+    pub counted_at: i64,
+    /// Where the partitions with rows start, in seconds since the epoch, and how many rows each one has.
+    pub partitions: Vec<(i64, u64)>,
+}
+
+impl Counts {
+    /// Returns the partitions, in order.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionCount> {
+        self.partitions.iter().map(|(starts_s, rows)| PartitionCount {
+            starts: Micros(starts_s.saturating_mul(SECOND_US)),
+            rows: *rows,
+        })
+    }
+}

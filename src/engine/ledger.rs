@@ -1,0 +1,172 @@
+//! What is known of a table's checkpoints: those of the own partitions, and, for sums, those of all others.
+
+use super::checkpoint::{Checkpoint, OpenWindow};
+use crate::time::Micros;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The checkpoints of a table, by partition.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ledger {
+    rows: BTreeMap<u32, Checkpoint>,
+    /// Those of other rules, which tell no more than sums.
+    others: BTreeMap<u32, Checkpoint>,
+    /// Where partitions are although no checkpoint says so, because there was nothing to read for them.
+    proven: BTreeMap<u32, Micros>,
+    /// Where partitions that have no checkpoint yet start, because they were read under another rule.
+    inherited: Option<Micros>,
+}
+
+/// Partitions that have come equally far and so are read together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Their watermark.
+    pub watermark: Option<Micros>,
+    /// The partitions, in order.
+    pub partitions: Vec<u32>,
+    /// The watermark of those that are next.
+    pub next: Option<Micros>,
+}
+
+impl Ledger {
+    /// Takes what is stored. Checkpoints of another rule tell only how far all of their partitions had come.
+    pub fn of(stored: Vec<Checkpoint>, rule: &str) -> Ledger {
+        let (same, others): (Vec<Checkpoint>, Vec<Checkpoint>) =
+            stored.into_iter().partition(|row| row.rule == rule);
+        let mut inherited = same.iter().filter_map(|row| row.inherited).max();
+        for other in others.iter().map(|row| &row.rule).collect::<BTreeSet<_>>() {
+            let rows: Vec<&Checkpoint> = others.iter().filter(|row| row.rule == *other).collect();
+            let complete = partitions_of(other).is_some_and(|count| count == rows.len() as u64);
+            if complete {
+                // None, of a partition that was not read at all, is the least.
+                inherited = inherited.max(rows.iter().map(|row| row.last_timestamp).min().flatten());
+            }
+        }
+        let by_partition = |rows: Vec<Checkpoint>| rows.into_iter().map(|row| (row.partition, row)).collect();
+        Ledger { rows: by_partition(same), others: by_partition(others), proven: BTreeMap::new(), inherited }
+    }
+
+    /// Returns a partition's checkpoint.
+    pub fn get(&self, partition: u32) -> Option<&Checkpoint> {
+        self.rows.get(&partition)
+    }
+
+    /// Returns what a partition's checkpoint counted, also under another rule.
+    pub fn counters(&self, partition: u32) -> Option<&Checkpoint> {
+        self.rows.get(&partition).or(self.others.get(&partition))
+    }
+
+    /// Returns all checkpoints, to change what is known of them.
+    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut Checkpoint> {
+        self.rows.values_mut()
+    }
+
+    /// Returns where partitions without a checkpoint start.
+    pub fn inherited(&self) -> Option<Micros> {
+        self.inherited
+    }
+
+    /// Notes what was committed.
+    pub fn set(&mut self, checkpoint: Checkpoint) {
+        self.others.remove(&checkpoint.partition);
+        self.rows.insert(checkpoint.partition, checkpoint);
+    }
+
+    /// Forgets where everything starts.
+    pub fn start_over(&mut self) {
+        self.inherited = None;
+        self.proven.clear();
+        for row in self.rows.values_mut() {
+            row.last_timestamp = None;
+            row.settled = None;
+            row.inherited = None;
+            row.window = None;
+        }
+    }
+
+    /// Returns how far a partition has come.
+    pub fn watermark(&self, partition: u32) -> Option<Micros> {
+        self.stored_watermark(partition).max(self.proven.get(&partition).copied())
+    }
+
+    fn stored_watermark(&self, partition: u32) -> Option<Micros> {
+        self.rows.get(&partition).map_or(self.inherited, |row| row.last_timestamp)
+    }
+
+    /// Notes that partitions have no rows up to an instant but those that were read.
+    pub fn prove(&mut self, partitions: &[u32], until: Micros) {
+        self.proven.extend(partitions.iter().map(|partition| (*partition, until)));
+    }
+
+    /// Takes over what another ledger proved.
+    pub fn take_proofs(&mut self, other: &mut Ledger) {
+        self.proven = std::mem::take(&mut other.proven);
+    }
+
+    /// Forgets proofs, and tells whether there were any.
+    pub fn forget_proofs(&mut self, which: impl Fn(Micros) -> bool) -> bool {
+        let before = self.proven.len();
+        self.proven.retain(|_, at| !which(*at));
+        self.proven.len() != before
+    }
+
+    /// Tells whether another ledger says the same of some partitions' stored watermarks.
+    pub fn is_same_for(&self, other: &Ledger, partitions: &[u32]) -> bool {
+        partitions
+            .iter()
+            .all(|partition| self.stored_watermark(*partition) == other.stored_watermark(*partition))
+    }
+
+    /// Returns how far the furthest behind of all partitions that have a checkpoint has come.
+    pub fn lowest_of_all(&self) -> Option<Micros> {
+        let known = self.rows.values().map(|row| row.last_timestamp).min();
+        known.unwrap_or(self.inherited)
+    }
+
+    /// Returns how far the furthest behind of the partitions has come; none when nothing was read of it.
+    pub fn lowest(&self, partitions: &[u32]) -> Option<Micros> {
+        partitions.iter().map(|partition| self.watermark(*partition)).min().flatten()
+    }
+
+    /// Returns how far the partitions were read while nobody else can have written for them.
+    pub fn settled(&self, partitions: &[u32]) -> Option<Micros> {
+        let of = |partition: &u32| self.rows.get(partition).map_or(self.inherited, |row| row.settled);
+        partitions.iter().map(of).min().flatten()
+    }
+
+    /// Returns those of the partitions that are furthest behind.
+    pub fn furthest_behind(&self, partitions: &[u32]) -> Group {
+        let watermark = self.lowest(partitions);
+        let (group, others): (Vec<u32>, Vec<u32>) =
+            partitions.iter().partition(|partition| self.watermark(**partition) == watermark);
+        Group { watermark, partitions: group, next: self.lowest(&others) }
+    }
+
+    /// Returns a window that was left open over some of the partitions, and can be read on: its partitions are where it
+    /// started from.
+    pub fn open_window(&self, partitions: &[u32]) -> Option<&OpenWindow> {
+        let windows = partitions.iter().filter_map(|partition| self.get(*partition)?.window.as_ref());
+        let fits = |window: &&OpenWindow| {
+            let own = |partition: &u32| partitions.binary_search(partition).is_ok();
+            window.partitions.iter().all(own)
+                && window.partitions.iter().all(|partition| self.watermark(*partition) == window.started_from)
+        };
+        windows.filter(fits).max_by_key(|window| window.offset)
+    }
+
+    /// Forgets all windows that were left open.
+    pub fn forget_windows(&mut self) {
+        for row in self.rows.values_mut() {
+            row.window = None;
+        }
+    }
+
+    /// Adds up a number of all checkpoints.
+    pub fn sum(&self, number: impl Fn(&Checkpoint) -> u64) -> u64 {
+        self.rows.values().chain(self.others.values()).map(number).fold(0, u64::saturating_add)
+    }
+}
+
+/// Returns the number of partitions that a rule's name tells.
+fn partitions_of(rule: &str) -> Option<u64> {
+    rule.rsplit_once('/')?.1.parse().ok()
+}

@@ -1,0 +1,285 @@
+//! The workers of a world's nodes: each one runs the engine, sees the others late, and may crash, pause or be cut off.
+
+use crate::node::{Node, Transaction};
+use crate::run::{add_row_now, engine};
+use crate::sabotage;
+use crate::world::{Actor, World, pair};
+use bigquery_sync::cluster::{Heartbeat, Observer};
+use bigquery_sync::engine::{Command, Engine, Event, Worker};
+use bigquery_sync::time::{Micros, SECOND_US};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+const BEAT_US: i64 = 5 * SECOND_US;
+/// Steps of one worker after which it is taken to never rest.
+const STEPS_MAX: u64 = 400_000;
+
+pub struct Crew {
+    config: Value,
+    nodes: Vec<Crewed>,
+    workers: Vec<Hand>,
+    pub crashes: u64,
+    next_beat: i64,
+    /// Whether rows are added while the workers work.
+    adds_rows: bool,
+}
+
+/// What the workers of a node share.
+struct Crewed {
+    name: String,
+    threads: u32,
+    observer: Observer,
+    beat: u64,
+}
+
+struct Hand {
+    actor: Actor,
+    index: u32,
+    engine: Engine,
+    /// What happens to it next, and when.
+    next: Option<(i64, Event)>,
+    steps: u64,
+}
+
+impl Crew {
+    /// Starts so many workers, on some nodes.
+    pub fn gather(world: &mut World, config: &Value, workers: &RangeInclusive<u64>) -> Crew {
+        let mut crew = Crew {
+            config: config.clone(),
+            nodes: Vec::new(),
+            workers: Vec::new(),
+            crashes: 0,
+            next_beat: world.now,
+            adds_rows: true,
+        };
+        world.nodes.clear();
+        world.skews_us.clear();
+        let mut left = workers.start() + world.random.below(workers.end() - workers.start() + 1);
+        while left > 0 {
+            let threads = (1 + world.random.below(2)).min(left);
+            crew.add_node(world, threads as u32);
+            left -= threads;
+        }
+        for node in 0..crew.nodes.len() {
+            crew.start(world, node);
+        }
+        crew
+    }
+
+    fn add_node(&mut self, world: &mut World, threads: u32) {
+        let number = world.nodes.len();
+        // Who joins gets a copy of what one of the others has.
+        let copy = world.nodes.iter().find(|node| !node.is_removed).cloned().unwrap_or_default();
+        world.nodes.push(Node { is_up: false, ..copy });
+        let skew_us = world.random.pick(&[0, 0, -90 * SECOND_US, 45 * SECOND_US]);
+        world.skews_us.push(skew_us);
+        let name = format!("node{number}");
+        let observer = Observer::new(&name, Micros(world.now + skew_us));
+        self.nodes.push(Crewed { name, threads, observer, beat: 0 });
+    }
+
+    fn start(&mut self, world: &mut World, node: usize) {
+        world.nodes[node].is_up = true;
+        let now = Micros(world.now + world.skews_us[node]);
+        self.nodes[node].observer = Observer::new(&self.nodes[node].name, now);
+        self.observe(world, node);
+        for index in 0..self.nodes[node].threads {
+            let crewed = &self.nodes[node];
+            let now = Micros(world.now + world.skews_us[node]);
+            let standing = crewed.observer.standing(index, crewed.threads, now);
+            let standing = sabotage::standing(world.sabotage, standing);
+            let worker = Worker { node: crewed.name.clone(), index };
+            let engine = engine(&self.config, worker, standing);
+            let actor = Actor { node, ..Actor::default() };
+            let next = Some((world.now, Event::Start));
+            self.workers.push(Hand { actor, index, engine, next, steps: 0 });
+        }
+    }
+
+    /// Ends a node at once. What it has committed is sent when it is back.
+    fn crash(&mut self, world: &mut World, node: usize) {
+        world.note(format!("node {node} crashes"));
+        self.crashes += 1;
+        for hand in self.workers.iter_mut().filter(|hand| hand.actor.node == node) {
+            let Some((at, event)) = hand.next.take() else { continue };
+            // Some commits happen although their worker does not live to see it.
+            if at <= world.now + 60_000 && world.random.one_in(2) {
+                let moment = world.moment(node);
+                if let Command::Write(order) = hand.engine.step(event, moment)
+                    && world.nodes[node].target_exists
+                {
+                    world.apply(hand.actor, *order);
+                }
+            }
+        }
+        self.workers.retain(|hand| hand.actor.node != node);
+        world.nodes[node].is_up = false;
+    }
+
+    /// Lets something go wrong and time pass.
+    pub fn play_scene(&mut self, world: &mut World) {
+        world.faults = world.random.pick(&[0, 3, 5, 20]);
+        let present: Vec<usize> =
+            (0..self.nodes.len()).filter(|node| !world.nodes[*node].is_removed).collect();
+        let node = world.random.pick(&present);
+        match world.random.below(8) {
+            0 => self.pause(world, node),
+            1 if self.nodes.len() > 1 => {
+                let other = (node + 1) % self.nodes.len();
+                world.note(format!("nodes {node} and {other} do not hear each other"));
+                world.splits.insert(pair(node, other));
+            }
+            2 if self.nodes.len() > 1 && self.nodes.len() < 4 => {
+                world.deliver_everything();
+                self.add_node(world, 1);
+                world.note("a node joins".to_owned());
+                let last = self.nodes.len() - 1;
+                self.start(world, last);
+            }
+            _ => {}
+        }
+        let scene_us = world.random.pick(&[2, 20, 200, 200, 900]) * SECOND_US;
+        let end = world.now + scene_us;
+        self.work_until(world, end);
+        if world.violation.is_some() {
+            return;
+        }
+        world.splits.clear();
+        self.crash(world, node);
+        if present.len() > 1 && world.random.one_in(8) {
+            world.note(format!("node {node} is removed"));
+            // What it had committed has reached the others, or is known to nobody.
+            world.deliver_everything();
+            world.nodes[node].is_removed = true;
+            return;
+        }
+        let down_us = world.random.pick(&[0, 0, 20, 100, 1_000]) * SECOND_US;
+        let back_at = world.now + down_us;
+        self.work_until(world, back_at);
+        self.start(world, node);
+    }
+
+    /// A process that is stopped and goes on later, as if nothing had happened.
+    fn pause(&mut self, world: &mut World, node: usize) {
+        let pause_us = world.random.pick(&[10, 100, 300]) * SECOND_US;
+        world.note(format!("node {node} is paused for {} s", pause_us / SECOND_US));
+        world.nodes[node].is_up = false;
+        let back_at = world.now + pause_us;
+        let (paused, others): (Vec<Hand>, Vec<Hand>) =
+            std::mem::take(&mut self.workers).into_iter().partition(|hand| hand.actor.node == node);
+        self.workers = others;
+        self.work_until(world, back_at);
+        world.nodes[node].is_up = true;
+        self.workers.extend(paused);
+    }
+
+    /// Nobody runs for a while.
+    pub fn sleep(&mut self, world: &mut World, us: i64) {
+        for node in (0..self.nodes.len()).filter(|node| !world.nodes[*node].is_removed).collect::<Vec<_>>() {
+            self.crash(world, node);
+        }
+        world.now += us;
+        self.bring_back(world);
+    }
+
+    /// Ends all trouble, for good.
+    pub fn bring_all_back(&mut self, world: &mut World) {
+        self.adds_rows = false;
+        world.splits.clear();
+        self.bring_back(world);
+    }
+
+    fn bring_back(&mut self, world: &mut World) {
+        for node in 0..self.nodes.len() {
+            if !world.nodes[node].is_up && !world.nodes[node].is_removed {
+                self.start(world, node);
+            }
+        }
+    }
+
+    /// Lets the workers work, in the order in which things happen.
+    pub fn work_until(&mut self, world: &mut World, end: i64) {
+        while world.violation.is_none() {
+            let due = |hand: &Hand| hand.next.as_ref().map(|(at, _)| *at);
+            let soonest = (0..self.workers.len())
+                .filter_map(|place| Some((due(&self.workers[place])?, place)))
+                .min_by_key(|(at, _)| *at);
+            let at = soonest.map_or(i64::MAX, |(at, _)| at);
+            if self.next_beat.min(at) >= end {
+                break;
+            }
+            if self.next_beat <= at {
+                world.now = world.now.max(self.next_beat);
+                self.next_beat += BEAT_US;
+                self.beat(world);
+            } else if let Some((at, place)) = soonest {
+                world.now = world.now.max(at);
+                self.step(world, place);
+            }
+        }
+        world.now = world.now.max(end);
+    }
+
+    fn step(&mut self, world: &mut World, place: usize) {
+        let hand = &mut self.workers[place];
+        let Some((_, event)) = hand.next.take() else { return };
+        let moment = world.moment(hand.actor.node);
+        let command = hand.engine.step(event, moment);
+        hand.steps += 1;
+        if world.random.one_in(2) {
+            hand.engine.prepare();
+        }
+        match world.execute(&mut hand.actor, command) {
+            Some((duration_us, event)) if hand.steps < STEPS_MAX => {
+                hand.next = Some((world.now + duration_us, event));
+            }
+            _ if world.violation.is_none() => {
+                let status = hand.engine.status(Micros(world.now));
+                world.violation = Some(format!("the engine ended, or never rests: {status:?}"));
+            }
+            _ => {}
+        }
+        if self.adds_rows && world.random.one_in(60 * self.workers.len() as u64) {
+            add_row_now(world);
+        }
+    }
+
+    /// Each node tells that it lives, and looks who else does.
+    fn beat(&mut self, world: &mut World) {
+        // After a long sleep, one beat is as good as the many that were missed.
+        self.next_beat = self.next_beat.max(world.now);
+        for node in 0..self.nodes.len() {
+            if !world.nodes[node].is_up {
+                continue;
+            }
+            let crewed = &mut self.nodes[node];
+            crewed.beat += 1;
+            let heartbeat =
+                Heartbeat { node: crewed.name.clone(), workers: crewed.threads, beat: crewed.beat };
+            world.publish(node, Transaction { heartbeat: Some(heartbeat), ..Transaction::default() });
+            self.observe(world, node);
+            let crewed = &self.nodes[node];
+            let now = Micros(world.now + world.skews_us[node]);
+            for hand in self.workers.iter_mut().filter(|hand| hand.actor.node == node) {
+                let standing = crewed.observer.standing(hand.index, crewed.threads, now);
+                let standing = sabotage::standing(world.sabotage, standing);
+                if hand.engine.set_standing(standing) && matches!(hand.next, Some((_, Event::Rested))) {
+                    hand.next = Some((world.now, Event::Rested));
+                }
+            }
+        }
+    }
+
+    fn observe(&mut self, world: &mut World, node: usize) {
+        let splits = world.splits.clone();
+        let up: Vec<bool> = world.nodes.iter().map(|node| node.is_up).collect();
+        world.nodes[node]
+            .take_arrivals(world.now, |sender| up[sender] && !splits.contains(&pair(sender, node)));
+        let members = self.nodes.iter().zip(&world.nodes).filter(|(_, node)| !node.is_removed);
+        let members: BTreeSet<String> = members.map(|(node, _)| node.name.clone()).collect();
+        let heartbeats: Vec<Heartbeat> = world.nodes[node].heartbeats.values().cloned().collect();
+        let now = Micros(world.now + world.skews_us[node]);
+        self.nodes[node].observer.observe(&heartbeats, members, now);
+    }
+}

@@ -1,0 +1,83 @@
+//! Harper nodes: each one holds a copy; transactions reach the others whole and in order, but late.
+
+use crate::source::Row;
+use bigquery_sync::cluster::Heartbeat;
+use bigquery_sync::engine::checkpoint::Checkpoint;
+use bigquery_sync::engine::counts::Counts;
+use std::collections::{BTreeMap, VecDeque};
+
+/// When and where something was written; of two versions the one with the larger stamp wins.
+pub type Stamp = (i64, usize);
+
+/// What one transaction wrote.
+#[derive(Debug, Clone, Default)]
+pub struct Transaction {
+    pub stamp: Stamp,
+    pub rows: Vec<(String, Row)>,
+    pub checkpoints: Vec<Checkpoint>,
+    pub counts: Option<Counts>,
+    pub incarnation: Option<String>,
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// One node.
+#[derive(Clone, Default)]
+pub struct Node {
+    pub target: BTreeMap<String, (Row, Stamp)>,
+    pub checkpoints: BTreeMap<String, (Checkpoint, Stamp)>,
+    pub counts: Option<(Counts, Stamp)>,
+    pub incarnation: (String, Stamp),
+    pub target_exists: bool,
+    pub heartbeats: BTreeMap<String, Heartbeat>,
+    pub is_up: bool,
+    /// Whether it left the cluster for good.
+    pub is_removed: bool,
+    /// Of each sender, what has not arrived yet, and when it may.
+    pub inbox: BTreeMap<usize, VecDeque<(i64, Transaction)>>,
+}
+
+impl Node {
+    pub fn apply(&mut self, transaction: &Transaction) {
+        let stamp = transaction.stamp;
+        for (id, row) in &transaction.rows {
+            if self.target.get(id).is_none_or(|(_, before)| *before < stamp) {
+                self.target.insert(id.clone(), (row.clone(), stamp));
+            }
+        }
+        for checkpoint in &transaction.checkpoints {
+            if self.checkpoints.get(&checkpoint.id).is_none_or(|(_, before)| *before < stamp) {
+                self.checkpoints.insert(checkpoint.id.clone(), (checkpoint.clone(), stamp));
+            }
+        }
+        if let Some(counts) = &transaction.counts {
+            self.counts = Some((counts.clone(), stamp));
+        }
+        if let Some(incarnation) = &transaction.incarnation
+            && self.incarnation.1 < stamp
+        {
+            self.incarnation = (incarnation.clone(), stamp);
+            self.target_exists = true;
+        }
+        if let Some(heartbeat) = &transaction.heartbeat {
+            self.heartbeats.insert(heartbeat.node.clone(), heartbeat.clone());
+        }
+    }
+
+    /// Takes a transaction of another node, which arrives behind those that it sent before.
+    pub fn receive(&mut self, sender: usize, arrives_at: i64, transaction: Transaction) {
+        self.inbox.entry(sender).or_default().push_back((arrives_at, transaction));
+    }
+
+    /// Applies what has arrived from those senders that can be heard.
+    pub fn take_arrivals(&mut self, now: i64, is_heard: impl Fn(usize) -> bool) {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        for (_, queue) in inbox.iter_mut().filter(|(sender, _)| is_heard(**sender)) {
+            while queue.front().is_some_and(|(arrives_at, _)| *arrives_at <= now) {
+                if let Some((_, transaction)) = queue.pop_front() {
+                    self.apply(&transaction);
+                }
+            }
+        }
+        self.inbox = inbox;
+    }
+}
