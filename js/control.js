@@ -60,52 +60,63 @@ export function syncControl() {
 /** The whole picture: every worker of every node, as far as their rows have come. */
 async function report() {
 	const own = component();
-	const [workers, wishes] = await Promise.all([readAll('SyncWorker'), readAll('SyncControlState')]);
+	const [workers, wishes, checkpoints] = await Promise.all([
+		readAll('SyncWorker'),
+		readAll('SyncControlState'),
+		readAll('SyncCheckpoint'),
+	]);
+	const nodes = own.nodes();
 	const wished = new Map(wishes.map((wish) => [wish.id, wish]));
 	const current = workers.filter(({ id }) => id !== own.name);
 	current.push({ ...own.snapshot(), updatedAt: new Date().toISOString() });
 	current.sort((one, other) => (one.id < other.id ? -1 : 1));
 	const running = current
-		.filter(isAlive)
+		.filter((worker) => isAlive(worker, nodes))
 		.flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })))
 		.filter(({ state }) => state !== 'standby');
 	return {
 		version: own.version,
 		node: own.node,
 		configurationErrors: own.problems,
-		nodes: own.nodes(),
+		nodes,
 		tables: own.tables.map((table) => ({
 			id: table.id,
 			target: table.targetTable,
 			desired: Component.desired(table, wished.get(table.id)),
-			...together(running.filter(({ id }) => id === table.id)),
+			...together(
+				running.filter(({ id }) => id === table.id),
+				checkpoints.filter(({ tableId }) => tableId === table.id)
+			),
 		})),
 		workers: current.map((worker) => {
 			const { id, node, index, version, updatedAt, problems } = worker;
-			return { id, node, index, version, alive: isAlive(worker), updatedAt, problems };
+			return { id, node, index, version, alive: isAlive(worker, nodes), updatedAt, problems };
 		}),
 	};
 }
 
-/** A table as a whole: as far as the worker that is furthest behind. */
-function together(workers) {
+/** A table as a whole: as far as the worker that is furthest behind, with the rows of all. */
+function together(workers, checkpoints) {
 	const watermarks = workers.map(({ watermark }) => watermark);
 	const sum = (name) => workers.reduce((total, worker) => total + worker[name], 0);
 	const most = (name) => workers.reduce((found, worker) => Math.max(found, worker[name] ?? 0), 0);
 	return {
 		watermark: watermarks.includes(null) ? null : (watermarks.sort()[0] ?? null),
 		lagSeconds: workers.some(({ lagSeconds }) => lagSeconds === null) ? null : most('lagSeconds'),
-		rows: most('rows'),
+		rows: checkpoints.reduce((total, { recordsIngested }) => total + recordsIngested, 0),
 		rowsPerSecond: sum('rowsPerSecond'),
 		workers,
 	};
 }
 
-/** Whether a worker told of itself lately; a node that now runs fewer threads leaves rows of others behind. */
-function isAlive({ node, index, updatedAt }) {
-	const own = component();
-	const isGone = node === own.node && index >= own.count;
-	return !isGone && Date.now() - Date.parse(updatedAt) < SILENT_MS;
+/**
+ * Whether a worker runs, as far as is known: its node gives signs of life, and it told of itself lately. A node that now
+ * runs fewer threads, or has left the cluster, leaves rows of its workers behind.
+ */
+function isAlive({ node, index, updatedAt }, nodes) {
+	const known = nodes.find((one) => one.node === node);
+	const isThere = known === undefined ? node === component().node : known.alive && index < known.workers;
+	return isThere && Date.now() - Date.parse(updatedAt) < SILENT_MS;
 }
 
 async function command(data, user) {

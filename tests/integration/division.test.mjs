@@ -1,0 +1,238 @@
+/** How the workers of one node divide tables: nothing lost, nothing twice, and what it costs. */
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { VESSEL_SCHEMA, until, vesselPositions } from '../support/index.mjs';
+import {
+	PATIENCE_MS,
+	assertEqual,
+	readControl,
+	startComponent,
+	untilEqual,
+	untilStatus,
+} from './support/component.mjs';
+import { startSource } from './support/source.mjs';
+
+const DAYS = 64;
+const ROWS = 32_000;
+const POLL_MS = 1_000;
+const TIMESTAMP_BYTES = 8;
+const BY_DAY = { timePartitioning: { type: 'DAY', field: 'timestamp' } };
+const EDGES = [
+	'0001-01-01T00:00:00Z',
+	'1582-10-15T00:00:00Z',
+	'1969-12-31T23:59:59.999999Z',
+	'1970-01-01T00:00:00Z',
+	'2024-02-29T12:00:00.5Z',
+	'9999-12-31T23:59:59.999999Z',
+];
+
+/** @type {import('./support/source.mjs').Source} */
+let source;
+
+before(async () => {
+	source = await startSource();
+});
+
+after(() => source?.stop());
+
+/** @param {import('../support/index.mjs').HarperNode} harper @param {string} id @returns {Promise<any[]>} */
+async function workersOf(harper, id) {
+	const { tables } = await readControl(harper);
+	return tables.find((/** @type {{id: string}} */ table) => table.id === id).workers;
+}
+
+describe('each rule', () => {
+	const rules = ['timestamp', 'minute', 'hour', 'day', 'month', 'table'];
+	const types = [
+		['timestamp', 'TIMESTAMP', {}],
+		['datetime', 'DATETIME', {}],
+		['date', 'DATE', {}],
+		['seconds', 'INT64', { timestampUnit: 'seconds' }],
+		['micros', 'INT64', { timestampUnit: 'microseconds' }],
+	];
+	/** @type {import('./support/component.mjs').Running} */
+	let running;
+
+	before(async () => {
+		const schema = types.map(([name, type]) => ({ name: `${name}_at`, type }));
+		await source.fill('instants', [{ name: 'number', type: 'INT64' }, ...schema], instants());
+		const tables = rules.flatMap((rule) =>
+			types.map(([name, , more]) => ({
+				id: `${rule}_${name}`,
+				table: 'instants',
+				timestampColumn: `${name}_at`,
+				partitionBy: rule,
+				targetTable: `T_${rule}_${name}`,
+				.../** @type {object} */ (more),
+			}))
+		);
+		source.proxy.reset();
+		const bigquery = { ...source.connection(), tables };
+		running = await startComponent({ config: { bigquery, sync: { pollInterval: POLL_MS } }, threads: 3 });
+	});
+
+	after(() => running?.remove());
+
+	for (const rule of rules) {
+		for (const [name] of types) {
+			test(`by_${rule}_divides_a_${name}_cursor_without_loss_or_overlap`, async () => {
+				const table = { table: 'instants', target: `T_${rule}_${name}`, cursor: `${name}_at` };
+				await untilEqual({ source, harper: running.harper }, table);
+				if (rule === 'table') return;
+				const predicates = new Set(
+					source.proxy
+						.requests('jobs.query')
+						.map(({ sql }) => sql ?? '')
+						.filter((sql) => sql.includes(`\`${name}_at\`, `) || sql.includes(`\`${name}_at\`\n`))
+						.map((sql) => /\n {2}AND ((?:MOD|\().*`(\w+)`.* IN \(.*\))$/m.exec(sql))
+						.filter((found) => found !== null && found[2] === `${name}_at` && isOf(rule, found[1]))
+						.map((found) => found?.[1])
+				);
+				assert.equal(predicates.size, 3, [...predicates].join('\n'));
+				const parts = [...predicates].map((predicate) => `CAST(${predicate} AS INT64)`);
+				const sql = `SELECT COUNT(*) AS n, COUNTIF(${parts.join(' + ')} = 1) AS once FROM d.instants`;
+				const [{ n, once }] = await source.bigquery.query(sql);
+				assert.equal(Number(once), Number(n));
+			});
+		}
+	}
+});
+
+/** Whether a predicate is that of a rule. @param {string} rule @param {string} predicate */
+function isOf(rule, predicate) {
+	const marks = {
+		timestamp: /FARM_FINGERPRINT/,
+		minute: / 60000000\)/,
+		hour: / 3600000000\)/,
+		day: /, 86400000000\), 64\)/,
+		month: /EXTRACT/,
+	};
+	return marks[rule].test(predicate);
+}
+
+function* instants() {
+	let number = 0;
+	const row = (/** @type {string} */ text) => {
+		const [date, time] = text.slice(0, -1).split('T');
+		const seconds = Math.floor(Date.parse(text) / 1_000);
+		const micros = BigInt(seconds) * 1_000_000n + BigInt((time.split('.')[1] ?? '').padEnd(6, '0'));
+		return {
+			number: ++number,
+			timestamp_at: text,
+			datetime_at: `${date}T${time}`,
+			date_at: date,
+			seconds_at: `${seconds}`,
+			micros_at: `${micros}`,
+		};
+	};
+	for (const text of EDGES) yield row(text);
+	for (const { timestamp } of vesselPositions({ rows: 400, days: 4_000, start: '1971-01-01T00:00:00Z' })) {
+		yield row(timestamp);
+	}
+	for (let hour = 0; hour < 200; hour++) yield row(new Date(Date.UTC(1900, 0, 1) + hour * 9e9 + 250).toISOString());
+	for (let second = 0; second < 400; second++) {
+		yield row(new Date(Date.UTC(2024, 0, 1) + second * 1_000).toISOString());
+	}
+}
+
+describe('the bill', () => {
+	/** @type {import('../support/index.mjs').FaultProxy} */
+	let meter;
+
+	before(async () => {
+		await source.fill('by_day', VESSEL_SCHEMA, vesselPositions({ rows: ROWS, days: DAYS }), BY_DAY);
+		meter = await source.addProxy({ minimumBytes: 0 });
+		meter.accounting = true;
+		meter.maintainsModification = true;
+	});
+
+	/**
+	 * The bytes that a backfill bills, those for counting apart.
+	 * @param {number} threads
+	 * @param {string} partitionBy
+	 */
+	async function billOf(threads, partitionBy) {
+		meter.reset();
+		const bigquery = { ...source.connection(meter.url), table: 'by_day', timestampColumn: 'timestamp', partitionBy };
+		const running = await startComponent({ config: { bigquery, sync: { pollInterval: 600_000 } }, threads });
+		try {
+			const { harper } = running;
+			const complete = async () => (await readControl(harper)).tables[0].rows >= ROWS;
+			await until(complete, { deadlineMs: PATIENCE_MS, what: 'all rows' });
+			await assertEqual({ source, harper }, { table: 'by_day', target: 'BigQueryData' });
+			const workers = await workersOf(harper, 'by_day');
+			assert.equal(workers.length, threads);
+			for (const { partitions } of workers) assert.equal(partitions.length, 64 / threads);
+		} finally {
+			await running.remove();
+		}
+		const asked = meter.requests('jobs.query');
+		const counting = asked.filter(({ sql }) => /GROUP BY starts/.test(sql ?? ''));
+		const bytes = (/** @type {typeof asked} */ some) => some.reduce((sum, one) => sum + one.bytesBilled, 0);
+		return { reading: bytes(asked) - bytes(counting), counting: bytes(counting) };
+	}
+
+	test('does_not_grow_with_the_workers_of_a_table_that_is_partitioned_by_day', async (context) => {
+		const one = await billOf(1, 'auto');
+		assert.equal(one.counting, 0);
+		for (const threads of [2, 4]) {
+			const bill = await billOf(threads, 'auto');
+			context.diagnostic(`${threads} workers: ${(bill.reading / one.reading).toFixed(3)} of the bill of one`);
+			const partition = one.reading / DAYS;
+			assert.ok(
+				Math.abs(bill.reading - one.reading) <= threads * partition,
+				`${bill.reading} for ${one.reading} bytes`
+			);
+			// To tell their days apart without scanning those of others, one worker counts them, once.
+			assert.equal(bill.counting, ROWS * TIMESTAMP_BYTES);
+		}
+	});
+
+	test('grows_with_the_workers_of_a_table_that_is_divided_by_timestamp', async (context) => {
+		const one = await billOf(1, 'timestamp');
+		const three = await billOf(4, 'timestamp');
+		context.diagnostic(`4 workers: ${(three.reading / one.reading).toFixed(3)} of the bill of one`);
+		assert.ok(Math.abs(three.reading / one.reading - 4) < 0.05);
+	});
+});
+
+describe('a table with a key', () => {
+	/** @type {import('./support/component.mjs').Running} */
+	let running;
+
+	before(async () => {
+		await source.fill('keyed', VESSEL_SCHEMA, vesselPositions({ rows: 2_000, vessels: 100 }), BY_DAY);
+		const table = { table: 'keyed', timestampColumn: 'timestamp' };
+		const tables = [
+			{ ...table, id: 'alone', key: ['mmsi'], targetTable: 'Alone' },
+			{ ...table, id: 'refused', key: ['mmsi'], targetTable: 'Refused', partitionBy: 'day' },
+			{ ...table, id: 'divided', key: ['mmsi', 'timestamp'], targetTable: 'Divided' },
+		];
+		const bigquery = { ...source.connection(), tables };
+		running = await startComponent({ config: { bigquery, sync: { pollInterval: POLL_MS } }, threads: 2 });
+	});
+
+	after(() => running?.remove());
+
+	test('is_read_by_one_worker', async () => {
+		await untilEqual({ source, harper: running.harper }, { table: 'keyed', target: 'Alone', key: ['mmsi'] });
+		// What the other worker tells of itself is some seconds old.
+		const alone = async () => (await workersOf(running.harper, 'alone')).length === 1;
+		await until(alone, { deadlineMs: PATIENCE_MS, what: 'one worker' });
+	});
+
+	test('is_divided_if_the_cursor_is_part_of_the_key', async () => {
+		const key = ['mmsi', 'timestamp'];
+		await untilEqual({ source, harper: running.harper }, { table: 'keyed', target: 'Divided', key });
+		const divided = async () => (await workersOf(running.harper, 'divided')).length === 2;
+		await until(divided, { deadlineMs: PATIENCE_MS, what: 'two workers' });
+	});
+
+	test('is_refused_if_it_is_to_be_divided_otherwise', async () => {
+		const { lastError } = await untilStatus(running.harper, 'refused', ({ state }) => state === 'failed', 'to fail');
+		assert.equal(lastError.code, 'configuration');
+		assert.match(lastError.message, /partitionBy: auto or table/);
+	});
+});
