@@ -96,7 +96,10 @@ async function report() {
 }
 
 /** A table as a whole: as far as the worker that is furthest behind, with the rows of all. */
-function together(workers, checkpoints) {
+function together(all, checkpoints) {
+	// Who owns nothing of a table has something to say of it only if it cannot find out, or if nobody else has.
+	const concerned = all.filter(({ partitions, lastError }) => partitions.length > 0 || lastError !== null);
+	const workers = concerned.length > 0 ? concerned : all;
 	const watermarks = workers.map(({ watermark }) => watermark);
 	const sum = (name) => workers.reduce((total, worker) => total + worker[name], 0);
 	const most = (name) => workers.reduce((found, worker) => Math.max(found, worker[name] ?? 0), 0);

@@ -180,10 +180,11 @@ fn partition_condition(projection: &Projection, rule: Rule, partitions: &[u32]) 
         }
         Division::Spans(span) => {
             let span_number = match span.length_us() {
-                // DIV and MOD round towards zero.
+                // DIV and MOD round towards zero. Some emulators make an operator of DIV, and forget to enclose a
+                // difference that stands on its left.
                 Some(length_us) => {
                     format!(
-                        "DIV({micros} - MOD(MOD({micros}, {length_us}) + {length_us}, {length_us}), {length_us})"
+                        "DIV(({micros} - MOD(MOD({micros}, {length_us}) + {length_us}, {length_us})), {length_us})"
                     )
                 }
                 None => {
