@@ -5,6 +5,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { assembleRecords } from './batch.js';
 import { HostFailure } from './bigquery.js';
+import { commitAsWhole } from './whole-commits.js';
 
 /** The database of the targets and of the component's own tables. */
 const DATABASE = 'data';
@@ -103,6 +104,7 @@ export async function ensureTable(name, layout, isFirst) {
 		throw new HostFailure('harper_table', message);
 	}
 	refuseUnfitIds(table, layout.idType);
+	commitAsWhole(table);
 	return { table, incarnation: await readIncarnation(name) };
 }
 
@@ -144,20 +146,17 @@ function refuseUnfitIds(table, idType) {
  * @param {() => void} [onWait] Called once, while the database is at work and this thread is not.
  * @returns {Promise<{refused: number, elapsedMs: number}>}
  */
-export async function commit(table, layout, order, onWait = () => {}) {
+export async function commit(table, layout, order, onWait) {
 	const syncedAt = new Date().toISOString();
 	const started = performance.now();
 	const assembled = assembleRecords(layout, order, syncedAt);
 	// A record that one transaction puts several times may be lost in Harper 4.7: each is put once.
 	const superseded = new Set(order.superseded);
 	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
-	const finish = (refused) => (context) => {
-		if (refused.length === 0) setTimeout(onWait, COMMIT_START_MS);
+	// The progress comes first: the table that a transaction touches first decides how it is applied, on all nodes.
+	const progress = (refused) => (context) => {
 		const { checkpoints, rejections, notes } = order;
 		const [first, ...others] = checkpoints;
-		for (const entry of auditEntries(first, [...rejections, ...refused], notes, syncedAt)) {
-			findTable('SyncAudit').put(entry, context);
-		}
 		// The first one counts the rows.
 		const counted = {
 			...first,
@@ -165,22 +164,32 @@ export async function commit(table, layout, order, onWait = () => {}) {
 			recordsRejected: first.recordsRejected + refused.length,
 		};
 		for (const checkpoint of [counted, ...others]) findTable('SyncCheckpoint').put(checkpoint, context);
+		for (const entry of auditEntries(first, [...rejections, ...refused], notes, syncedAt)) {
+			findTable('SyncAudit').put(entry, context);
+		}
 	};
 	let refused = [];
 	try {
-		await putAll(table, layout, records, finish([]));
+		await putAll(table, layout, records, { progress: progress([]), onWait });
 	} catch (error) {
 		if (error.statusCode !== 400) throw error;
 		refused = await putAcceptable(table, layout, records);
-		await putAll(table, layout, [], finish(refused));
+		await putAll(table, layout, [], { progress: progress(refused) });
 	}
 	return { refused: refused.length, elapsedMs: performance.now() - started };
 }
 
-/** Puts records, and what `finish` adds, in one transaction. Harper validates at its end, and refuses all or nothing. */
-async function putAll(table, layout, records, finish = (_context) => {}) {
+/**
+ * Puts the progress and records in one transaction. Harper validates at its end, and refuses all or nothing.
+ * @param {any} table
+ * @param {import('./batch.js').Layout} layout
+ * @param {any[]} records
+ * @param {{progress?: (context: object) => void, onWait?: () => void}} [around]
+ */
+async function putAll(table, layout, records, { progress, onWait } = {}) {
 	const context = {};
 	await transaction(context, async () => {
+		progress?.(context);
 		let turn_ms = performance.now();
 		for (const record of records) {
 			if (layout.newerBy !== null && (await isOlder(table, layout.newerBy, record, context))) continue;
@@ -190,7 +199,7 @@ async function putAll(table, layout, records, finish = (_context) => {}) {
 				turn_ms = performance.now();
 			}
 		}
-		finish(context);
+		if (onWait) setTimeout(onWait, COMMIT_START_MS);
 	});
 }
 

@@ -4,6 +4,7 @@ import { stat, utimes } from 'node:fs/promises';
 
 import { component } from './component.js';
 import { syncControl } from './control.js';
+import { commitOwnAsWhole } from './whole-commits.js';
 
 /** The name that config.yaml gives the sub-folder that starts the component as the application itself. */
 const STARTER = 'bigquery-sync-starter';
@@ -14,8 +15,12 @@ const PLUGIN_WAIT_MS = 3_000;
 /** How often the configuration, which Harper reads anew after each edit, is compared with the one in force. */
 const CONFIGURATION_LOOK_MS = 500;
 
+// What other nodes have written meanwhile may arrive before the application starts.
+commitOwnAsWhole();
+
 /** @param {any} scope */
 export function handleApplication(scope) {
+	commitOwnAsWhole();
 	const current = component();
 	const isStarter = scope.options.getAll()?.package === STARTER;
 	scope.resources.set('SyncControl', syncControl());

@@ -5,6 +5,7 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 
+import { Gate } from './gate.mjs';
 import { CREDENTIALS, HARPER_COMMAND, harperEnvironment, installHarper } from './harper-template.mjs';
 import { claimAddresses } from './ports.mjs';
 import { startProcess, temporaryFolder } from './processes.mjs';
@@ -15,7 +16,9 @@ import { until } from './wait.mjs';
 const HTTP_PORT = 19_926;
 const OPERATIONS_PORT = 19_925;
 const REPLICATION_PORT = 9_933;
-const PORTS = [HTTP_PORT, OPERATIONS_PORT, REPLICATION_PORT];
+/** Where the gate of a node listens that can be cut off from the others. */
+const GATE_PORT = 9_935;
+const PORTS = [HTTP_PORT, OPERATIONS_PORT, REPLICATION_PORT, GATE_PORT];
 const START_DEADLINE_MS = 120_000;
 const CLUSTER_DEADLINE_MS = 120_000;
 const REQUEST_TIMEOUT_MS = 120_000;
@@ -46,6 +49,7 @@ export class HarperError extends Error {
  * @property {Record<string, string>} [env] Added to the process's environment.
  * @property {string} [clusterName] Harper's node name where it must differ from the address.
  * @property {boolean} [replication] Listens for other nodes (default false).
+ * @property {boolean} [severable] Other nodes reach it through a gate, see sever() (default false).
  * @property {(line: string) => void} [log] Gets what Harper prints.
  */
 
@@ -68,6 +72,8 @@ export class HarperNode {
 	#folder;
 	/** @type {() => Promise<void>} */
 	#release;
+	/** @type {Gate | undefined} */
+	#gate;
 
 	/**
 	 * @param {HarperOptions} options
@@ -83,6 +89,7 @@ export class HarperNode {
 		this.operationsUrl = `http://${claim.address}:${OPERATIONS_PORT}`;
 		this.credentials = CREDENTIALS;
 		this.root = path.join(this.#folder.path, 'root');
+		this.replicationUrl = `wss://${claim.address}:${options.severable ? GATE_PORT : REPLICATION_PORT}`;
 	}
 
 	/** The process's id; an error when it does not run. */
@@ -101,6 +108,10 @@ export class HarperNode {
 		if (!existsSync(this.root)) {
 			mkdirSync(this.#folder.path, { recursive: true });
 			await installHarper(this.#folder.path, { authorizeLocal: this.#options.authorizeLocal ?? true });
+		}
+		if (this.#options.severable && !this.#gate) {
+			this.#gate = new Gate(this.address, { port: GATE_PORT, target: REPLICATION_PORT });
+			await this.#gate.listen();
 		}
 		const running = await startProcess(HARPER_COMMAND, ['run', this.#options.application], {
 			cwd: this.#folder.path,
@@ -126,6 +137,7 @@ export class HarperNode {
 			OPERATIONSAPI_NETWORK_PORT: `${this.address}:${OPERATIONS_PORT}`,
 			REPLICATION_HOSTNAME: this.name,
 			REPLICATION_SECUREPORT: this.#options.replication ? `${this.address}:${REPLICATION_PORT}` : 'null',
+			...(this.#options.severable && { REPLICATION_URL: this.replicationUrl }),
 			...this.#options.env,
 		};
 	}
@@ -150,6 +162,15 @@ export class HarperNode {
 		await this.#process?.kill(signal);
 	}
 
+	/** Cuts the connections that other nodes have made to this one, until heal(); those that it has made remain. */
+	sever() {
+		this.#gate?.shut();
+	}
+
+	heal() {
+		this.#gate?.open();
+	}
+
 	/** Ends the process in an orderly way and keeps its data. */
 	async stop() {
 		await this.#process?.stop();
@@ -158,6 +179,7 @@ export class HarperNode {
 	/** Ends the process, deletes its data and gives the address back. */
 	async remove() {
 		await this.stop();
+		await this.#gate?.remove();
 		this.#folder.remove();
 		await this.#release();
 	}
@@ -249,6 +271,8 @@ async function startOrRemove(nodes) {
  * @typedef {object} Cluster
  * @property {HarperNode[]} nodes In the order of their names.
  * @property {(node: HarperNode) => Promise<void>} join Joins one more node (started with `replication: true`).
+ * @property {() => void} sever Cuts the nodes off from one another, each from all.
+ * @property {() => void} heal Undoes that.
  * @property {() => Promise<void>} settled Waits until all running nodes see each other and a written row arrives.
  * @property {() => Promise<void>} remove
  */
@@ -263,6 +287,7 @@ async function startOrRemove(nodes) {
  * @param {string | ((index: number) => string)} options.application One folder for all, or one per node.
  * @param {number[]} [options.threads] Per node, default 1 each.
  * @param {boolean} [options.authorizeLocal]
+ * @param {boolean} [options.severable] Needed by sever().
  * @param {Record<string, string>} [options.env]
  * @param {(line: string) => void} [options.log]
  * @returns {Promise<Cluster>}
@@ -283,6 +308,8 @@ export async function startCluster({ nodes: count = 3, application, threads = []
 			await addNode(node, nodes[0]);
 			await settled(nodes);
 		},
+		sever: () => nodes.forEach((node) => node.sever()),
+		heal: () => nodes.forEach((node) => node.heal()),
 		settled: () => settled(nodes),
 		async remove() {
 			await Promise.all(nodes.map((node) => node.remove()));
@@ -303,7 +330,8 @@ export async function startCluster({ nodes: count = 3, application, threads = []
  * @param {HarperNode} member
  */
 async function addNode(node, member) {
-	await node.operation({ operation: 'add_node', hostname: member.name, verify_tls: false, authorization: CREDENTIALS });
+	const url = member.replicationUrl;
+	await node.operation({ operation: 'add_node', url, verify_tls: false, authorization: CREDENTIALS });
 }
 
 let probes = 0;

@@ -1,0 +1,33 @@
+/** Keeps Harper 4.7 from losing small transactions, its own and those that come from other nodes. */
+
+/** The component's own tables; what they hold is committed together with rows, or alone. */
+const OWN_TABLES = [
+	'SyncCheckpoint',
+	'SyncAudit',
+	'SyncControlState',
+	'SyncWorker',
+	'SyncNode',
+	'SyncCounts',
+	'SyncTarget',
+];
+
+/**
+ * Lets transactions that touch a table first be applied as a whole, with the records as they are then.
+ *
+ * Harper 4.7 nests a transaction of less than 100 writes into as many conditions: each record must be as it was read.
+ * Where one has changed meanwhile and the innermost is of a new record, the store (lmdb 3) skips the writes and still
+ * reports success: behind a condition that failed, one for a new record counts as fulfilled. So a small batch behind
+ * another one vanished on its way to the other nodes, for both write the same checkpoints. Harper itself chooses the
+ * other way after conflicts, by a measure of their risk that it keeps for each table.
+ * @param {any} table
+ */
+export function commitAsWhole(table) {
+	const store = table?.primaryStore;
+	if (store && store.retryRisk !== Infinity) store.retryRisk = Infinity;
+}
+
+/** Does so for the component's own tables, as far as they are there. */
+export function commitOwnAsWhole() {
+	const tables = databases.data ?? {};
+	for (const name of OWN_TABLES) commitAsWhole(tables[name]);
+}

@@ -1,0 +1,89 @@
+/** The component on a cluster of real Harper nodes. */
+
+import assert from 'node:assert/strict';
+
+import { pluginApplication, startCluster, startHarper, until } from '../../support/index.mjs';
+import { COMPONENT, PATIENCE_MS, readControl } from './component.mjs';
+
+/**
+ * @typedef {import('../../support/harper.mjs').HarperNode} HarperNode
+ * @typedef {{worker: string, partitions: number[]}} Holding What a worker says that it owns of a table.
+ *
+ * @typedef {object} RunningCluster
+ * @property {HarperNode[]} nodes
+ * @property {import('../../support/harper.mjs').Cluster} cluster
+ * @property {() => Promise<HarperNode>} add Starts one more node and joins it.
+ * @property {() => Promise<void>} remove
+ */
+
+/**
+ * Starts nodes with the component, which can be cut off from one another.
+ * @param {{config: Record<string, unknown>, threads: number[]}} options Threads of each node.
+ * @returns {Promise<RunningCluster>}
+ */
+export async function startComponents({ config, threads }) {
+	const application = pluginApplication({ component: COMPONENT, config });
+	const options = { application: application.path, severable: true };
+	const cluster = await startCluster({ ...options, nodes: threads.length, threads });
+	const { configurationErrors } = await readControl(cluster.nodes[0]);
+	if (configurationErrors.length > 0) {
+		await cluster.remove();
+		assert.fail(JSON.stringify(configurationErrors));
+	}
+	return {
+		nodes: cluster.nodes,
+		cluster,
+		async add() {
+			const node = await startHarper({ ...options, replication: true });
+			await cluster.join(node);
+			return node;
+		},
+		async remove() {
+			await cluster.remove();
+			application.remove();
+		},
+	};
+}
+
+/**
+ * What each live worker owns of a table, as one node tells.
+ * @param {HarperNode} node
+ * @param {string} id
+ * @returns {Promise<Holding[]>}
+ */
+export async function holdings(node, id) {
+	const { tables } = await readControl(node);
+	const table = tables.find((/** @type {{id: string}} */ one) => one.id === id);
+	return table.workers.map((/** @type {Holding} */ { worker, partitions }) => ({ worker, partitions }));
+}
+
+/**
+ * Waits until exactly the given workers own a table's partitions, each of them once, as every node tells.
+ * @param {HarperNode[]} nodes Who is asked.
+ * @param {{id: string, workers: string[], partitions: number}} wanted
+ * @returns {Promise<number>} How long that took, in ms.
+ */
+export async function untilDivided(nodes, { id, workers, partitions }) {
+	const started = performance.now();
+	/** A cluster agrees within about a minute, or never. */
+	const patience = { deadlineMs: PATIENCE_MS / 2, everyMs: 200 };
+	/** @type {Holding[]} */
+	let last = [];
+	for (const node of nodes) {
+		const divided = async () => {
+			last = await holdings(node, id);
+			const owned = last.flatMap((one) => one.partitions);
+			const holders = last.filter((one) => one.partitions.length > 0).map(({ worker }) => worker);
+			return (
+				holders.sort().join() === [...workers].sort().join() &&
+				owned.length === partitions &&
+				new Set(owned).size === partitions
+			);
+		};
+		const what = `${node.name} to see ${id} divided among ${workers.join(', ')}`;
+		await until(divided, { ...patience, what }).catch((error) => {
+			assert.fail(`${error.message}: ${JSON.stringify(last)}`);
+		});
+	}
+	return performance.now() - started;
+}
