@@ -10,6 +10,7 @@ pub mod engine;
 pub mod error;
 pub mod harper;
 pub mod partition;
+pub mod schema;
 pub mod time;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;

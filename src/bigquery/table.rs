@@ -17,6 +17,15 @@ pub enum PartitionUnit {
     Year,
 }
 
+/// Whether what `tables.get` tells is about the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// BigQuery holds the rows, and tells of their number, size and changes.
+    Own,
+    /// The rows come from elsewhere (a view, an external table): what is told is about the definition.
+    Elsewhere,
+}
+
 /// A source table's description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
@@ -26,6 +35,10 @@ pub struct Description {
     pub primary_key: Vec<String>,
     /// The unit and the column of time partitioning; no column when partitioned by the time of ingestion.
     pub partitioning: Option<(PartitionUnit, Option<String>)>,
+    /// The column of partitioning by ranges of integers.
+    pub range_column: Option<String>,
+    /// The columns that rows are clustered by.
+    pub clustering: Vec<String>,
     /// Rows, where the endpoint tells; rows in the streaming buffer do not count.
     pub rows: Option<u64>,
     /// Logical bytes, where the endpoint tells.
@@ -53,6 +66,10 @@ struct WireTable {
     last_modified_time: Option<String>,
     streaming_buffer: Option<serde::de::IgnoredAny>,
     time_partitioning: Option<WirePartitioning>,
+    range_partitioning: Option<WireRangePartitioning>,
+    clustering: Option<WireClustering>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
     table_constraints: Option<WireConstraints>,
 }
 
@@ -67,6 +84,17 @@ struct WirePartitioning {
     #[serde(rename = "type")]
     unit: Option<String>,
     field: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireRangePartitioning {
+    field: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireClustering {
+    #[serde(default)]
+    fields: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -92,18 +120,36 @@ impl Description {
         };
         let table: WireTable = serde_json::from_slice(body).map_err(|_| malformed())?;
         let fields = Field::from_wire(&table.schema.ok_or_else(malformed)?.fields)?;
-        let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
+        let storage = storage(table.kind.as_deref());
+        let own = |text: Option<String>| text.filter(|_| storage == Storage::Own);
+        let number = |text: Option<String>| own(text).and_then(|text| text.parse().ok());
         let (rows, bytes) = (number(table.num_rows), number(table.num_bytes));
         let primary_key = table.table_constraints.and_then(|constraints| constraints.primary_key);
         Ok(Description {
             fields,
             primary_key: primary_key.map(|key| key.columns).unwrap_or_default(),
             partitioning: table.time_partitioning.and_then(read_partitioning),
+            range_column: table.range_partitioning.and_then(|partitioning| partitioning.field),
+            clustering: table.clustering.map(|clustering| clustering.fields).unwrap_or_default(),
             rows,
             bytes,
-            version: table.last_modified_time.map(|modified| Version { modified, rows, bytes }),
+            version: own(table.last_modified_time).map(|modified| Version { modified, rows, bytes }),
             streaming: table.streaming_buffer.is_some(),
         })
+    }
+
+    /// Tells whether the table is partitioned or clustered by a column.
+    pub fn is_laid_out_by(&self, column: &str) -> bool {
+        let partitioned = self.partitioning.as_ref().and_then(|(_, column)| column.as_ref());
+        let mut columns = partitioned.into_iter().chain(&self.range_column).chain(&self.clustering);
+        columns.any(|name| name.eq_ignore_ascii_case(column))
+    }
+}
+
+fn storage(kind: Option<&str>) -> Storage {
+    match kind {
+        None | Some("TABLE" | "SNAPSHOT") => Storage::Own,
+        Some(_) => Storage::Elsewhere,
     }
 }
 
@@ -132,6 +178,23 @@ mod tests {
         assert_eq!(description.primary_key, ["a"]);
         assert_eq!(description.partitioning, Some((PartitionUnit::Month, Some("ts".to_owned()))));
         assert_eq!((description.rows, description.bytes, description.streaming), (Some(7), Some(99), true));
+    }
+
+    #[test]
+    fn what_a_view_tells_of_itself_says_nothing_about_its_rows() {
+        let read = |kind: &str| {
+            let body = format!(
+                r#"{{"schema":{{}},"type":"{kind}","numRows":"0","numBytes":"0","lastModifiedTime":"5"}}"#
+            );
+            let description = Description::read(body.as_bytes()).unwrap();
+            (description.rows, description.bytes, description.version.is_some())
+        };
+        for kind in ["TABLE", "SNAPSHOT"] {
+            assert_eq!(read(kind), (Some(0), Some(0), true), "{kind}");
+        }
+        for kind in ["VIEW", "MATERIALIZED_VIEW", "EXTERNAL", "something new"] {
+            assert_eq!(read(kind), (None, None, false), "{kind}");
+        }
     }
 
     #[test]

@@ -139,9 +139,16 @@ fn read_root(
 }
 
 fn note_ineffective(members: &Map<String, Value>, warnings: &RefCell<Vec<Problem>>) {
-    for key in ["validation", "schema"].into_iter().filter(|key| members.contains_key(*key)) {
-        let message = "is accepted, but has no effect in this version".to_owned();
-        warnings.borrow_mut().push(Problem { key: key.to_owned(), message });
+    let schema = members.get("schema");
+    for (key, present) in [
+        ("validation", members.contains_key("validation")),
+        ("schema.pollMin", schema.is_some_and(|schema| schema.get("pollMin").is_some())),
+        ("schema.pollMax", schema.is_some_and(|schema| schema.get("pollMax").is_some())),
+    ] {
+        if present {
+            let message = "is accepted, but has no effect in this version".to_owned();
+            warnings.borrow_mut().push(Problem { key: key.to_owned(), message });
+        }
     }
 }
 

@@ -40,6 +40,10 @@ const SYNC_KEYS: [&str; 10] = [
     "autoStart",
 ];
 
+/// BigQuery describes no wildcard: neither its columns nor what it costs are known.
+const WILDCARD: &str = "is a wildcard, which cannot be synced: make a view of it (CREATE VIEW v AS SELECT * FROM \
+                        `dataset.prefix_*`) and sync the view, or list its tables one by one";
+
 const DAY_S: u64 = 86_400;
 const PAGE_ROWS_MAX: u64 = 100_000;
 
@@ -156,6 +160,8 @@ pub struct TableConfig {
     pub partition_by: PartitionBy,
     /// Number of partitions.
     pub partitions: u64,
+    /// Whether the component may make the target table, and add to it.
+    pub may_create: bool,
     /// What is wanted of single columns' attributes.
     pub schema_overrides: Vec<SchemaOverride>,
     /// Limits and paces.
@@ -175,10 +181,11 @@ impl Shared {
     }
 }
 
-/// The values of `sync`, `limits` and `retry`, which a table's own `sync` may override.
+/// The values of `sync`, `limits`, `retry` and `schema`, which a table's own `sync` may override.
 pub struct Defaults {
     pace: Pace,
     partitions: u64,
+    may_create: bool,
 }
 
 impl Defaults {
@@ -222,7 +229,7 @@ impl Defaults {
             set(&mut pace.backoff_multiplier, retry.number("backoffMultiplier", 1.0..=10.0));
             set(&mut pace.initial_delay_ms, retry.whole("initialDelay", 10..=60_000));
         }
-        Defaults { pace, partitions }
+        Defaults { pace, partitions, may_create: read_schema(sections).unwrap_or(true) }
     }
 }
 
@@ -230,6 +237,16 @@ fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }
+}
+
+/// Returns whether targets may be made.
+fn read_schema(sections: &Section<'_>) -> Option<bool> {
+    let schema = sections.section("schema")?;
+    schema.refuse_unknown(&["create", "pollMin", "pollMax"]);
+    for key in ["pollMin", "pollMax"] {
+        schema.whole(key, 1..=DAY_S);
+    }
+    schema.flag("create")
 }
 
 fn read_sync(sync: &Section<'_>, pace: &mut Pace, partitions: &mut u64) {
@@ -276,9 +293,13 @@ impl TableConfig {
         let table = section.required_text("table");
         let cursor = or_shared(section, "timestampColumn", shared.and_then(|shared| shared.cursor.clone()));
         check_name(section, "dataset", dataset.as_deref(), |c| c.is_ascii_alphanumeric() || c == '_');
-        check_name(section, "table", table.as_deref(), |c| {
-            c.is_alphanumeric() || matches!(c, '_' | '-' | ' ' | '*')
-        });
+        if table.as_deref().is_some_and(|table| table.contains('*')) {
+            section.problem("table", WILDCARD.to_owned());
+        } else {
+            check_name(section, "table", table.as_deref(), |c| {
+                c.is_alphanumeric() || matches!(c, '_' | '-' | ' ')
+            });
+        }
         let mut pace = defaults.pace.clone();
         let mut partitions = defaults.partitions;
         if let Some(rows) = section.whole("batchSize", 1..=PAGE_ROWS_MAX) {
@@ -318,6 +339,7 @@ impl TableConfig {
             target_table,
             partition_by,
             partitions,
+            may_create: defaults.may_create,
             schema_overrides,
             position: 0,
             pace,

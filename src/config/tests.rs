@@ -99,6 +99,19 @@ fn problems_name_the_key_what_was_found_and_what_is_allowed() {
             "sync.steadyThreshold: is 4000, which is above catchupThreshold (3600)",
         ),
         (
+            with("schema", "create", json!("no")),
+            "schema.create: is the text \"no\", allowed is true or false",
+        ),
+        (with("schema", "creat", json!(false)), "schema.creat: is not a known key: did you mean create?"),
+        (
+            with("schema", "pollMin", json!(0)),
+            "schema.pollMin: is 0, allowed is a whole number from 1 to 86400",
+        ),
+        (
+            with("bigquery", "table", json!("events_*")),
+            "bigquery.table: is a wildcard, which cannot be synced: make a view of it",
+        ),
+        (
             with("retry", "maxAttempts", json!(0)),
             "retry.maxAttempts: is 0, allowed is a whole number from 1 to 100",
         ),
@@ -231,4 +244,15 @@ fn what_is_wanted_of_single_columns_is_kept() {
         table.schema_overrides,
         [column("latitude", Some(HarperType::Float), true), column("port", None, false)]
     );
+}
+
+#[test]
+fn targets_are_made_unless_that_is_forbidden() {
+    assert!(parse(&with("bigquery", "location", json!("EU"))).unwrap().tables[0].may_create);
+    let config = parse(&with("schema", "create", json!(false))).unwrap();
+    assert!(!config.tables[0].may_create);
+    assert_eq!(config.warnings, []);
+    let config = parse(&with("schema", "pollMin", json!(300))).unwrap();
+    assert!(config.tables[0].may_create);
+    assert_eq!(config.warnings[0].key, "schema.pollMin");
 }

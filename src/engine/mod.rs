@@ -25,8 +25,9 @@ use crate::bigquery::table::{Description, Version};
 use crate::cluster::{Share, Standing};
 use crate::config::{Connection, TableConfig};
 use crate::error::{Failure, Kind, Recovery};
-use crate::harper::batch::{Batch, Layout};
+use crate::harper::batch::Batch;
 use crate::partition::Rule;
+use crate::schema::attributes::Target;
 use crate::time::Micros;
 use breaker::{Health, Side};
 use checkpoint::Checkpoint;
@@ -76,10 +77,10 @@ pub enum Event {
 pub enum Command {
     /// Read what Harper holds of the table's progress.
     Load,
-    /// Make the target table ready for the layout.
+    /// Make the target table ready for rows.
     EnsureTarget {
-        /// What it is to hold.
-        layout: Layout,
+        /// What it is to be like.
+        target: Box<Target>,
         /// Whether this worker is the first to make it if it is missing; others wait a while for that.
         is_first: bool,
     },

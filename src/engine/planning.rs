@@ -19,6 +19,7 @@ use crate::cluster::Share;
 use crate::error::{Failure, Kind};
 use crate::harper::batch::Layout;
 use crate::partition::{Division, Rule};
+use crate::schema::attributes::{Target, attributes};
 use crate::time::{DAY_US, Micros, SECOND_US};
 
 /// An unchanged table is queried all the same after this long, in case its version does not tell.
@@ -82,7 +83,11 @@ impl Engine {
             self.take_stored(*stored, rule, &identity);
         }
         self.target_ready &= self.projection.as_ref() == Some(&projection);
-        let layout = Layout::of(&projection);
+        let target = Box::new(Target {
+            layout: Layout::of(&projection),
+            attributes: attributes(&projection, &description, &self.config.schema_overrides),
+            may_create: self.config.may_create,
+        });
         self.projection = Some(projection);
         self.description = Some(description);
         if self.own.is_empty() {
@@ -92,7 +97,7 @@ impl Engine {
             return self.plan(moment);
         }
         self.state = State::Preparing;
-        Command::EnsureTarget { layout, is_first: self.own.contains(&0) }
+        Command::EnsureTarget { target, is_first: self.own.contains(&0) }
     }
 
     pub(super) fn prepared(&mut self, outcome: Result<Incarnation, Failure>, moment: Moment) -> Command {

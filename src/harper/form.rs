@@ -98,7 +98,7 @@ impl Form {
     }
 
     /// Returns the type that asks for this form.
-    fn harper_type(self) -> HarperType {
+    pub fn harper_type(self) -> HarperType {
         match self {
             Form::Int => HarperType::Int,
             Form::Long => HarperType::Long,
@@ -165,7 +165,7 @@ impl Form {
 }
 
 /// Returns the type that asks for what the component stores anyway.
-fn own_type(field: &Field) -> HarperType {
+pub fn own_type(field: &Field) -> HarperType {
     if field.repeated {
         return HarperType::Any;
     }

@@ -101,9 +101,9 @@ impl Driver {
                 Command::Load => {
                     Event::Loaded(settle(host.load(), Kind::HarperRead).await.and_then(convert::stored))
                 }
-                Command::EnsureTarget { layout, is_first } => {
-                    let layout = convert::to_js(&layout).unwrap_or(JsValue::UNDEFINED);
-                    let outcome = settle(host.ensure_target(layout, is_first), Kind::HarperTable).await;
+                Command::EnsureTarget { target, is_first } => {
+                    let target = convert::to_js(&*target).unwrap_or(JsValue::UNDEFINED);
+                    let outcome = settle(host.ensure_target(target, is_first), Kind::HarperTable).await;
                     Event::TargetReady(outcome.map(|value| convert::incarnation(&value)))
                 }
                 Command::ShareCounts(counts) => {

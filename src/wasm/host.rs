@@ -12,9 +12,9 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub fn load(this: &Host) -> Promise;
 
-    /// Makes the target table ready for rows of a layout: `{incarnation}`. Who is not first waits for another to make it.
+    /// Makes the target table ready for rows, `target` tells how: `{incarnation}`. Who is not first waits for another to make it.
     #[wasm_bindgen(method, js_name = ensureTarget)]
-    pub fn ensure_target(this: &Host, layout: JsValue, is_first: bool) -> Promise;
+    pub fn ensure_target(this: &Host, target: JsValue, is_first: bool) -> Promise;
 
     /// Stores what was counted, for the other workers.
     #[wasm_bindgen(method, js_name = shareCounts)]

@@ -1,0 +1,3 @@
+//! What a target table is like in Harper.
+
+pub mod attributes;
