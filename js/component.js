@@ -4,6 +4,7 @@ import { BigQueryConnection } from './bigquery.js';
 import { loadCore } from './core.js';
 import { findTable, readAll, readMembers } from './harper.js';
 import { TableHost } from './table-host.js';
+import { completeTargets } from './target.js';
 
 /** How often this worker's row in SyncWorker is written while something changes. */
 const PUBLISH_INTERVAL_MS = 2_000;
@@ -28,7 +29,7 @@ export class Component {
 	problems = [];
 	/** @type {string[]} */
 	controlRoles = [];
-	/** @type {{id: string, targetTable: string, autoStart: boolean}[]} */
+	/** @type {{id: string, targetTable: string, autoStart: boolean, mayCreate: boolean}[]} */
 	tables = [];
 	version = '';
 	/** Whether an application lists the component as a plugin. */
@@ -52,6 +53,10 @@ export class Component {
 	/** The instance of the core that the tables run on; a panic ends it, and all of them with it. */
 	#instance = { dead: false };
 	#deaths = 0;
+	/** @type {Map<string, any>} What is readable over REST by the doing of this worker. */
+	#exposed = new Map();
+	/** Whether the last attempt to complete the targets failed. */
+	#incomplete = false;
 	/** @type {Set<string>} The tables of which a warning was logged. */
 	#warned = new Set();
 	/** @type {Map<string, string>} What was logged last of each table. */
@@ -279,7 +284,23 @@ export class Component {
 	#expose(name) {
 		const table = findTable(name);
 		const { resources } = this.#scope;
-		if (table && !resources.has?.(name)) resources.set(name, table);
+		const current = resources.get(name)?.Resource;
+		// A table that was made anew is another one; whatever an application exports under the name stays.
+		if (!table || current === table || (current && current !== this.#exposed.get(name))) return;
+		resources.set(name, table);
+		this.#exposed.set(name, table);
+	}
+
+	/** Whoever runs no sync of a table needs it complete, too: the rows arrive here all the same. */
+	async #completeTargets() {
+		try {
+			await completeTargets(this.tables);
+			this.#incomplete = false;
+		} catch (error) {
+			const { message } = error;
+			if (!this.#incomplete) logger.error?.(`bigquery-sync: indexes of targets are missing on this node: ${message}`);
+			this.#incomplete = true;
+		}
 	}
 
 	/** Logs what people should know: neither each poll, nor each attempt. */
@@ -319,6 +340,7 @@ export class Component {
 
 	/** Tells the other workers and nodes what this one is doing. */
 	async #publish() {
+		await this.#completeTargets();
 		for (const { targetTable } of this.tables) this.#expose(targetTable);
 		const record = this.snapshot();
 		const text = JSON.stringify(record);

@@ -1,17 +1,11 @@
-/** What is read from and written to Harper: checkpoints, target tables, rows. */
+/** What is read from and written to Harper: checkpoints and rows. */
 
-import { randomUUID } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { assembleRecords } from './batch.js';
-import { HostFailure } from './bigquery.js';
-import { commitAsWhole } from './whole-commits.js';
 
 /** The database of the targets and of the component's own tables. */
-const DATABASE = 'data';
-
-/** How long a new table may take to be known on this thread. */
-const TABLE_WAIT_MS = 10_000;
+export const DATABASE = 'data';
 
 /** How long this thread may be kept from everything else at a time. */
 const TURN_MS = 4;
@@ -54,23 +48,6 @@ export async function readAll(table, conditions = []) {
 	return records;
 }
 
-/**
- * Reads what is known of a table's progress.
- * @param {{id: string, targetTable: string}} table
- */
-export async function readProgress({ id, targetTable }) {
-	const [checkpoints, counts, incarnation] = await Promise.all([
-		readAll('SyncCheckpoint', [{ attribute: 'tableId', value: id }]),
-		readRecord('SyncCounts', id),
-		readIncarnation(targetTable),
-	]);
-	return { checkpoints, counts, incarnation };
-}
-
-async function readIncarnation(name) {
-	return (await readRecord('SyncTarget', name))?.incarnation ?? '';
-}
-
 /** The names of the cluster's nodes; none where Harper runs alone. */
 export async function readMembers() {
 	const nodes = databases.system?.hdb_nodes;
@@ -82,60 +59,6 @@ export async function readMembers() {
 /** Harper's records are frozen views; the core wants plain objects. */
 function plainCopy(record) {
 	return JSON.parse(JSON.stringify(record));
-}
-
-/**
- * Makes sure that a target table exists.
- * @param {string} name
- * @param {import('./batch.js').Layout} layout
- * @param {boolean} isFirst Whether to make it at once; else another worker is given the time to.
- * @returns {Promise<{table: any, incarnation: string}>}
- */
-export async function ensureTable(name, layout, isFirst) {
-	if (!isFirst) await appears(name);
-	const refusal = findTable(name) ? undefined : await makeTable(name, layout);
-	if (!(await appears(name))) {
-		const reason = refusal ?? 'it did not appear';
-		throw new HostFailure('harper_table', `the table ${name} could not be created: ${reason}`);
-	}
-	const table = findTable(name);
-	if (table.primaryKey !== 'id') {
-		const message = `the table ${name} has the primary key ${table.primaryKey}: the component needs id; choose another targetTable`;
-		throw new HostFailure('harper_table', message);
-	}
-	refuseUnfitIds(table, layout.idType);
-	commitAsWhole(table);
-	return { table, incarnation: await readIncarnation(name) };
-}
-
-/** Makes a table; returns why not, if it was refused. Another worker may be faster: what counts is that it appears. */
-async function makeTable(name, layout) {
-	// Known before the table is there: whoever dies in between makes it under yet another incarnation.
-	await findTable('SyncTarget').put({ id: name, incarnation: randomUUID(), madeAt: new Date().toISOString() });
-	const columns = layout.columns.map((column) => ({ name: column.name }));
-	const type = layout.idType === 'integer' ? 'Long' : undefined;
-	const attributes = [{ name: 'id', type, is_primary_key: true }, ...columns, { name: '_syncedAt' }];
-	const operation = { operation: 'create_table', database: DATABASE, table: name, primary_key: 'id', attributes };
-	return server.operation(operation, {}).then(
-		() => undefined,
-		(error) => error.message ?? String(error)
-	);
-}
-
-/** Waits for a table, though not for long, and tells whether it is there. */
-async function appears(name) {
-	const deadline = Date.now() + TABLE_WAIT_MS;
-	while (!findTable(name) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
-	return findTable(name) !== undefined;
-}
-
-/** A table that was declared, or made for ids of the other type, would refuse each single row. */
-function refuseUnfitIds(table, idType) {
-	const type = table.attributes?.find(({ name }) => name === table.primaryKey)?.type;
-	const takes = { text: ['ID', 'String'], integer: ['Long', 'BigInt'] }[idType];
-	if (type === undefined || type === null || type === 'Any' || takes.includes(type)) return;
-	const message = `the primary key of the table ${table.tableName} is ${type}, which cannot hold ids of the idType ${idType}: declare it as ${takes[0]}, change idType, or choose another targetTable`;
-	throw new HostFailure('harper_table', message);
 }
 
 /**

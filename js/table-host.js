@@ -1,7 +1,8 @@
 /** Input and output for the sync of one table, as the core asks for it. Failures are values, never rejections. */
 
 import { HostFailure } from './bigquery.js';
-import { commit, ensureTable, findTable, readProgress, withoutValues } from './harper.js';
+import { commit, findTable, readAll, readRecord, withoutValues } from './harper.js';
+import { ensureTarget, readIncarnation } from './target.js';
 
 export class TableHost {
 	#stopping = new AbortController();
@@ -64,10 +65,10 @@ export class TableHost {
 		return asValue('harper_read', () => readProgress(this.table));
 	}
 
-	ensureTarget(layout, isFirst) {
+	ensureTarget(target, isFirst) {
 		return asValue('harper_table', async () => {
-			this.#layout = layout;
-			const { table, incarnation } = await ensureTable(this.table.targetTable, layout, isFirst);
+			this.#layout = target;
+			const { table, incarnation } = await ensureTarget(this.table.targetTable, target, isFirst);
 			this.#table = table;
 			this.onTarget(this.table.targetTable);
 			return { incarnation };
@@ -93,6 +94,19 @@ export class TableHost {
 	report(status) {
 		this.onReport(status);
 	}
+}
+
+/**
+ * Reads what is known of a table's progress.
+ * @param {{id: string, targetTable: string}} table
+ */
+async function readProgress({ id, targetTable }) {
+	const [checkpoints, counts, incarnation] = await Promise.all([
+		readAll('SyncCheckpoint', [{ attribute: 'tableId', value: id }]),
+		readRecord('SyncCounts', id),
+		readIncarnation(targetTable),
+	]);
+	return { checkpoints, counts, incarnation };
 }
 
 /** Turns a failure into `{failure: {code, message}}`. */

@@ -55,6 +55,7 @@ struct TableSummary<'c> {
     id: &'c str,
     target_table: &'c str,
     auto_start: bool,
+    may_create: bool,
 }
 
 #[wasm_bindgen]
@@ -73,7 +74,7 @@ impl Configuration {
         }
     }
 
-    /// Returns `{connection, tables: [{id, targetTable, autoStart}], controlRoles, warnings}`.
+    /// Returns `{connection, tables: [{id, targetTable, autoStart, mayCreate}], controlRoles, warnings}`.
     ///
     /// # Errors
     /// When the conversion fails.
@@ -85,6 +86,7 @@ impl Configuration {
                 id: &table.id,
                 target_table: &table.target_table,
                 auto_start: table.pace.auto_start,
+                may_create: table.may_create,
             })
             .collect();
         convert::to_js(&Summary { connection, tables, control_roles, warnings })

@@ -23,7 +23,7 @@ const PACKAGE_BYTES_MAX = 2_000_000;
 /** Everything that belongs into the package, and nothing else does. */
 const SHIPPED = [
 	/^(?:config\.yaml|schema\.graphql|package\.json|README\.md|LICENSE|CHANGELOG\.md)$/,
-	/^component\/(?:config\.yaml|package\.json|[\w-]+\.js)$/,
+	/^(?:component|extension)\/(?:config\.yaml|package\.json|[\w-]+\.js)$/,
 	/^js\/[\w/-]+\.js$/,
 	/^pkg\/[\w.]+\.(?:js|wasm|d\.ts)$/,
 	/^docs\/[\w/.-]+\.(?:md|svg|png)$/,

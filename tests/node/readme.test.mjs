@@ -28,7 +28,9 @@ test('README and the package agree on names and versions', () => {
 	const { name, version } = JSON.parse(read('package.json'));
 	assert.ok(readme.includes(`dist/${name}-${version}.tgz`));
 	assert.equal(core.version(), version);
-	assert.equal(JSON.parse(read('component/package.json')).version, version);
+	for (const folder of ['component', 'extension']) {
+		assert.equal(JSON.parse(read(`${folder}/package.json`)).version, version);
+	}
 });
 
 test('the page of the configuration tells every key, and the defaults are the real ones', () => {

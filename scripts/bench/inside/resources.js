@@ -54,7 +54,7 @@ async function sync({ rows, checkpoint }) {
 async function ceiling({ rows, url, configuration, table, component }) {
 	const { loadCore } = await import(`${component}/js/core.js`);
 	const { assembleRecords } = await import(`${component}/js/batch.js`);
-	const { ensureTable } = await import(`${component}/js/harper.js`);
+	const { ensureTarget } = await import(`${component}/js/target.js`);
 	const sizes = Object.fromEntries(TRANSACTION_ROWS.map((size) => [size, { rows: 0, elapsedMs: 0, cpuMs: 0 }]));
 	const meter = new Meter();
 	let turn = 0;
@@ -70,7 +70,7 @@ async function ceiling({ rows, url, configuration, table, component }) {
 		spent.rows += records.length;
 		current.rows += records.length;
 	};
-	const host = new CeilingHost({ url, table, assembleRecords, ensureTable, writeBlock });
+	const host = new CeilingHost({ url, table, assembleRecords, ensureTarget, writeBlock });
 	const core = await loadCore();
 	const configured = new core.Configuration(configuration, { emulatorHost: null, sharedRoot: false });
 	const engine = configured.table(configuration.bigquery.tables[0].id, { node: 'bench', index: 0 });
@@ -101,11 +101,11 @@ class CeilingHost {
 	#fetching = Promise.resolve();
 	#became;
 
-	constructor({ url, table, assembleRecords, ensureTable, writeBlock }) {
+	constructor({ url, table, assembleRecords, ensureTarget, writeBlock }) {
 		this.url = url;
 		this.table = table;
 		this.assembleRecords = assembleRecords;
-		this.ensureTable = ensureTable;
+		this.ensure = ensureTarget;
 		this.writeBlock = writeBlock;
 		this.idle = new Promise((resolve, reject) => {
 			this.#became = { resolve, reject };
@@ -121,9 +121,9 @@ class CeilingHost {
 		return { checkpoints: [], counts: null, incarnation: '' };
 	}
 
-	async ensureTarget(layout) {
-		this.layout = layout;
-		this.target = (await this.ensureTable(this.table, layout, true)).table;
+	async ensureTarget(target) {
+		this.layout = target;
+		this.target = (await this.ensure(this.table, target, true)).table;
 		return { incarnation: '' };
 	}
 

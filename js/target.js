@@ -1,0 +1,194 @@
+/** Target tables: made with types and indexes, completed on each node, checked before anything is written. */
+
+import { randomUUID } from 'node:crypto';
+
+import { HostFailure } from './bigquery.js';
+import { DATABASE, findTable, readAll, readRecord } from './harper.js';
+import { commitAsWhole } from './whole-commits.js';
+
+/** How long a new table may take to be known on this thread. */
+const TABLE_WAIT_MS = 10_000;
+
+/** The attribute that each target has that the component made; a schema of the user's own hardly declares it. */
+const OWN_ATTRIBUTE = '_syncedAt';
+
+/** Types of Harper's that say what a value is; others are names of the user's own types. */
+const VALUE_TYPES = ['Int', 'Long', 'Float', 'BigInt', 'String', 'Boolean', 'Date', 'Bytes', 'Any'];
+
+/** Harper may load the modules under several addresses, so the function is kept where all of them find it. */
+const MAKER = Symbol.for('bigquery-sync.tableMaker');
+
+/**
+ * @typedef {{name: string, type?: string, indexed?: any, nullable?: boolean, isPrimaryKey?: boolean}} Definition
+ * @typedef {(table: {table: string, database: string, schemaDefined: boolean, attributes: Definition[]}) => any} TableMaker
+ *   Replaces the attributes of a table that is there.
+ * @typedef {{name: string, type: string, indexed: boolean, accepts: string[]}} Attribute
+ * @typedef {import('./batch.js').Layout & {attributes: Attribute[], mayCreate: boolean}} Target
+ */
+
+/** @type {WeakSet<object>} The tables that were completed since this worker started. */
+const completed = new WeakSet();
+
+/** @param {TableMaker} maker */
+export function offerTableMaker(maker) {
+	/** @type {Record<symbol, TableMaker>} */ (globalThis)[MAKER] = maker;
+}
+
+/** @param {string} name */
+export async function readIncarnation(name) {
+	return (await readRecord('SyncTarget', name))?.incarnation ?? '';
+}
+
+/**
+ * Makes sure that a target table exists, that it takes the rows, and that it has its indexes on this node.
+ * @param {string} name
+ * @param {Target} target
+ * @param {boolean} isFirst Whether to make it at once; else another worker is given the time to.
+ * @returns {Promise<{table: any, incarnation: string}>}
+ */
+export async function ensureTarget(name, target, isFirst) {
+	if (!target.mayCreate && !findTable(name)) {
+		fail(
+			`the table ${name} is missing, and schema.create is false: declare it in a schema.graphql, or allow to make it`
+		);
+	}
+	if (!isFirst) await appears(name);
+	if (!findTable(name)) await makeTable(name, target);
+	const table = findTable(name);
+	refuseUnfitTable(table, target);
+	if (target.mayCreate) await remember(name, definitionsOf(target));
+	commitAsWhole(table);
+	return { table, incarnation: await readIncarnation(name) };
+}
+
+/**
+ * Gives the targets that the component made, wherever in the cluster, their types and indexes on this node too: Harper
+ * replicates a table's definition without its indexes. Never makes a table: one that is missing here may have been
+ * dropped, and would have to be filled anew.
+ * @param {{targetTable: string, mayCreate: boolean}[]} tables
+ */
+export async function completeTargets(tables) {
+	const made = new Map((await readAll('SyncTarget')).map((target) => [target.id, target]));
+	for (const { targetTable: name, mayCreate } of tables) {
+		const { attributes } = made.get(name) ?? {};
+		if (mayCreate && attributes) complete(findTable(name), attributes);
+	}
+}
+
+/** Waits for a table, though not for long, and tells whether it is there. */
+async function appears(name) {
+	const deadline = Date.now() + TABLE_WAIT_MS;
+	while (!findTable(name) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+	return findTable(name) !== undefined;
+}
+
+async function makeTable(name, target) {
+	const attributes = definitionsOf(target);
+	// Known before the table is there: whoever dies in between makes it under yet another incarnation.
+	const incarnation = randomUUID();
+	await findTable('SyncTarget').put({ id: name, incarnation, madeAt: new Date().toISOString(), attributes });
+	const id = { name: 'id', type: target.idType === 'integer' ? 'Long' : 'ID', isPrimaryKey: true };
+	let refusal = 'it did not appear';
+	try {
+		completed.add(define(name, [id, ...attributes]));
+	} catch (error) {
+		// Another worker may be faster: what counts is that the table appears.
+		refusal = error.message ?? String(error);
+	}
+	if (!(await appears(name))) fail(`the table ${name} could not be created: ${refusal}`);
+}
+
+/** @param {Target} target */
+function definitionsOf({ attributes }) {
+	// A flag that is absent equals one that Harper has stored as absent.
+	return attributes.map(({ name, type, indexed }) => ({ name, type, ...(indexed && { indexed }) }));
+}
+
+/** @param {string} name @param {Definition[]} attributes */
+function define(name, attributes) {
+	const maker = /** @type {Record<symbol, TableMaker | undefined>} */ (globalThis)[MAKER];
+	if (!maker) fail(`the table ${name} cannot be made: Harper did not load the folder extension of the component`);
+	const copies = attributes.map((attribute) => ({ ...attribute }));
+	return maker({ table: name, database: DATABASE, schemaDefined: true, attributes: copies });
+}
+
+/** Completes a table that the component made, and tells the other nodes how, should that have changed. */
+async function remember(name, attributes) {
+	const made = await readRecord('SyncTarget', name);
+	if (!made) return;
+	complete(findTable(name), attributes);
+	// The incarnation is not touched: another worker may be making the table anew.
+	if (JSON.stringify(made.attributes) !== JSON.stringify(attributes)) {
+		await findTable('SyncTarget').patch(name, { attributes });
+	}
+}
+
+/**
+ * Adds what is missing of types and indexes; whatever somebody else declared stays. Once in each worker's life Harper is
+ * told in any case: it goes on with an index that was being built when the process ended.
+ * @param {any} table
+ * @param {Definition[]} attributes
+ */
+function complete(table, attributes) {
+	if (!table?.attributes.some(({ name }) => name === OWN_ATTRIBUTE)) return;
+	let isComplete = completed.has(table);
+	const merged = table.attributes.map((attribute) => ({ ...attribute }));
+	for (const { name, type, indexed } of attributes) {
+		let found = merged.find((attribute) => attribute.name === name);
+		if (!found) merged.push((found = { name }));
+		if (!found.type && type) {
+			found.type = type;
+			isComplete = false;
+		}
+		if (!found.indexed && indexed) {
+			found.indexed = true;
+			isComplete = false;
+		}
+	}
+	if (isComplete) return;
+	completed.add(define(table.tableName, merged));
+}
+
+/** A table that was declared otherwise, or made for ids of the other type, would refuse each single row. */
+function refuseUnfitTable(table, { idType, attributes }) {
+	const { tableName, primaryKey } = table;
+	if (primaryKey !== 'id') {
+		fail(
+			`the table ${tableName} has the primary key ${primaryKey}: the component needs id; choose another targetTable`
+		);
+	}
+	const declared = new Map(table.attributes.map((attribute) => [attribute.name, attribute]));
+	const type = declared.get(primaryKey)?.type ?? 'Any';
+	const takes = { text: ['ID', 'String'], integer: ['Long', 'BigInt'] }[idType];
+	if (type !== 'Any' && !takes.includes(type)) {
+		fail(
+			`the primary key of the table ${tableName} is ${type}, which cannot hold ids of the idType ${idType}: declare it as ${takes[0]}, change idType, or choose another targetTable`
+		);
+	}
+	for (const attribute of attributes) refuseUnfitAttribute(table, attribute, declared.get(attribute.name));
+	const required = table.attributes.find(({ name, nullable }) => nullable === false && name !== primaryKey);
+	if (required && !attributes.some(({ name }) => name === required.name)) {
+		fail(
+			`the table ${tableName} requires the attribute ${required.name}, which the source does not have: drop the "!"`
+		);
+	}
+}
+
+/** @param {any} table @param {Attribute} attribute @param {Definition | undefined} declared */
+function refuseUnfitAttribute({ tableName, sealed }, { name, accepts }, declared) {
+	if (!declared) {
+		if (sealed) fail(`the table ${tableName} is sealed and has no attribute ${name}: declare it, or unseal the table`);
+		return;
+	}
+	const type = declared.type === 'ID' ? 'String' : declared.type;
+	if (!type || !VALUE_TYPES.includes(type) || accepts.includes(type)) return;
+	const allowed = accepts.join(' or ');
+	fail(
+		`the attribute ${name} of the table ${tableName} is ${declared.type}, which does not take what is stored: declare it as ${allowed}, have the column stored otherwise by schemaOverrides, choose another targetTable, or drop the table if the component made it`
+	);
+}
+
+/** @param {string} message @returns {never} */
+function fail(message) {
+	throw new HostFailure('harper_table', message);
+}

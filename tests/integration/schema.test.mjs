@@ -1,0 +1,284 @@
+/** Target tables make themselves: typed, with indexes, on every node; or are used as their owner declared them. */
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import {
+	ALL_TYPES_SCHEMA,
+	VESSEL_SCHEMA,
+	allTypes,
+	selfApplication,
+	startCluster,
+	until,
+	vesselPositions,
+} from '../support/index.mjs';
+import { COMPONENT, PATIENCE_MS, postControl, startComponent, untilEqual, untilStatus } from './support/component.mjs';
+import { DATASET, recent, startSource } from './support/source.mjs';
+
+/** @typedef {import('../support/index.mjs').HarperNode} HarperNode */
+
+/** What the columns of all types become, `!` with an index. */
+const TYPES = {
+	row_id: 'Any!',
+	ts: 'String!',
+	int64_value: 'Any!',
+	float64_value: 'Float',
+	numeric_value: 'Any!',
+	bignumeric_value: 'Any',
+	bool_value: 'Boolean',
+	string_value: 'String!',
+	bytes_value: 'String',
+	date_value: 'String!',
+	time_value: 'String!',
+	datetime_value: 'String!',
+	json_value: 'Any',
+	tags: 'Any',
+	numbers: 'Any',
+	position: 'Any',
+	stops: 'Any',
+	_syncedAt: 'String',
+};
+
+const POSITIONS = {
+	mmsi: 'String!',
+	vessel_name: 'String',
+	vessel_type: 'String!',
+	latitude: 'Float',
+	longitude: 'Float',
+	speed: 'Float',
+	course: 'Float',
+	heading: 'Any',
+	status: 'String',
+	timestamp: 'String!',
+	_syncedAt: 'String',
+};
+
+const OVERRIDES = Object.fromEntries(
+	['int64_value', 'numeric_value', 'string_value'].map((column) => [column, { indexed: true }])
+);
+
+/** @type {import('./support/source.mjs').Source} */
+let source;
+
+before(async () => {
+	source = await startSource();
+	const vessels = [...vesselPositions({ rows: 2_000, vessels: 50 })];
+	await source.fill('types', ALL_TYPES_SCHEMA, allTypes({ rows: 200 }));
+	await source.fill('positions', VESSEL_SCHEMA, vessels, { clustering: ['vessel_type'] });
+});
+
+after(() => source?.stop());
+
+/** Tells how many rows an index of the node itself leads to. */
+const INSPECT = {
+	section: { jsResource: { files: 'index-of.js' } },
+	files: {
+		'index-of.js': `
+			export class IndexOf extends Resource {
+				static loadAsInstance = false;
+				async get(target) {
+					const [name, attribute, value] = String(target.id ?? target).split(',');
+					const index = databases.data[name]?.indices[attribute];
+					return { rows: index ? [...index.getValues(value)].length : null };
+				}
+			}`,
+	},
+};
+
+/** @param {HarperNode} harper @param {string} key The table, the attribute and the value. */
+const indexedRows = async (harper, key) => (await read(harper, `/IndexOf/${key}`)).rows;
+
+/** Types and indexes as a node tells of them. @param {HarperNode} harper @param {string} table */
+async function attributesOf(harper, table) {
+	const { attributes } = await harper.operation({ operation: 'describe_table', database: 'data', table });
+	return Object.fromEntries(
+		attributes
+			.filter((/** @type {any} */ one) => !one.is_primary_key)
+			.map((/** @type {any} */ one) => [one.attribute, `${one.type}${one.indexed ? '!' : ''}`])
+	);
+}
+
+/** @param {HarperNode} harper @param {string} path */
+async function read(harper, path) {
+	const response = await harper.request(path);
+	const text = await response.text();
+	assert.equal(response.status, 200, `${path}: ${text}`);
+	return JSON.parse(text);
+}
+
+/** @param {HarperNode} harper @param {string} mmsi */
+async function vesselCount(harper, mmsi) {
+	return (await read(harper, `/Positions/?mmsi=${mmsi}`)).length;
+}
+
+const MMSI = [...vesselPositions({ rows: 1, vessels: 50 })][0].mmsi;
+const MMSI_ROWS = [...vesselPositions({ rows: 2_000, vessels: 50 })].filter(({ mmsi }) => mmsi === MMSI).length;
+
+describe('a Harper without any schema', () => {
+	/** @type {import('./support/component.mjs').Running} */
+	let running;
+	/** @type {(bigquery: any[], sections?: any) => any} */
+	let config;
+
+	before(async () => {
+		config = (tables, sections) => ({
+			bigquery: { ...source.connection(), timestampColumn: 'timestamp', tables },
+			sync: { pollInterval: 500 },
+			...INSPECT.section,
+			...sections,
+		});
+		const tables = [
+			{ table: 'types', timestampColumn: 'ts', schemaOverrides: OVERRIDES },
+			{ table: 'positions', schemaOverrides: { mmsi: { indexed: true } } },
+		];
+		running = await startComponent({ config: config(tables), form: 'application', threads: 2, files: INSPECT.files });
+	});
+	after(() => running?.remove());
+
+	test('gets_tables_of_all_types_with_their_indexes', async () => {
+		const { harper } = running;
+		await untilEqual({ source, harper }, { table: 'types', target: 'Types', cursor: 'ts' });
+		assert.deepEqual(await attributesOf(harper, 'Types'), TYPES);
+		await untilEqual({ source, harper }, { table: 'positions', target: 'Positions' });
+		assert.deepEqual(await attributesOf(harper, 'Positions'), POSITIONS);
+	});
+
+	test('answers_queries_by_its_indexes', async () => {
+		const { harper } = running;
+		assert.equal(await vesselCount(harper, MMSI), MMSI_ROWS);
+		assert.equal(await indexedRows(harper, `Positions,mmsi,${MMSI}`), MMSI_ROWS);
+		assert.equal(await indexedRows(harper, 'Positions,status,MOORED'), null);
+		const largest = '9223372036854775807';
+		const expected = [...allTypes({ rows: 200 })].filter(({ int64_value }) => int64_value === largest).length;
+		const search = { search_attribute: 'int64_value', search_type: 'greater_than', search_value: 9.1e18 };
+		const found = await harper.operation({
+			operation: 'search_by_conditions',
+			database: 'data',
+			table: 'Types',
+			get_attributes: ['int64_value'],
+			conditions: [search],
+		});
+		assert.equal(found.length, expected);
+	});
+
+	test('makes_a_dropped_table_anew_and_shows_it', async () => {
+		const { harper } = running;
+		await harper.operation({ operation: 'drop_table', database: 'data', table: 'Positions' });
+		const [row] = vesselPositions({ rows: 1, vessels: 50 });
+		await source.bigquery.loadRows(DATASET, 'positions', recent([row], { agoMs: 5_000 }));
+		await untilEqual({ source, harper }, { table: 'positions', target: 'Positions' });
+		assert.deepEqual(await attributesOf(harper, 'Positions'), POSITIONS);
+		const all = async () => (await vesselCount(harper, MMSI).catch(() => 0)) === MMSI_ROWS + 1;
+		await until(all, { deadlineMs: PATIENCE_MS, what: 'the new table over REST' });
+	});
+});
+
+describe('a table that its owner declared', () => {
+	const SCHEMA = `
+		type Fit @table { id: ID @primaryKey  timestamp: Date @indexed  speed: Any  heading: Int }
+		type Unfit @table { id: ID @primaryKey  speed: String }
+		type Required @table { id: ID @primaryKey  captain: String! }
+		type Sealed @table @sealed { id: ID @primaryKey  mmsi: String }`;
+	/** @type {import('./support/component.mjs').Running} */
+	let running;
+
+	before(async () => {
+		const targets = ['Fit', 'Unfit', 'Required', 'Sealed', 'Missing'];
+		const tables = targets.map((targetTable) => ({ id: targetTable, table: 'positions', targetTable }));
+		const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
+		running = await startComponent({
+			config: { bigquery, sync: { pollInterval: 500 }, schema: { create: false } },
+			schema: SCHEMA,
+		});
+	});
+	after(() => running?.remove());
+
+	test('is_used_as_it_is', async () => {
+		const { harper } = running;
+		await untilStatus(harper, 'Fit', ({ state, rows }) => state === 'idle' && rows >= 2_000, 'to be filled');
+		assert.deepEqual(await attributesOf(harper, 'Fit'), { timestamp: 'Date!', speed: 'Any', heading: 'Int' });
+	});
+
+	for (const [table, reason] of Object.entries({
+		Unfit: /attribute speed of the table Unfit is String, which does not take .* declare it as Int or Long or Float/,
+		Required: /table Required requires the attribute captain, which the source does not have/,
+		Sealed: /table Sealed is sealed and has no attribute vessel_name/,
+		Missing: /table Missing is missing, and schema.create is false/,
+	})) {
+		test(`is_refused_before_anything_is_written_when_${table}`, async () => {
+			const { harper } = running;
+			const { lastError } = await untilStatus(harper, table, (status) => status.lastError !== null, 'to fail');
+			assert.equal(lastError.code, 'harper_table');
+			assert.match(lastError.message, reason);
+			const checkpoints = await harper.operation({
+				operation: 'search_by_value',
+				database: 'data',
+				table: 'SyncCheckpoint',
+				search_attribute: 'tableId',
+				search_value: table,
+				get_attributes: ['id'],
+			});
+			assert.deepEqual(checkpoints, []);
+		});
+	}
+});
+
+describe('a cluster', () => {
+	/** @type {import('../support/index.mjs').Cluster} */
+	let cluster;
+	/** @type {import('../support/index.mjs').Application} */
+	let application;
+
+	before(async () => {
+		const tables = [
+			{ table: 'types', timestampColumn: 'ts', schemaOverrides: OVERRIDES },
+			{ table: 'positions', partitionBy: 'timestamp', schemaOverrides: { mmsi: { indexed: true } } },
+		];
+		const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
+		application = selfApplication({
+			component: COMPONENT,
+			config: { bigquery, sync: { pollInterval: 500, autoStart: false }, ...INSPECT.section },
+			files: INSPECT.files,
+		});
+		cluster = await startCluster({ nodes: 2, application: application.path, threads: [5, 5] });
+	});
+	after(async () => {
+		await cluster?.remove();
+		application?.remove();
+	});
+
+	/** @param {number} mmsiRows */
+	async function allAreComplete(mmsiRows) {
+		for (const harper of cluster.nodes) {
+			const rows = async () => (await indexedRows(harper, `Positions,mmsi,${MMSI}`).catch(() => 0)) === mmsiRows;
+			await until(rows, { deadlineMs: PATIENCE_MS, what: `the index on ${harper.name}` });
+			assert.deepEqual(await attributesOf(harper, 'Positions'), POSITIONS, harper.name);
+			assert.deepEqual(await attributesOf(harper, 'Types'), TYPES, harper.name);
+			assert.equal(await vesselCount(harper, MMSI), mmsiRows, harper.name);
+		}
+	}
+
+	test('has_one_table_of_ten_workers_that_make_it_at_the_same_time_with_indexes_on_each_node', async () => {
+		await postControl(cluster.nodes[0], { action: 'start' });
+		for (const harper of cluster.nodes) {
+			await untilEqual({ source, harper }, { table: 'positions', target: 'Positions' });
+			await untilEqual({ source, harper }, { table: 'types', target: 'Types', cursor: 'ts' });
+		}
+		await allAreComplete(await sourceCount());
+	});
+
+	test('keeps_them_over_restarts', async () => {
+		for (const harper of cluster.nodes) await harper.stop();
+		for (const harper of cluster.nodes) await harper.start();
+		await cluster.settled();
+		const [row] = vesselPositions({ rows: 1, vessels: 50 });
+		await source.bigquery.loadRows(DATASET, 'positions', recent([row], { agoMs: 5_000 }));
+		await allAreComplete(await sourceCount());
+	});
+
+	async function sourceCount() {
+		const sql = `SELECT COUNT(*) AS n FROM \`${DATASET}.positions\` WHERE mmsi = '${MMSI}'`;
+		const [{ n }] = await source.bigquery.query(sql);
+		return Number(n);
+	}
+});
