@@ -4,6 +4,7 @@ use bigquery_sync::bigquery::schema::{Field, Type};
 use bigquery_sync::config::HarperType;
 use bigquery_sync::error::{Kind, Recovery};
 use bigquery_sync::harper::form::allowed_types;
+use bigquery_sync::schema::attributes::declared_type;
 use std::fs;
 
 #[test]
@@ -79,6 +80,17 @@ fn the_page_of_types_lists_what_each_type_can_be_stored_as() {
     let explained: Vec<&str> = HarperType::ALL.map(HarperType::name).to_vec();
     let listed: Vec<&str> = rows.iter().map(|cells| cells[0].as_str()).collect();
     assert!(listed.ends_with(&explained), "{listed:?}");
+}
+
+#[test]
+fn the_page_of_types_tells_how_attributes_are_declared() {
+    let page = fs::read_to_string("docs/types.md").unwrap();
+    let rows = table_rows(&page, 3);
+    for (name, field) in documented_fields() {
+        let listed: Vec<&str> =
+            rows.iter().filter(|cells| cells[0] == name).map(|cells| cells[1].as_str()).collect();
+        assert_eq!(listed, [declared_type(&field, None).name()], "{name}");
+    }
 }
 
 #[test]

@@ -3,16 +3,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
-import {
-	ALL_TYPES_SCHEMA,
-	VESSEL_SCHEMA,
-	allTypes,
-	selfApplication,
-	startCluster,
-	until,
-	vesselPositions,
-} from '../support/index.mjs';
-import { COMPONENT, PATIENCE_MS, postControl, startComponent, untilEqual, untilStatus } from './support/component.mjs';
+import { ALL_TYPES_SCHEMA, VESSEL_SCHEMA, allTypes, until, vesselPositions } from '../support/index.mjs';
+import { PATIENCE_MS, startComponent, untilEqual, untilStatus } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
 /** @typedef {import('../support/index.mjs').HarperNode} HarperNode */
@@ -65,6 +57,11 @@ before(async () => {
 	const vessels = [...vesselPositions({ rows: 2_000, vessels: 50 })];
 	await source.fill('types', ALL_TYPES_SCHEMA, allTypes({ rows: 200 }));
 	await source.fill('positions', VESSEL_SCHEMA, vessels, { clustering: ['vessel_type'] });
+	await source.bigquery.query(
+		`CREATE VIEW \`${DATASET}.positions_view\` AS SELECT * FROM \`${DATASET}.positions\` WHERE vessel_type = 'TANKER'`
+	);
+	const { type } = await source.bigquery.getTable(DATASET, 'positions_view');
+	assert.equal(type, 'VIEW');
 });
 
 after(() => source?.stop());
@@ -111,6 +108,8 @@ async function vesselCount(harper, mmsi) {
 	return (await read(harper, `/Positions/?mmsi=${mmsi}`)).length;
 }
 
+const TANKER_ROWS = [...vesselPositions({ rows: 2_000, vessels: 50 })].filter((row) => row.vessel_type === 'TANKER');
+const TANKERS = TANKER_ROWS.length;
 const MMSI = [...vesselPositions({ rows: 1, vessels: 50 })][0].mmsi;
 const MMSI_ROWS = [...vesselPositions({ rows: 2_000, vessels: 50 })].filter(({ mmsi }) => mmsi === MMSI).length;
 
@@ -129,6 +128,7 @@ describe('a Harper without any schema', () => {
 		});
 		const tables = [
 			{ table: 'types', timestampColumn: 'ts', schemaOverrides: OVERRIDES },
+			{ table: 'positions_view' },
 			{ table: 'positions', schemaOverrides: { mmsi: { indexed: true } } },
 		];
 		running = await startComponent({ config: config(tables), form: 'application', threads: 2, files: INSPECT.files });
@@ -159,6 +159,16 @@ describe('a Harper without any schema', () => {
 			conditions: [search],
 		});
 		assert.equal(found.length, expected);
+	});
+
+	test('syncs_a_view_like_a_table_though_it_never_seems_to_change', async () => {
+		const { harper } = running;
+		const view = 'positions_view';
+		await untilStatus(harper, view, ({ state, rows }) => state === 'idle' && rows === TANKERS, 'to be filled');
+		const row = TANKER_ROWS.find(({ mmsi }) => mmsi !== MMSI);
+		assert.ok(row);
+		await source.bigquery.loadRows(DATASET, 'positions', recent([row], { agoMs: 10_000 }));
+		await untilStatus(harper, view, ({ rows }) => rows === TANKERS + 1, 'to have the new row');
 	});
 
 	test('makes_a_dropped_table_anew_and_shows_it', async () => {
@@ -220,65 +230,5 @@ describe('a table that its owner declared', () => {
 			});
 			assert.deepEqual(checkpoints, []);
 		});
-	}
-});
-
-describe('a cluster', () => {
-	/** @type {import('../support/index.mjs').Cluster} */
-	let cluster;
-	/** @type {import('../support/index.mjs').Application} */
-	let application;
-
-	before(async () => {
-		const tables = [
-			{ table: 'types', timestampColumn: 'ts', schemaOverrides: OVERRIDES },
-			{ table: 'positions', partitionBy: 'timestamp', schemaOverrides: { mmsi: { indexed: true } } },
-		];
-		const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
-		application = selfApplication({
-			component: COMPONENT,
-			config: { bigquery, sync: { pollInterval: 500, autoStart: false }, ...INSPECT.section },
-			files: INSPECT.files,
-		});
-		cluster = await startCluster({ nodes: 2, application: application.path, threads: [5, 5] });
-	});
-	after(async () => {
-		await cluster?.remove();
-		application?.remove();
-	});
-
-	/** @param {number} mmsiRows */
-	async function allAreComplete(mmsiRows) {
-		for (const harper of cluster.nodes) {
-			const rows = async () => (await indexedRows(harper, `Positions,mmsi,${MMSI}`).catch(() => 0)) === mmsiRows;
-			await until(rows, { deadlineMs: PATIENCE_MS, what: `the index on ${harper.name}` });
-			assert.deepEqual(await attributesOf(harper, 'Positions'), POSITIONS, harper.name);
-			assert.deepEqual(await attributesOf(harper, 'Types'), TYPES, harper.name);
-			assert.equal(await vesselCount(harper, MMSI), mmsiRows, harper.name);
-		}
-	}
-
-	test('has_one_table_of_ten_workers_that_make_it_at_the_same_time_with_indexes_on_each_node', async () => {
-		await postControl(cluster.nodes[0], { action: 'start' });
-		for (const harper of cluster.nodes) {
-			await untilEqual({ source, harper }, { table: 'positions', target: 'Positions' });
-			await untilEqual({ source, harper }, { table: 'types', target: 'Types', cursor: 'ts' });
-		}
-		await allAreComplete(await sourceCount());
-	});
-
-	test('keeps_them_over_restarts', async () => {
-		for (const harper of cluster.nodes) await harper.stop();
-		for (const harper of cluster.nodes) await harper.start();
-		await cluster.settled();
-		const [row] = vesselPositions({ rows: 1, vessels: 50 });
-		await source.bigquery.loadRows(DATASET, 'positions', recent([row], { agoMs: 5_000 }));
-		await allAreComplete(await sourceCount());
-	});
-
-	async function sourceCount() {
-		const sql = `SELECT COUNT(*) AS n FROM \`${DATASET}.positions\` WHERE mmsi = '${MMSI}'`;
-		const [{ n }] = await source.bigquery.query(sql);
-		return Number(n);
 	}
 });
