@@ -1,0 +1,183 @@
+/** Ten workers of two nodes make the same tables at the same time, and each node has their types and indexes. */
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import {
+	ALL_TYPES_SCHEMA,
+	VESSEL_SCHEMA,
+	allTypes,
+	selfApplication,
+	startCluster,
+	until,
+	vesselPositions,
+} from '../support/index.mjs';
+import { COMPONENT, PATIENCE_MS, postControl, readControl, untilEqual } from './support/component.mjs';
+import { startSource } from './support/source.mjs';
+
+/** @typedef {import('../support/index.mjs').HarperNode} HarperNode */
+
+/** What the columns of all types become, `!` with an index. */
+const TYPES = {
+	row_id: 'Any!',
+	ts: 'String!',
+	int64_value: 'Any!',
+	float64_value: 'Float',
+	numeric_value: 'Any!',
+	bignumeric_value: 'Any',
+	bool_value: 'Boolean',
+	string_value: 'String!',
+	bytes_value: 'String',
+	date_value: 'String!',
+	time_value: 'String!',
+	datetime_value: 'String!',
+	json_value: 'Any',
+	tags: 'Any',
+	numbers: 'Any',
+	position: 'Any',
+	stops: 'Any',
+	_syncedAt: 'String',
+};
+
+const POSITIONS = {
+	mmsi: 'String!',
+	vessel_name: 'String',
+	vessel_type: 'String!',
+	latitude: 'Float',
+	longitude: 'Float',
+	speed: 'Float',
+	course: 'Float',
+	heading: 'Any',
+	status: 'String',
+	timestamp: 'String!',
+	_syncedAt: 'String',
+};
+
+const OVERRIDES = Object.fromEntries(
+	['int64_value', 'numeric_value', 'string_value'].map((column) => [column, { indexed: true }])
+);
+
+/** @type {import('./support/source.mjs').Source} */
+let source;
+
+before(async () => {
+	source = await startSource();
+	const vessels = [...vesselPositions({ rows: 2_000, vessels: 50 })];
+	await source.fill('types', ALL_TYPES_SCHEMA, allTypes({ rows: 200 }));
+	await source.fill('positions', VESSEL_SCHEMA, vessels, { clustering: ['vessel_type'] });
+});
+
+after(() => source?.stop());
+
+/** Tells how many rows an index of the node itself leads to. */
+const INSPECT = {
+	section: { jsResource: { files: 'index-of.js' } },
+	files: {
+		'index-of.js': `
+			export class IndexOf extends Resource {
+				static loadAsInstance = false;
+				async get(target) {
+					const [name, attribute, value] = String(target.id ?? target).split(',');
+					const index = databases.data[name]?.indices[attribute];
+					return { rows: index ? [...index.getValues(value)].length : null };
+				}
+			}`,
+	},
+};
+
+/** @param {HarperNode} harper @param {string} key The table, the attribute and the value. */
+const indexedRows = async (harper, key) => (await read(harper, `/IndexOf/${key}`)).rows;
+
+/** Types and indexes as a node tells of them. @param {HarperNode} harper @param {string} table */
+async function attributesOf(harper, table) {
+	const { attributes } = await harper.operation({ operation: 'describe_table', database: 'data', table });
+	return Object.fromEntries(
+		attributes
+			.filter((/** @type {any} */ one) => !one.is_primary_key)
+			.map((/** @type {any} */ one) => [one.attribute, `${one.type}${one.indexed ? '!' : ''}`])
+	);
+}
+
+/** @param {HarperNode} harper @param {string} path */
+async function read(harper, path) {
+	const response = await harper.request(path);
+	const text = await response.text();
+	assert.equal(response.status, 200, `${path}: ${text}`);
+	return JSON.parse(text);
+}
+
+/** @param {HarperNode} harper @param {string} mmsi */
+async function vesselCount(harper, mmsi) {
+	return (await read(harper, `/Positions/?mmsi=${mmsi}`)).length;
+}
+
+const MMSI = [...vesselPositions({ rows: 1, vessels: 50 })][0].mmsi;
+
+describe('a cluster', () => {
+	/** @type {import('../support/index.mjs').Cluster} */
+	let cluster;
+	/** @type {import('../support/index.mjs').Application} */
+	let application;
+
+	before(async () => {
+		const tables = [
+			{ table: 'types', timestampColumn: 'ts', schemaOverrides: OVERRIDES },
+			{ table: 'positions', partitionBy: 'timestamp', schemaOverrides: { mmsi: { indexed: true } } },
+		];
+		const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
+		application = selfApplication({
+			component: COMPONENT,
+			config: { bigquery, sync: { pollInterval: 500, autoStart: false }, ...INSPECT.section },
+			files: INSPECT.files,
+		});
+		cluster = await startCluster({ nodes: 2, application: application.path, threads: [5, 5] });
+	});
+	after(async () => {
+		await cluster?.remove();
+		application?.remove();
+	});
+
+	/** The rows of the vessel that a node holds, found without any index. @param {HarperNode} harper */
+	async function scannedRows(harper) {
+		const search = { search_attribute: 'id', search_value: '*', get_attributes: ['mmsi'] };
+		const query = { operation: 'search_by_value', database: 'data', table: 'Positions', ...search };
+		return (await harper.operation(query)).filter((/** @type {any} */ { mmsi }) => mmsi === MMSI).length;
+	}
+
+	/** Each index leads to all rows that its node holds. */
+	async function allAreComplete() {
+		for (const harper of cluster.nodes) {
+			assert.deepEqual(await attributesOf(harper, 'Positions'), POSITIONS, harper.name);
+			assert.deepEqual(await attributesOf(harper, 'Types'), TYPES, harper.name);
+			const agree = async () => {
+				const rows = await scannedRows(harper);
+				return rows > 0 && rows === (await indexedRows(harper, `Positions,mmsi,${MMSI}`));
+			};
+			await until(agree, { deadlineMs: PATIENCE_MS, what: `the index on ${harper.name}` });
+			assert.equal(await vesselCount(harper, MMSI), await scannedRows(harper), harper.name);
+		}
+	}
+
+	const allAreIdle = async () => {
+		const { tables } = await readControl(cluster.nodes[1]);
+		const workers = tables.find((/** @type {any} */ { id }) => id === 'positions').workers;
+		return workers.length === 10 && workers.every((/** @type {any} */ { state }) => state === 'idle');
+	};
+
+	test('has_one_table_of_ten_workers_that_make_it_at_the_same_time_with_indexes_on_each_node', async () => {
+		await postControl(cluster.nodes[0], { action: 'start' });
+		await until(allAreIdle, { deadlineMs: PATIENCE_MS, what: 'ten workers to rest' });
+		for (const harper of cluster.nodes) {
+			await untilEqual({ source, harper }, { table: 'types', target: 'Types', cursor: 'ts' });
+		}
+		await allAreComplete();
+	});
+
+	test('keeps_them_over_restarts', async () => {
+		for (const harper of cluster.nodes) await harper.stop();
+		for (const harper of cluster.nodes) await harper.start();
+		await cluster.settled();
+		await until(allAreIdle, { deadlineMs: PATIENCE_MS, what: 'ten workers to rest' });
+		await allAreComplete();
+	});
+});
