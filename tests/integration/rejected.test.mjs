@@ -7,12 +7,15 @@ import { until } from '../support/index.mjs';
 import { assertEqual, startComponent, untilStatus } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
-const SECRET = 'SECRETVALUE';
+/** More than the 32 bits of an Int. */
+const SECRET = '98765432109';
 const SCHEMA = [
 	{ name: 'name', type: 'STRING' },
 	{ name: 'measure', type: 'STRING' },
 	{ name: 'timestamp', type: 'TIMESTAMP' },
 ];
+
+const STRICT_SCHEMA = SCHEMA.map((field) => (field.name === 'measure' ? { ...field, type: 'INT64' } : field));
 
 /** @type {import('./support/source.mjs').Source} */
 let source;
@@ -25,7 +28,7 @@ after(() => source?.stop());
 
 test('rows_that_harper_refuses_are_audited_without_their_value_and_the_others_arrive', async () => {
 	const rows = Array.from({ length: 50 }, (_, n) => ({ name: `n${n}`, measure: n % 20 === 7 ? SECRET : null }));
-	await source.fill('strict', SCHEMA, recent(rows, { agoMs: 60_000 }));
+	await source.fill('strict', STRICT_SCHEMA, recent(rows, { agoMs: 60_000 }));
 	const running = await startComponent({
 		config: {
 			bigquery: { ...source.connection(), table: 'strict', timestampColumn: 'timestamp', key: ['name'] },
