@@ -2,7 +2,8 @@
 
 /**
  * @typedef {'number' | 'date' | 'text' | 'bigint' | 'bytes'} Carrier
- * @typedef {{idType: 'text' | 'integer', columns: {name: string, carrier: Carrier}[], newerBy: string | null}} Layout
+ * @typedef {{idType: 'text' | 'integer', columns: {name: string, carrier: Carrier, since: number}[],
+ *   newerBy: string | null, retired: string[], era: number}} Layout
  * @typedef {{column: number, row: number, path: (string | number)[], value: {bigint?: string, float?: string}}} Patch
  * @typedef {{rows: number, text: string, numbers: Float64Array, nulls: Uint32Array, patches: Patch[]}} Batch
  */

@@ -3,6 +3,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { assembleRecords } from './batch.js';
+import { succeed } from './succession.js';
 
 /** The database of the targets and of the component's own tables. */
 export const DATABASE = 'data';
@@ -17,6 +18,7 @@ const COMMIT_START_MS = 1;
  * @typedef {import('./batch.js').Batch & {
  *   checkpoints: any[],
  *   superseded: Uint32Array,
+ *   replaces: boolean,
  *   rejections: {rowId: string | null, reason: string}[],
  *   notes: {kind: string, reason: string}[],
  * }} Order
@@ -76,6 +78,7 @@ export async function commit(table, layout, order, onWait) {
 	// A record that one transaction puts several times may be lost in Harper 4.7: each is put once.
 	const superseded = new Set(order.superseded);
 	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
+	const replaced = await succeed(table, layout, order.replaces, records);
 	// The progress comes first: the table that a transaction touches first decides how it is applied, on all nodes.
 	const progress = (refused) => (context) => {
 		const { checkpoints, rejections, notes } = order;
@@ -90,6 +93,8 @@ export async function commit(table, layout, order, onWait) {
 		for (const entry of auditEntries(first, [...rejections, ...refused], notes, syncedAt)) {
 			findTable('SyncAudit').put(entry, context);
 		}
+		for (const { rowId } of refused) replaced.delete(rowId);
+		for (const id of replaced.values()) table.delete(id, context);
 	};
 	let refused = [];
 	try {

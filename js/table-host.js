@@ -2,6 +2,7 @@
 
 import { HostFailure } from './bigquery.js';
 import { commit, findTable, readAll, readRecord, withoutValues } from './harper.js';
+import { adoptVersion, hasNewerEra, newestVersion } from './schema-versions.js';
 import { ensureTarget, readIncarnation } from './target.js';
 
 export class TableHost {
@@ -10,6 +11,8 @@ export class TableHost {
 	#table;
 	/** @type {any} */
 	#layout;
+	/** The newest version of the schema that the core knows. @type {any} */
+	#schema = null;
 
 	/**
 	 * @param {object} options
@@ -62,7 +65,17 @@ export class TableHost {
 	}
 
 	load() {
-		return asValue('harper_read', () => readProgress(this.table));
+		return asValue('harper_read', async () => {
+			this.#schema = await newestVersion(this.table.id, this.#schema);
+			return { ...(await readProgress(this.table)), schema: this.#schema };
+		});
+	}
+
+	adoptSchema({ version, notes }) {
+		return asValue('harper_write', async () => {
+			await adoptVersion(version, notes, server.hostname ?? 'localhost');
+			return {};
+		});
 	}
 
 	ensureTarget(target, isFirst) {
@@ -88,7 +101,12 @@ export class TableHost {
 
 	write(order) {
 		const prepare = () => this.#enter(() => this.sync.prepare());
-		return asValue('harper_write', () => commit(this.#table, this.#layout, order, prepare));
+		return asValue('harper_write', async () => {
+			if (this.#layout.newerBy === null && (await hasNewerEra(this.#schema))) {
+				throw new HostFailure('harper_write', 'the columns of the source have changed: the rows are read anew');
+			}
+			return commit(this.#table, this.#layout, order, prepare);
+		});
 	}
 
 	report(status) {

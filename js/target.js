@@ -117,9 +117,12 @@ async function remember(name, attributes) {
 	const made = await readRecord('SyncTarget', name);
 	if (!made) return;
 	complete(findTable(name), attributes);
+	// Attributes of columns that are gone stay, with what they hold.
+	const former = made.attributes.filter((one) => !attributes.some((current) => current.name === one.name));
+	const all = [...attributes, ...former];
 	// The incarnation is not touched: another worker may be making the table anew.
-	if (JSON.stringify(made.attributes) !== JSON.stringify(attributes)) {
-		await findTable('SyncTarget').patch(name, { attributes });
+	if (JSON.stringify(made.attributes) !== JSON.stringify(all)) {
+		await findTable('SyncTarget').patch(name, { attributes: all });
 	}
 }
 

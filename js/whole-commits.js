@@ -9,6 +9,8 @@ const OWN_TABLES = [
 	'SyncNode',
 	'SyncCounts',
 	'SyncTarget',
+	'SchemaVersion',
+	'SchemaLock',
 ];
 
 /**

@@ -18,6 +18,8 @@ pub enum Kind {
     CursorType,
     /// A source column has the name of one of the component's own attributes.
     ColumnReserved,
+    /// The source table changed so that rows would get other ids.
+    SchemaChanged,
     /// The credentials lack a permission.
     PermissionDenied,
     /// The credentials are missing, malformed or refused.
@@ -67,13 +69,14 @@ pub enum Recovery {
 
 impl Kind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Kind; 23] = [
+    pub const ALL: [Kind; 24] = [
         Kind::Configuration,
         Kind::CheckpointMismatch,
         Kind::NotFound,
         Kind::ColumnMissing,
         Kind::CursorType,
         Kind::ColumnReserved,
+        Kind::SchemaChanged,
         Kind::PermissionDenied,
         Kind::Credentials,
         Kind::Unauthenticated,
@@ -102,6 +105,7 @@ impl Kind {
             Kind::ColumnMissing => "column_missing",
             Kind::CursorType => "cursor_type",
             Kind::ColumnReserved => "column_reserved",
+            Kind::SchemaChanged => "schema_changed",
             Kind::PermissionDenied => "permission_denied",
             Kind::Credentials => "credentials",
             Kind::Unauthenticated => "unauthenticated",
@@ -143,6 +147,7 @@ impl Kind {
             | Kind::ColumnMissing
             | Kind::CursorType
             | Kind::ColumnReserved
+            | Kind::SchemaChanged
             | Kind::PermissionDenied
             | Kind::Credentials
             | Kind::QueryInvalid

@@ -6,6 +6,8 @@ use super::value::{NameTag, name_tag};
 use crate::config::{Columns, CursorUnit, HarperType, IdType, SchemaOverride, TableConfig, nearest};
 use crate::error::{Failure, Kind};
 use crate::harper::form::{self, Form};
+use crate::schema::diff::same_name as same;
+use crate::schema::evolution::SchemaVersion;
 
 /// The attribute that holds the row's id.
 pub const ID: &str = "id";
@@ -44,6 +46,12 @@ pub struct Projection {
     pub key: Vec<usize>,
     /// Per column: the form that is wanted of its values, none for the component's own.
     forms: Vec<Option<Form>>,
+    /// Per column: the attribute in Harper, and the era since which its values are as they are.
+    attributes: Vec<(String, u32)>,
+    /// Attributes that hold values of the past only.
+    pub retired: Vec<String>,
+    /// Tells rows without key that were written before columns were lost from those after it.
+    pub era: u32,
     /// What the ids of records are.
     pub id_type: IdType,
     /// Columns ordered by name, with the tags that name them in the canonical encoding.
@@ -51,18 +59,23 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// Finds the configured columns in the source table's schema.
+    /// Finds the configured columns in the source table's schema. Columns that the version `known` has may be gone.
     ///
     /// # Errors
     /// When a configured column is missing or unfit, or a column collides with one of the component's own.
-    pub fn resolve(config: &TableConfig, description: &Description) -> Result<Projection, Failure> {
+    pub fn resolve(
+        config: &TableConfig,
+        description: &Description,
+        known: Option<&SchemaVersion>,
+    ) -> Result<Projection, Failure> {
+        let was_there = |name: &str| known.is_some_and(|known| known.knows(name));
         let schema = &description.fields;
         let key = config.key.as_ref().unwrap_or(&description.primary_key);
         let must = std::iter::once(&config.cursor).chain(key);
         let fields: Vec<Field> = match &config.columns {
             Columns::All => schema.clone(),
             Columns::Named(names) => {
-                for name in names {
+                for name in names.iter().filter(|name| !was_there(name)) {
                     find(schema, name, config)?;
                 }
                 let wanted =
@@ -71,7 +84,8 @@ impl Projection {
             }
         };
         for name in must {
-            find(schema, name, config)?;
+            let found = find(schema, name, config);
+            found.map_err(|failure| if was_there(name) { gone(name, &failure) } else { failure })?;
         }
         let cursor = find(&fields, &config.cursor, config)?;
         let key: Result<Vec<usize>, Failure> = key.iter().map(|name| find(&fields, name, config)).collect();
@@ -80,12 +94,53 @@ impl Projection {
         refuse_reserved(&fields, &key)?;
         refuse_unfit_keys(&fields, &key)?;
         refuse_unfit_ids(&fields, config.id_type)?;
-        refuse_unread_overrides(schema, &fields, config)?;
-        let forms = resolve_forms(&fields, config, (!key.is_empty()).then_some(cursor))?;
+        let overrides: Vec<&SchemaOverride> = config
+            .schema_overrides
+            .iter()
+            .filter(|one| {
+                schema.iter().any(|field| same(&field.name, &one.column)) || !was_there(&one.column)
+            })
+            .collect();
+        refuse_unread_overrides(schema, &fields, &overrides, config)?;
+        let forms = resolve_forms(&fields, &overrides, config, (!key.is_empty()).then_some(cursor))?;
         let mut by_name: Vec<(usize, NameTag)> =
             fields.iter().enumerate().map(|(index, field)| (index, name_tag(&field.name))).collect();
         by_name.sort_by_key(|(index, _)| fields.get(*index).map(|field| field.name.as_str()));
-        Ok(Projection { fields, cursor, cursor_type, key, forms, id_type: config.id_type, by_name })
+        let attributes = fields.iter().map(|field| (field.name.clone(), 0)).collect();
+        let id_type = config.id_type;
+        let (retired, era) = (Vec::new(), 0);
+        Ok(Projection { fields, cursor, cursor_type, key, forms, attributes, retired, era, id_type, by_name })
+    }
+
+    /// Stores the columns as a version of the schema says.
+    pub fn follow(&mut self, version: &SchemaVersion) {
+        self.era = if self.key.is_empty() { version.era } else { 0 };
+        self.retired = version.retired().map(|column| column.attribute.clone()).collect();
+        for (index, field) in self.fields.iter().enumerate() {
+            let Some(column) = version.current(&field.name) else { continue };
+            if let Some(place) = self.attributes.get_mut(index) {
+                *place = (column.attribute.clone(), column.since);
+            }
+            if let Some((_, tag)) = self.by_name.iter_mut().find(|(of, _)| *of == index) {
+                // The first spelling stays.
+                *tag = name_tag(column.name());
+            }
+        }
+        let spelled = |index: usize| {
+            let field = self.fields.get(index).map_or("", |field| field.name.as_str());
+            version.current(field).map_or(field, |column| column.name())
+        };
+        self.by_name.sort_by(|(one, _), (other, _)| spelled(*one).cmp(spelled(*other)));
+    }
+
+    /// Returns the attribute that holds a column's values.
+    pub fn attribute(&self, index: usize) -> &str {
+        self.attributes.get(index).map_or("", |(attribute, _)| attribute.as_str())
+    }
+
+    /// Returns the era since which a column's values are as they are.
+    pub fn since(&self, index: usize) -> u32 {
+        self.attributes.get(index).map_or(0, |(_, since)| *since)
     }
 
     /// Tells whether the source column `index` is itself the record's id.
@@ -114,11 +169,6 @@ impl Projection {
     }
 }
 
-/// BigQuery's column names do not distinguish case.
-fn same(one: &str, other: &str) -> bool {
-    one.eq_ignore_ascii_case(other)
-}
-
 fn find(fields: &[Field], name: &str, config: &TableConfig) -> Result<usize, Failure> {
     fields.iter().position(|field| same(&field.name, name)).ok_or_else(|| {
         let table = &config.source.table;
@@ -127,6 +177,15 @@ fn find(fields: &[Field], name: &str, config: &TableConfig) -> Result<usize, Fai
         let message = format!("the table {table} has no column {name}{}", hint.unwrap_or_default());
         Failure::new(Kind::ColumnMissing, message)
     })
+}
+
+fn gone(name: &str, failure: &Failure) -> Failure {
+    let message = format!(
+        "the column {name}, which tells rows apart, is gone from the source: {}. Bring it back, or configure another \
+         column and sync anew",
+        failure.message
+    );
+    Failure::new(Kind::ColumnMissing, message)
 }
 
 fn cursor_type(field: Option<&Field>, config: &TableConfig) -> Result<CursorType, Failure> {
@@ -234,8 +293,13 @@ fn refuse_unfit_ids(fields: &[Field], id_type: IdType) -> Result<(), Failure> {
     }
 }
 
-fn refuse_unread_overrides(schema: &[Field], read: &[Field], config: &TableConfig) -> Result<(), Failure> {
-    for SchemaOverride { column, .. } in &config.schema_overrides {
+fn refuse_unread_overrides(
+    schema: &[Field],
+    read: &[Field],
+    overrides: &[&SchemaOverride],
+    config: &TableConfig,
+) -> Result<(), Failure> {
+    for SchemaOverride { column, .. } in overrides {
         find(schema, column, config)?;
         if !read.iter().any(|field| same(column, &field.name)) {
             let message = format!("schemaOverrides names the column {column}, which columns leaves out");
@@ -249,11 +313,12 @@ fn refuse_unread_overrides(schema: &[Field], read: &[Field], config: &TableConfi
 /// which newer rows replace older ones.
 fn resolve_forms(
     fields: &[Field],
+    overrides: &[&SchemaOverride],
     config: &TableConfig,
     newer_by: Option<usize>,
 ) -> Result<Vec<Option<Form>>, Failure> {
     let mut forms = vec![None; fields.len()];
-    for SchemaOverride { column, harper_type, .. } in &config.schema_overrides {
+    for SchemaOverride { column, harper_type, .. } in overrides {
         let index = find(fields, column, config)?;
         let (Some(field), Some(harper_type)) = (fields.get(index), *harper_type) else { continue };
         let refuse = |allowed: &[HarperType], why: &str| {
@@ -309,7 +374,7 @@ mod tests {
             })
             .collect();
         let description = Description { fields, ..Description::read(br#"{"schema":{}}"#).unwrap() };
-        Projection::resolve(&config, &description).map_err(|failure| failure.to_string())
+        Projection::resolve(&config, &description, None).map_err(|failure| failure.to_string())
     }
 
     fn refusal(fields: &[(&str, Type)], bigquery: Value) -> String {

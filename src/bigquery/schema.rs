@@ -1,7 +1,7 @@
 //! The columns of a source table, as `tables.get` and query results describe them.
 
 use crate::error::{Failure, Kind as FailureKind};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// BigQuery nests records at most 15 deep; a little more is tolerated, anything else is refused.
 const NESTING_MAX: usize = 20;
@@ -59,22 +59,31 @@ pub struct Field {
 }
 
 /// A field as the API spells it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WireField {
     name: String,
     #[serde(rename = "type")]
     kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fields: Vec<WireField>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     range_element_type: Option<WireRangeElement>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct WireRangeElement {
     #[serde(rename = "type")]
     kind: String,
+}
+
+impl WireField {
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Field {
@@ -84,6 +93,39 @@ impl Field {
     /// When records are nested deeper than BigQuery allows.
     pub fn from_wire(fields: &[WireField]) -> Result<Vec<Field>, Failure> {
         fields.iter().map(|field| convert(field, 0)).collect()
+    }
+
+    /// Converts back to the API's form, in one spelling for each type.
+    pub fn to_wire(&self) -> WireField {
+        let fields = match &self.kind {
+            Type::Record(fields) => fields.iter().map(Field::to_wire).collect(),
+            _ => Vec::new(),
+        };
+        let range_element_type = match &self.kind {
+            Type::Range(element) => Some(WireRangeElement { kind: element.name().to_owned() }),
+            _ => None,
+        };
+        WireField {
+            name: self.name.clone(),
+            kind: self.kind.name().to_owned(),
+            mode: self.repeated.then(|| "REPEATED".to_owned()),
+            fields,
+            range_element_type,
+        }
+    }
+
+    /// Returns the type in BigQuery's SQL, like `ARRAY<STRUCT<a INT64>>`.
+    pub fn type_text(&self) -> String {
+        let one = match &self.kind {
+            Type::Record(fields) => {
+                let fields: Vec<String> =
+                    fields.iter().map(|field| format!("{} {}", field.name, field.type_text())).collect();
+                format!("STRUCT<{}>", fields.join(", "))
+            }
+            Type::Range(element) => format!("RANGE<{}>", element.name()),
+            kind => kind.name().to_owned(),
+        };
+        if self.repeated { format!("ARRAY<{one}>") } else { one }
     }
 }
 

@@ -282,7 +282,7 @@ mod tests {
         let fields =
             vec![field("ts", cursor), field("place", Type::Geography), field("odd `name\\", Type::Int64)];
         let description = Description { fields, ..Description::read(br#"{"schema":{}}"#).unwrap() };
-        (config.source.clone(), Projection::resolve(&config, &description).unwrap())
+        (config.source.clone(), Projection::resolve(&config, &description, None).unwrap())
     }
 
     fn sql(cursor: Type, filter: Option<&str>, window: Window, numbered: bool) -> String {

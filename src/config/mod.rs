@@ -5,7 +5,7 @@ mod reader;
 mod table;
 
 pub use overrides::{HarperType, SchemaOverride};
-pub use table::{Columns, CursorUnit, IdType, PageRows, PartitionBy, SourceTable, TableConfig};
+pub use table::{Columns, CursorUnit, IdType, PageRows, PartitionBy, Polling, SourceTable, TableConfig};
 
 use crate::time::Micros;
 use reader::Section;
@@ -16,8 +16,17 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Names of the component's own tables, which no target may have.
-pub const SYSTEM_TABLES: [&str; 7] =
-    ["SyncCheckpoint", "SyncAudit", "SyncControlState", "SyncCounts", "SyncNode", "SyncTarget", "SyncWorker"];
+pub const SYSTEM_TABLES: [&str; 9] = [
+    "SchemaLock",
+    "SchemaVersion",
+    "SyncAudit",
+    "SyncCheckpoint",
+    "SyncControlState",
+    "SyncCounts",
+    "SyncNode",
+    "SyncTarget",
+    "SyncWorker",
+];
 
 const SECTIONS: [&str; 10] = [
     "bigquery",
@@ -139,16 +148,9 @@ fn read_root(
 }
 
 fn note_ineffective(members: &Map<String, Value>, warnings: &RefCell<Vec<Problem>>) {
-    let schema = members.get("schema");
-    for (key, present) in [
-        ("validation", members.contains_key("validation")),
-        ("schema.pollMin", schema.is_some_and(|schema| schema.get("pollMin").is_some())),
-        ("schema.pollMax", schema.is_some_and(|schema| schema.get("pollMax").is_some())),
-    ] {
-        if present {
-            let message = "is accepted, but has no effect in this version".to_owned();
-            warnings.borrow_mut().push(Problem { key: key.to_owned(), message });
-        }
+    if members.contains_key("validation") {
+        let message = "is accepted, but has no effect in this version".to_owned();
+        warnings.borrow_mut().push(Problem { key: "validation".to_owned(), message });
     }
 }
 

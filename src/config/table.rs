@@ -120,6 +120,15 @@ pub struct PageRows {
     pub steady: u64,
 }
 
+/// How often a source table's schema is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Polling {
+    /// Seconds between two looks after a change.
+    pub min_s: u64,
+    /// Seconds between two looks while nothing changes.
+    pub max_s: u64,
+}
+
 /// Names a table in BigQuery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -162,6 +171,8 @@ pub struct TableConfig {
     pub partitions: u64,
     /// Whether the component may make the target table, and add to it.
     pub may_create: bool,
+    /// How often the source's schema is looked at.
+    pub polling: Polling,
     /// What is wanted of single columns' attributes.
     pub schema_overrides: Vec<SchemaOverride>,
     /// Limits and paces.
@@ -186,6 +197,7 @@ pub struct Defaults {
     pace: Pace,
     partitions: u64,
     may_create: bool,
+    polling: Polling,
 }
 
 impl Defaults {
@@ -229,7 +241,8 @@ impl Defaults {
             set(&mut pace.backoff_multiplier, retry.number("backoffMultiplier", 1.0..=10.0));
             set(&mut pace.initial_delay_ms, retry.whole("initialDelay", 10..=60_000));
         }
-        Defaults { pace, partitions, may_create: read_schema(sections).unwrap_or(true) }
+        let (may_create, polling) = read_schema(sections);
+        Defaults { pace, partitions, may_create, polling }
     }
 }
 
@@ -239,14 +252,19 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-/// Returns whether targets may be made.
-fn read_schema(sections: &Section<'_>) -> Option<bool> {
-    let schema = sections.section("schema")?;
+/// Returns whether targets may be made, and how often schemas are looked at.
+fn read_schema(sections: &Section<'_>) -> (bool, Polling) {
+    let mut polling = Polling { min_s: 300, max_s: 1_800 };
+    let Some(schema) = sections.section("schema") else { return (true, polling) };
     schema.refuse_unknown(&["create", "pollMin", "pollMax"]);
-    for key in ["pollMin", "pollMax"] {
-        schema.whole(key, 1..=DAY_S);
+    set(&mut polling.min_s, schema.whole("pollMin", 1..=DAY_S));
+    set(&mut polling.max_s, schema.whole("pollMax", 1..=DAY_S));
+    let Polling { min_s, max_s } = polling;
+    if max_s < min_s && schema.has("pollMax") {
+        schema.problem("pollMax", format!("is {max_s}, which is below pollMin ({min_s})"));
     }
-    schema.flag("create")
+    polling.max_s = max_s.max(min_s);
+    (schema.flag("create").unwrap_or(true), polling)
 }
 
 fn read_sync(sync: &Section<'_>, pace: &mut Pace, partitions: &mut u64) {
@@ -340,6 +358,7 @@ impl TableConfig {
             partition_by,
             partitions,
             may_create: defaults.may_create,
+            polling: defaults.polling,
             schema_overrides,
             position: 0,
             pace,

@@ -98,6 +98,7 @@ impl Side {
             | Kind::ColumnMissing
             | Kind::CursorType
             | Kind::ColumnReserved
+            | Kind::SchemaChanged
             | Kind::PermissionDenied
             | Kind::Credentials
             | Kind::Unauthenticated

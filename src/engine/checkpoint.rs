@@ -24,6 +24,12 @@ pub struct Checkpoint {
     /// Which making of the target table the rows went to.
     #[serde(default)]
     pub incarnation: String,
+    /// The era of the ids that rows without key get.
+    #[serde(default)]
+    pub era: u32,
+    /// Rows with a cursor up to here may have ids of former eras.
+    #[serde(with = "instant", default)]
+    pub old_ids_until: Option<Micros>,
     /// The node that wrote last.
     pub node_id: String,
     /// The worker that wrote last, `node-index`.
@@ -81,6 +87,9 @@ pub struct OpenWindow {
     /// Whether nobody else wrote for them when it was begun.
     #[serde(default)]
     pub is_sole: bool,
+    /// The version of the schema that it was begun under.
+    #[serde(default)]
+    pub schema: u32,
     /// Its lower bound, exclusive; none when it starts at the beginning.
     #[serde(with = "instant", default)]
     pub after: Option<Micros>,

@@ -71,6 +71,14 @@ impl Ledger {
         self.rows.insert(checkpoint.partition, checkpoint);
     }
 
+    /// Returns up to where rows of a partition may be in Harper with ids of an era before `era`.
+    pub fn old_ids_until(&self, partition: u32, era: u32) -> Option<Micros> {
+        match self.rows.get(&partition) {
+            Some(row) if row.era == era => row.old_ids_until,
+            Some(_) | None => (era > 0).then_some(Micros::MAX),
+        }
+    }
+
     /// Forgets where everything starts.
     pub fn start_over(&mut self) {
         self.inherited = None;

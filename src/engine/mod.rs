@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod checkpoint;
 pub mod counts;
 mod division;
+mod evolution;
 mod ledger;
 pub mod phase;
 mod planning;
@@ -28,6 +29,7 @@ use crate::error::{Failure, Kind, Recovery};
 use crate::harper::batch::Batch;
 use crate::partition::Rule;
 use crate::schema::attributes::Target;
+use crate::schema::evolution::SchemaVersion;
 use crate::time::Micros;
 use breaker::{Health, Side};
 use checkpoint::Checkpoint;
@@ -60,6 +62,8 @@ pub enum Event {
     Loaded(Result<Box<Stored>, Failure>),
     /// The outcome of [`Command::EnsureTarget`].
     TargetReady(Result<Incarnation, Failure>),
+    /// The outcome of [`Command::AdoptSchema`].
+    SchemaAdopted(Result<(), Failure>),
     /// The outcome of [`Command::Send`].
     Answered(Result<Answer, Failure>),
     /// The outcome of [`Command::Write`].
@@ -84,6 +88,8 @@ pub enum Command {
         /// Whether this worker is the first to make it if it is missing; others wait a while for that.
         is_first: bool,
     },
+    /// Store a version of the schema, unless one with its number is stored.
+    AdoptSchema(Box<SchemaVersion>),
     /// Send a request to BigQuery.
     Send(Request),
     /// Commit a batch and the checkpoints in one transaction.
@@ -117,6 +123,8 @@ pub struct Answer {
 pub struct WriteOrder {
     /// The rows.
     pub batch: Batch,
+    /// Whether the rows may be in Harper with ids of a former era, and then are to be replaced.
+    pub replaces: bool,
     /// What else belongs into the audit.
     pub notes: Vec<Note>,
     /// The progress after them; the first one also counts the rows.
@@ -146,6 +154,8 @@ pub struct Stored {
     pub counts: Option<Counts>,
     /// That of the target table.
     pub incarnation: Incarnation,
+    /// The newest version of the schema.
+    pub schema: Option<Box<SchemaVersion>>,
 }
 
 /// A window to read for some partitions.
@@ -159,6 +169,8 @@ struct Task {
     selection: Selection,
     /// Whether nobody else writes for these partitions, and all that others may have written is read again.
     is_sole: bool,
+    /// Whether its rows may be in Harper with ids of a former era.
+    replaces: bool,
 }
 
 /// What a commit came to.
@@ -186,6 +198,8 @@ enum State {
     Loading,
     Describing,
     Preparing,
+    /// With the number of the version.
+    Adopting(u32),
     Asking(Question, Request),
     Querying(Request),
     Paging(Request),
@@ -223,6 +237,9 @@ pub struct Engine {
     incarnation: Incarnation,
     description: Option<Description>,
     projection: Option<Projection>,
+    schema: Option<Box<SchemaVersion>>,
+    /// The number of the version that this worker stored last.
+    adopted_version: Option<u32>,
     target_ready: bool,
     server_time: Micros,
     phase: Phase,
@@ -287,6 +304,8 @@ impl Engine {
             incarnation: String::new(),
             description: None,
             projection: None,
+            schema: None,
+            adopted_version: None,
             target_ready: false,
             server_time: Micros(0),
             phase: Phase::Initial,
@@ -331,6 +350,9 @@ impl Engine {
             (State::Loading, Event::Loaded(outcome)) => self.loaded(outcome, moment),
             (State::Describing, Event::Answered(outcome)) => self.described(outcome, moment),
             (State::Preparing, Event::TargetReady(outcome)) => self.prepared(outcome, moment),
+            (State::Adopting(version), Event::SchemaAdopted(outcome)) => {
+                self.adopted(version, outcome, moment)
+            }
             (State::Asking(question, request), Event::Answered(outcome)) => {
                 self.question_answered(question, request, outcome, moment)
             }
@@ -406,6 +428,7 @@ impl Engine {
             Err(failure) => self.fail(failure, AfterRest::Load, moment),
             Ok(stored) => {
                 self.recover_from(Kind::HarperRead);
+                self.schema = stored.schema.clone();
                 self.stored = Some(stored);
                 self.describe()
             }

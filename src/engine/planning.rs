@@ -61,7 +61,7 @@ impl Engine {
             Err(failure) => return self.fail(failure, AfterRest::Describe, moment),
         };
         let resolved = Description::read(&answer.body).and_then(|description| {
-            let projection = Projection::resolve(&self.config, &description)?;
+            let projection = Projection::resolve(&self.config, &description, self.schema.as_deref())?;
             let rule = division::resolve(&self.config, &projection, &description)?;
             Ok((projection, description, rule))
         });
@@ -75,20 +75,19 @@ impl Engine {
         if self.stored.is_none() && (rule != self.rule || self.standing.share != self.share) {
             return self.load();
         }
+        if let Some(failure) = self.stored.as_ref().and_then(|stored| self.mismatch(&projection, stored)) {
+            return self.fail(failure, AfterRest::Load, moment);
+        }
+        match self.next_schema(&projection) {
+            Err(failure) => return self.fail(failure, AfterRest::Load, moment),
+            Ok(Some(next)) => return self.adopt(next, moment),
+            Ok(None) => {}
+        }
         if let Some(stored) = self.stored.take() {
-            if let Some(failure) = self.mismatch(&projection, &stored) {
-                return self.fail(failure, AfterRest::Load, moment);
-            }
             let identity = self.config.identity(&projection.key_names());
             self.take_stored(*stored, rule, &identity);
         }
-        self.target_ready &= self.projection.as_ref() == Some(&projection);
-        let target = Box::new(Target {
-            layout: Layout::of(&projection),
-            attributes: attributes(&projection, &description, &self.config.schema_overrides),
-            may_create: self.config.may_create,
-        });
-        self.projection = Some(projection);
+        self.follow_schema(projection);
         self.description = Some(description);
         if self.own.is_empty() {
             return self.stand_by(moment);
@@ -96,6 +95,14 @@ impl Engine {
         if self.target_ready {
             return self.plan(moment);
         }
+        let (Some(projection), Some(description)) = (&self.projection, &self.description) else {
+            return self.describe();
+        };
+        let target = Box::new(Target {
+            layout: Layout::of(projection),
+            attributes: attributes(projection, description, &self.config.schema_overrides),
+            may_create: self.config.may_create,
+        });
         self.state = State::Preparing;
         Command::EnsureTarget { target, is_first: self.own.contains(&0) }
     }
@@ -123,7 +130,7 @@ impl Engine {
                 "columns, key, where, timestampColumn, timestampUnit, idType, schemaOverrides, targetTable or \
                  the source of {id} were changed since its checkpoint was written, and rows would get other ids or \
                  forms, or go elsewhere: set them back, or delete the rows of {target} \
-                 and the SyncCheckpoint rows of {id} to sync anew",
+                 and the SyncCheckpoint and SchemaVersion rows of {id} to sync anew",
                 id = self.config.id,
                 target = self.config.target_table
             );
@@ -134,7 +141,7 @@ impl Engine {
     /// Takes over what Harper holds, and the share that is due.
     fn take_stored(&mut self, stored: Stored, rule: Rule, identity: &str) {
         let share = self.standing.share;
-        let Stored { checkpoints, counts, incarnation } = stored;
+        let Stored { checkpoints, counts, incarnation, .. } = stored;
         let mut ledger = Ledger::of(checkpoints, &rule.name());
         let own = owned(rule, share, self.config.position);
         let same_division = self.rule == rule && self.own == own;
@@ -261,7 +268,9 @@ impl Engine {
                 division::select(self.rule, &group.partitions, plan.window, &starts, self.server_time);
             if let Some(selection) = selected {
                 let started_from = group.watermark;
-                return Some(Task { plan, partitions: group.partitions, started_from, selection, is_sole });
+                let replaces = self.may_have_old_ids(&group.partitions, plan.window.after);
+                let partitions = group.partitions;
+                return Some(Task { plan, partitions, started_from, selection, is_sole, replaces });
             }
             self.ledger.prove(&group.partitions, plan.watermark);
         }

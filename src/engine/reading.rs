@@ -4,7 +4,7 @@ use super::window::Plan;
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Envelope, JobReference, Page, Rows};
 use crate::bigquery::projection::Projection;
-use crate::bigquery::schema::Field;
+use crate::bigquery::schema::{Field, Type};
 use crate::bigquery::sql::OCCURRENCE;
 use crate::bigquery::value::Value;
 use crate::error::{Failure, Kind};
@@ -399,11 +399,41 @@ pub fn check_schema(envelope: &Envelope, projection: &Projection, numbered: bool
     if numbered && found.pop().is_none_or(|last| last.name != OCCURRENCE) {
         return Err(other_columns());
     }
-    let same = |(found, wanted): (&Field, &Field)| {
-        found.name.eq_ignore_ascii_case(&wanted.name) && found.repeated == wanted.repeated
+    if are_like(&found, &projection.fields) { Ok(()) } else { Err(other_columns()) }
+}
+
+/// Tells whether fields that were found have the places, names and types of those that were asked for.
+fn are_like(found: &[Field], wanted: &[Field]) -> bool {
+    let is_like = |(found, wanted): (&Field, &Field)| {
+        let alike = found.name.eq_ignore_ascii_case(&wanted.name) && found.repeated == wanted.repeated;
+        alike
+            && match (&found.kind, &wanted.kind) {
+                (Type::Record(found), Type::Record(wanted)) => are_like(found, wanted),
+                (found, wanted) => !is_told_plainly(found) || !is_told_plainly(wanted) || found == wanted,
+            }
     };
-    if found.len() == projection.fields.len() && found.iter().zip(&projection.fields).all(same) {
-        return Ok(());
+    found.len() == wanted.len() && found.iter().zip(wanted).all(is_like)
+}
+
+/// Whether endpoints tell a type in results as they tell it of tables.
+fn is_told_plainly(kind: &Type) -> bool {
+    match kind {
+        Type::Int64
+        | Type::Float64
+        | Type::Bool
+        | Type::String
+        | Type::Bytes
+        | Type::Timestamp
+        | Type::Date
+        | Type::Time
+        | Type::DateTime
+        | Type::Numeric => true,
+        Type::BigNumeric
+        | Type::Geography
+        | Type::Interval
+        | Type::Json
+        | Type::Range(_)
+        | Type::Record(_)
+        | Type::Unknown(_) => false,
     }
-    Err(other_columns())
 }

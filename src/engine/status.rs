@@ -125,6 +125,8 @@ pub struct Status {
     pub projected_bytes_per_day: Option<u64>,
     /// Something that works, but that somebody should look at.
     pub warning: Option<String>,
+    /// The version of the source's schema that rows are read under.
+    pub schema_version: Option<u32>,
     /// Rows of the source that have no cursor, and so are not copied.
     pub rows_without_cursor: u64,
     /// The columns that identify a row; none when its content does.
@@ -172,6 +174,12 @@ impl Engine {
         self.meter.poll_bytes.map(|bytes| bytes.saturating_mul(polls.unsigned_abs()))
     }
 
+    fn warning(&self) -> Option<String> {
+        let schema = self.schema.iter().flat_map(|schema| schema.warnings());
+        let warnings: Vec<String> = self.cost_warning().into_iter().chain(schema).collect();
+        (!warnings.is_empty()).then(|| warnings.join("; "))
+    }
+
     fn cost_warning(&self) -> Option<String> {
         let dollars = self.projected_bytes_per_day()? as f64 / (1_u64 << 40) as f64 * DOLLARS_PER_TEBIBYTE;
         (dollars > DOLLARS_PER_DAY_MAX).then(|| {
@@ -204,7 +212,8 @@ impl Status {
             bytes_billed_today: engine.billed_on(now.0.div_euclid(DAY_US)),
             poll_bytes: engine.meter.poll_bytes,
             projected_bytes_per_day: engine.projected_bytes_per_day(),
-            warning: engine.cost_warning(),
+            warning: engine.warning(),
+            schema_version: engine.schema.as_ref().map(|schema| schema.version),
             rows_without_cursor: engine
                 .meter
                 .rows_without_cursor

@@ -54,6 +54,9 @@ impl Engine {
         let (Some(projection), Some(watermark)) = (&self.projection, open.watermark) else {
             return self.forget_window();
         };
+        if open.schema.max(1) != self.schema_version() {
+            return self.forget_window();
+        }
         let plan = Plan { window: Window { after: open.after, until: open.until }, watermark };
         let task = Task {
             plan,
@@ -61,6 +64,7 @@ impl Engine {
             started_from: open.started_from,
             selection: Selection::All,
             is_sole: open.is_sole && self.standing.is_settled_at(moment.now),
+            replaces: self.may_have_old_ids(&open.partitions, open.after),
         };
         let remember_after = window::lower_bound(Some(watermark), projection.cursor_type, &self.config.pace);
         let job = Some(open.job.clone());
@@ -288,6 +292,7 @@ impl Engine {
             }
             _ => None,
         };
+        let replaces = self.task.as_ref().is_some_and(|task| task.replaces);
         if complete {
             self.close_window(moment.now);
         }
@@ -295,7 +300,7 @@ impl Engine {
         self.activity = Activity::Running;
         self.state = State::Writing(checkpoints.clone());
         let notes = std::mem::take(&mut self.notes);
-        Command::Write(Box::new(WriteOrder { batch, notes, checkpoints, ahead }))
+        Command::Write(Box::new(WriteOrder { batch, replaces, notes, checkpoints, ahead }))
     }
 
     /// Takes from a completely read window what the next one needs to know.
@@ -347,6 +352,7 @@ impl Engine {
             partitions: task.partitions.clone(),
             started_from: task.started_from,
             is_sole: task.is_sole,
+            schema: self.schema_version(),
             after: reading.plan.window.after,
             until: reading.plan.window.until,
             watermark: Some(reading.plan.watermark),
@@ -369,7 +375,10 @@ impl Engine {
                 let watermark = if moves { before.max(Some(reading.plan.watermark)) } else { before };
                 let settled = self.ledger.settled(&[*partition]);
                 let settled = if moves && is_sole { watermark } else { settled };
-                Checkpoint { settled, ..self.checkpoint_of(*partition, watermark, &identity, moment) }
+                let row = self.checkpoint_of(*partition, watermark, &identity, moment);
+                let replaced_all = complete && task.replaces && reading.plan.window.until.is_none();
+                let old_ids_until = if replaced_all { reading.plan.window.after } else { row.old_ids_until };
+                Checkpoint { settled, old_ids_until, ..row }
             })
             .collect();
         if let Some(first) = checkpoints.first_mut() {
@@ -397,7 +406,7 @@ impl Engine {
         let checkpoints = vec![checkpoint];
         self.state = State::Writing(checkpoints.clone());
         let notes = std::mem::take(&mut self.notes);
-        Command::Write(Box::new(WriteOrder { batch, notes, checkpoints, ahead: None }))
+        Command::Write(Box::new(WriteOrder { batch, replaces: false, notes, checkpoints, ahead: None }))
     }
 
     fn checkpoint_of(
@@ -417,6 +426,8 @@ impl Engine {
             rule: self.rule.name(),
             inherited: self.ledger.inherited(),
             incarnation: self.incarnation.clone(),
+            era: self.era(),
+            old_ids_until: self.ledger.old_ids_until(partition, self.era()),
             node_id: self.worker.node.clone(),
             owner: self.worker_name(),
             last_timestamp: watermark,

@@ -46,6 +46,8 @@ pub struct ColumnLayout {
     pub name: String,
     /// How its values travel.
     pub carrier: Carrier,
+    /// The era since which its values are as they are.
+    pub since: u32,
 }
 
 /// How a batch's buffers are to be read; the same for all batches of a projection.
@@ -58,6 +60,10 @@ pub struct Layout {
     pub columns: Vec<ColumnLayout>,
     /// The attribute that tells which of two versions of a row is newer; absent where rows have no key.
     pub newer_by: Option<String>,
+    /// Attributes that no row brings any more; what a record has of them stays.
+    pub retired: Vec<String>,
+    /// The era of the ids of rows without key.
+    pub era: u32,
 }
 
 /// A row that could not be converted, for the audit.
@@ -146,10 +152,13 @@ impl Layout {
             let number = matches!(field.kind, Type::Int64 | Type::Float64) && !field.repeated;
             let own = if number { Carrier::Number } else { Carrier::Text };
             let carrier = projection.form(index).map_or(own, Form::carrier);
-            columns.push(ColumnLayout { name: field.name.clone(), carrier });
+            let (name, since) = (projection.attribute(index).to_owned(), projection.since(index));
+            columns.push(ColumnLayout { name, carrier, since });
         }
-        let newer_by = (!projection.key.is_empty()).then(|| projection.cursor_name().to_owned());
-        Layout { id_type: projection.id_type, columns, newer_by }
+        let newer_by =
+            (!projection.key.is_empty()).then(|| projection.attribute(projection.cursor).to_owned());
+        let (retired, era) = (projection.retired.clone(), projection.era);
+        Layout { id_type: projection.id_type, columns, newer_by, retired, era }
     }
 }
 
@@ -275,7 +284,7 @@ impl BatchBuilder {
         let mut id = Vec::with_capacity(32);
         if projection.key.is_empty() {
             match projection.id_type {
-                IdType::Text => id::write_keyless(&mut id, key.cursor, &key.hash, occurrence),
+                IdType::Text => id::write_keyless(&mut id, key.cursor, &key.hash, occurrence, projection.era),
                 IdType::Integer => id::write_integer(&mut id, id::integer_of_row(&key.hash, occurrence)),
             }
         } else {
@@ -490,6 +499,7 @@ mod tests {
         Projection::resolve(
             &config,
             &Description { fields, ..Description::read(br#"{"schema":{}}"#).unwrap() },
+            None,
         )
         .unwrap()
     }

@@ -30,15 +30,19 @@ pub fn content_hash(canonical: &[u8]) -> ContentHash {
 }
 
 /// Appends the id of a row without key: cursor, 96 bits of the content's hash, and which of several identical
-/// rows it is (0 for the first).
-pub fn write_keyless(out: &mut Vec<u8>, cursor: Micros, hash: &ContentHash, occurrence: u32) {
+/// rows it is (0 for the first), and the era in which it was written, if that is not the first.
+pub fn write_keyless(out: &mut Vec<u8>, cursor: Micros, hash: &ContentHash, occurrence: u32, era: u32) {
     // Flipping the sign bit makes negative instants sort before positive ones.
     let sortable = cursor.0 as u64 ^ (1 << 63);
     out.extend((0..CURSOR_CHARACTERS).rev().map(|place| sorted_character((sortable >> (6 * place)) as u32)));
     write_bits(out, hash.get(..HASH_BYTES).unwrap_or_default());
-    if occurrence > 0 {
+    if occurrence > 0 || era > 0 {
         out.push(b'~');
         out.extend_from_slice(occurrence.to_string().as_bytes());
+    }
+    if era > 0 {
+        out.push(b'~');
+        out.extend_from_slice(era.to_string().as_bytes());
     }
 }
 
@@ -137,7 +141,7 @@ mod tests {
 
     fn keyless(cursor: i64, hash: u8, occurrence: u32) -> String {
         let mut out = Vec::new();
-        write_keyless(&mut out, Micros(cursor), &[hash; 32], occurrence);
+        write_keyless(&mut out, Micros(cursor), &[hash; 32], occurrence, 0);
         String::from_utf8(out).unwrap()
     }
 

@@ -57,7 +57,7 @@ pub fn attributes(
         let wanted = overrides.iter().find(|wanted| wanted.column.eq_ignore_ascii_case(&field.name));
         let indexed = wanted.and_then(|wanted| wanted.indexed);
         attributes.push(Attribute {
-            name: field.name.clone(),
+            name: projection.attribute(index).to_owned(),
             harper_type: declared_type(field, form),
             indexed: indexed.unwrap_or_else(|| chosen.contains(&index)),
             accepts: accepted_types(field, form),
@@ -217,7 +217,7 @@ mod tests {
         let mut body = more;
         body["schema"] = json!({"fields": schema});
         let description = Description::read(body.to_string().as_bytes()).unwrap();
-        let projection = Projection::resolve(&config, &description).unwrap();
+        let projection = Projection::resolve(&config, &description, None).unwrap();
         attributes(&projection, &description, &config.schema_overrides)
     }
 

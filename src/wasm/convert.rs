@@ -2,8 +2,9 @@
 
 use crate::engine::checkpoint::Checkpoint;
 use crate::engine::counts::Counts;
-use crate::engine::{Answer, Incarnation, Receipt, Stored, WriteOrder};
+use crate::engine::{Answer, Incarnation, Note, Receipt, Stored, WriteOrder};
 use crate::error::{Failure, Kind};
+use crate::schema::evolution::{Change, SchemaVersion};
 use crate::time::Micros;
 use js_sys::{Float64Array, JsString, Object, Reflect, Uint8Array, Uint32Array};
 use serde::{Deserialize, Serialize};
@@ -39,18 +40,31 @@ struct WireStored {
     checkpoints: Vec<Checkpoint>,
     counts: Option<Counts>,
     incarnation: String,
+    schema: Option<Box<SchemaVersion>>,
 }
 
-/// Reads `{checkpoints, counts, incarnation}`.
+/// Reads `{checkpoints, counts, incarnation, schema}`.
 pub fn stored(value: JsValue) -> Result<Box<Stored>, Failure> {
     let wire: Result<WireStored, _> = serde_wasm_bindgen::from_value(value);
-    let WireStored { checkpoints, counts, incarnation } = wire.map_err(|error| {
+    let WireStored { checkpoints, counts, incarnation, schema } = wire.map_err(|error| {
         let message = format!(
-            "the SyncCheckpoint rows of the table cannot be read ({error}): repair them, or delete them to read the table anew"
+            "the SyncCheckpoint or SchemaVersion rows of the table cannot be read ({error}): repair them, or delete them to read the table anew"
         );
         Failure::new(Kind::CheckpointMismatch, message)
     })?;
-    Ok(Box::new(Stored { checkpoints, counts, incarnation }))
+    Ok(Box::new(Stored { checkpoints, counts, incarnation, schema }))
+}
+
+#[derive(Serialize)]
+struct WireAdoption<'v> {
+    version: &'v SchemaVersion,
+    notes: Vec<Note>,
+}
+
+/// Makes `{version, notes}`.
+pub fn adoption(version: &SchemaVersion) -> Result<JsValue, JsValue> {
+    let note = |change: &Change| Note { kind: "schema_changed", reason: change.sentence() };
+    to_js(&WireAdoption { version, notes: version.changes.iter().map(note).collect() })
 }
 
 /// Reads `{status, date, retryAfter, body}`.
@@ -91,7 +105,7 @@ pub fn receipt(value: &JsValue) -> Receipt {
     Receipt { refused: get("refused") as u64, elapsed_ms: get("elapsedMs") as u64 }
 }
 
-/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, notes, checkpoints}`.
+/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, notes, checkpoints}`.
 pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     let batch = &order.batch;
     let text = std::str::from_utf8(&batch.text).map_err(|_| JsValue::from_str("a batch is not UTF-8"))?;
@@ -102,6 +116,7 @@ pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     set("numbers", Float64Array::from(batch.numbers.as_slice()).into())?;
     set("nulls", Uint32Array::from(batch.nulls.as_slice()).into())?;
     set("superseded", Uint32Array::from(batch.superseded.as_slice()).into())?;
+    set("replaces", JsValue::from_bool(order.replaces))?;
     set("notes", to_js(&order.notes)?)?;
     set("patches", to_js(&batch.patches)?)?;
     set("rejections", to_js(&batch.rejections)?)?;

@@ -106,6 +106,11 @@ impl Driver {
                     let outcome = settle(host.ensure_target(target, is_first), Kind::HarperTable).await;
                     Event::TargetReady(outcome.map(|value| convert::incarnation(&value)))
                 }
+                Command::AdoptSchema(version) => {
+                    let adoption = convert::adoption(&version).unwrap_or(JsValue::UNDEFINED);
+                    let outcome = settle(host.adopt_schema(adoption), Kind::HarperWrite).await;
+                    Event::SchemaAdopted(outcome.map(drop))
+                }
                 Command::ShareCounts(counts) => {
                     let counts = convert::to_js(&*counts).unwrap_or(JsValue::UNDEFINED);
                     // Others count for themselves if they do not learn it.

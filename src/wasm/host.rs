@@ -8,13 +8,17 @@ extern "C" {
     /// Input and output for one table. Promises are never rejected: a failure is `{failure: {code, message}}`.
     pub type Host;
 
-    /// Reads the table's progress: `{checkpoints, counts, incarnation}`.
+    /// Reads the table's progress: `{checkpoints, counts, incarnation, schema}`.
     #[wasm_bindgen(method)]
     pub fn load(this: &Host) -> Promise;
 
     /// Makes the target table ready for rows, `target` tells how: `{incarnation}`. Who is not first waits for another to make it.
     #[wasm_bindgen(method, js_name = ensureTarget)]
     pub fn ensure_target(this: &Host, target: JsValue, is_first: bool) -> Promise;
+
+    /// Stores `{version, notes}`, unless a version with its number is there.
+    #[wasm_bindgen(method, js_name = adoptSchema)]
+    pub fn adopt_schema(this: &Host, adoption: JsValue) -> Promise;
 
     /// Stores what was counted, for the other workers.
     #[wasm_bindgen(method, js_name = shareCounts)]

@@ -134,6 +134,11 @@ fn ids_without_occurrence_number_are_caught() {
 }
 
 #[test]
+fn rows_that_keep_the_ids_of_a_former_schema_are_caught() {
+    assert!(is_caught(Sabotage::OldIdsStay));
+}
+
+#[test]
 fn an_older_version_that_overwrites_a_newer_one_is_caught() {
     assert!(is_caught(Sabotage::OlderOverwrites));
 }

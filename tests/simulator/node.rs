@@ -4,6 +4,7 @@ use crate::source::Row;
 use bigquery_sync::cluster::Heartbeat;
 use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::counts::Counts;
+use bigquery_sync::schema::evolution::SchemaVersion;
 use std::collections::{BTreeMap, VecDeque};
 
 /// When and where something was written; of two versions the one with the larger stamp wins.
@@ -14,6 +15,9 @@ pub type Stamp = (i64, usize);
 pub struct Transaction {
     pub stamp: Stamp,
     pub rows: Vec<(String, Row)>,
+    /// The ids of rows that were replaced by others.
+    pub replaced: Vec<String>,
+    pub schema: Option<SchemaVersion>,
     pub checkpoints: Vec<Checkpoint>,
     pub counts: Option<Counts>,
     pub incarnation: Option<String>,
@@ -24,6 +28,8 @@ pub struct Transaction {
 #[derive(Clone, Default)]
 pub struct Node {
     pub target: BTreeMap<String, (Row, Stamp)>,
+    pub deleted: BTreeMap<String, Stamp>,
+    pub schemas: BTreeMap<u32, (SchemaVersion, Stamp)>,
     pub checkpoints: BTreeMap<String, (Checkpoint, Stamp)>,
     pub counts: Option<(Counts, Stamp)>,
     pub incarnation: (String, Stamp),
@@ -39,7 +45,21 @@ pub struct Node {
 impl Node {
     pub fn apply(&mut self, transaction: &Transaction) {
         let stamp = transaction.stamp;
+        for id in &transaction.replaced {
+            if self.target.get(id).is_some_and(|(_, before)| *before < stamp) {
+                self.target.remove(id);
+            }
+            self.deleted.insert(id.clone(), stamp);
+        }
+        if let Some(schema) = &transaction.schema
+            && self.schemas.get(&schema.version).is_none_or(|(_, before)| *before < stamp)
+        {
+            self.schemas.insert(schema.version, (schema.clone(), stamp));
+        }
         for (id, row) in &transaction.rows {
+            if self.deleted.get(id).is_some_and(|deleted| *deleted > stamp) {
+                continue;
+            }
             if self.target.get(id).is_none_or(|(_, before)| *before < stamp) {
                 self.target.insert(id.clone(), (row.clone(), stamp));
             }

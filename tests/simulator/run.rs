@@ -3,7 +3,7 @@
 use crate::crew::Crew;
 use crate::random::Random;
 use crate::sabotage::Sabotage;
-use crate::source::{Habits, Row, Source, VersionHabit};
+use crate::source::{Extra, Habits, Row, Source, VersionHabit};
 use crate::world::World;
 use bigquery_sync::cluster::Standing;
 use bigquery_sync::config::{Config, Environment};
@@ -46,6 +46,9 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>)
     let config = configuration(&mut random, partition_by, partitions);
     let mut world = World::new(random, BASE_US, Source::new(habits), sabotage);
     world.note(format!("seed {seed}, {version:?}, {}, {config}", rule.name()));
+    if world.random.one_in(2) {
+        world.source.alter(Extra::Integer);
+    }
     let rows = world.random.pick(&[0, 1, 30, 300, 1_500]);
     add_history(&mut world, rows);
     let mut crew = Crew::gather(&mut world, &config, workers);
@@ -149,6 +152,11 @@ pub fn add_row_now(world: &mut World) {
 }
 
 fn add_news(world: &mut World) {
+    if world.random.one_in(4) {
+        let extra = world.random.pick(&[Extra::Absent, Extra::Integer, Extra::Text]);
+        world.note(format!("the extra column becomes {extra:?}"));
+        world.source.alter(extra);
+    }
     for _ in 0..world.random.below(20) {
         add_row_now(world);
     }

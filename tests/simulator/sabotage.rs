@@ -23,6 +23,8 @@ pub enum Sabotage {
     OlderOverwrites,
     /// A row gets another id when it is read again.
     UnstableIds,
+    /// Rows under ids of a former era are not replaced.
+    OldIdsStay,
     /// Nobody reads one of the partitions.
     PartitionForgotten,
     /// Workers do not care that others may still write versions of the same rows.

@@ -59,6 +59,7 @@ fn run_for(world: &mut World, engine: &mut Engine, event: Event, seconds: i64) -
         if let Command::Write(order) = &command {
             orders.push(WriteOrder {
                 batch: order.batch.clone(),
+                replaces: order.replaces,
                 notes: order.notes.clone(),
                 checkpoints: order.checkpoints.clone(),
                 ahead: None,

@@ -37,10 +37,19 @@ pub enum VersionHabit {
     Stale,
 }
 
+/// A column that the source has for some time, with one type or another. It is no part of what copies are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extra {
+    Absent,
+    Integer,
+    Text,
+}
+
 /// A row that is or will be visible.
 struct Entry {
     visible_at: i64,
     row: Row,
+    extra: Option<i64>,
 }
 
 /// A query's result; it belongs to its job for a day.
@@ -53,6 +62,7 @@ struct QueryResult {
 
 pub struct Source {
     pub habits: Habits,
+    extra: Extra,
     entries: Vec<Entry>,
     results: BTreeMap<String, QueryResult>,
     requests: BTreeMap<String, String>,
@@ -72,6 +82,7 @@ impl Source {
     pub fn new(habits: Habits) -> Source {
         Source {
             habits,
+            extra: Extra::Absent,
             entries: Vec::new(),
             results: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -84,7 +95,18 @@ impl Source {
     }
 
     pub fn add(&mut self, row: Row, visible_at: i64) {
-        self.entries.push(Entry { visible_at, row });
+        let extra = (self.extra != Extra::Absent).then(|| self.entries.len() as i64 % 3);
+        self.entries.push(Entry { visible_at, row, extra });
+    }
+
+    /// Adds, drops or retypes the extra column.
+    pub fn alter(&mut self, extra: Extra) {
+        self.extra = extra;
+        if extra == Extra::Absent {
+            for entry in &mut self.entries {
+                entry.extra = None;
+            }
+        }
     }
 
     /// All rows that have a cursor and are visible.
@@ -97,9 +119,16 @@ impl Source {
     }
 
     pub fn fields(&self) -> Value {
-        json!([
+        let mut fields = json!([
             {"name": "ts", "type": "TIMESTAMP"}, {"name": "k", "type": "STRING"}, {"name": "text", "type": "STRING"}
-        ])
+        ]);
+        let kind = match self.extra {
+            Extra::Absent => return fields,
+            Extra::Integer => "INTEGER",
+            Extra::Text => "STRING",
+        };
+        fields.as_array_mut().unwrap().push(json!({"name": "extra", "type": kind}));
+        fields
     }
 
     pub fn describe(&mut self, now: i64) -> Value {
@@ -125,9 +154,9 @@ impl Source {
     }
 
     /// Runs a query, once for each request id.
-    pub fn start_query(&mut self, body: &Value, now: i64, random: &mut Random) -> Value {
+    pub fn start_query(&mut self, body: &Value, now: i64, random: &mut Random) -> Result<Value, Value> {
         if body["dryRun"] == true {
-            return json!({"jobComplete": true, "totalBytesProcessed": "1000"});
+            return Ok(json!({"jobComplete": true, "totalBytesProcessed": "1000"}));
         }
         let request_id = body["requestId"].as_str().unwrap().to_owned();
         let known = self.requests.get(&request_id).filter(|job| self.results.contains_key(*job));
@@ -136,7 +165,11 @@ impl Source {
             None => {
                 self.queries += 1;
                 let job = format!("job{}", self.queries);
-                let (fields, rows) = self.execute(body["query"].as_str().unwrap(), now, random);
+                let sql = body["query"].as_str().unwrap();
+                if sql.contains("`extra`") && self.extra == Extra::Absent {
+                    return Err(json!({"error": {"errors": [{"reason": "invalidQuery"}]}}));
+                }
+                let (fields, rows) = self.execute(sql, now, random);
                 let polls_left = if self.habits.slow_queries { random.below(3) } else { 0 };
                 self.results.insert(job.clone(), QueryResult { fields, rows, made_at: now, polls_left });
                 self.requests.insert(request_id, job.clone());
@@ -144,7 +177,7 @@ impl Source {
             }
         };
         // A result that was too old when it was asked for again looks empty, as one without rows would not.
-        self.page(&job, 0, body["maxResults"].as_u64().unwrap() as usize, now).unwrap_or(json!({}))
+        Ok(self.page(&job, 0, body["maxResults"].as_u64().unwrap() as usize, now).unwrap_or(json!({})))
     }
 
     /// A page of a result, none if there is no such result (any more).
@@ -178,11 +211,15 @@ impl Source {
             return (integers(&["row_count"]), vec![json!({"f": [cell(count.to_string())]})]);
         }
         let conditions = query::conditions(sql, self.habits.rule);
-        let is_met = |row: &&Row| row.cursor.is_some() && conditions.iter().all(|one| one.is_met_by(row));
-        let mut rows: Vec<&Row> = self.visible(now).filter(is_met).collect();
+        let is_met = |entry: &&Entry| {
+            entry.visible_at <= now
+                && entry.row.cursor.is_some()
+                && conditions.iter().all(|one| one.is_met_by(&entry.row))
+        };
+        let mut rows: Vec<&Entry> = self.entries.iter().filter(is_met).collect();
         if sql.contains("GROUP BY starts") {
             let mut days = BTreeMap::new();
-            for row in rows {
+            for Entry { row, .. } in rows {
                 *days.entry(row.cursor.unwrap().div_euclid(DAY_US) * DAY_US).or_insert(0) += 1;
             }
             let counted = days.iter().map(|(start, count): (&i64, &i32)| {
@@ -195,6 +232,10 @@ impl Source {
             rows.swap(place, random.below(place as u64 + 1) as usize);
         }
         let mut fields = self.fields();
+        let with_extra = sql.contains("`extra`");
+        if self.extra != Extra::Absent && !with_extra {
+            fields.as_array_mut().unwrap().pop();
+        }
         let numbered = sql.contains("_bigquery_sync_occurrence");
         let mut seen = BTreeMap::new();
         if numbered {
@@ -203,11 +244,14 @@ impl Source {
                 .unwrap()
                 .push(json!({"name": "_bigquery_sync_occurrence", "type": "INTEGER"}));
         }
-        let cells = rows.into_iter().map(|row| {
+        let cells = rows.into_iter().map(|Entry { row, extra, .. }| {
             let mut cells =
                 vec![cell(row.cursor.unwrap().to_string()), cell(row.key.clone()), cell(row.text.clone())];
+            if with_extra {
+                cells.push(json!({"v": extra.map(|extra| extra.to_string())}));
+            }
             if numbered {
-                let count = seen.entry(row).or_insert(0);
+                let count = seen.entry((row, extra.filter(|_| with_extra))).or_insert(0);
                 cells.push(cell(count.to_string()));
                 *count += 1;
             }

@@ -109,6 +109,7 @@ impl World {
                         .collect(),
                     counts: here.counts.as_ref().map(|(counts, _)| counts.clone()),
                     incarnation: here.incarnation.0.clone(),
+                    schema: here.schemas.values().next_back().map(|(schema, _)| Box::new(schema.clone())),
                 };
                 Some((1_000, Event::Loaded(Ok(Box::new(stored)))))
             }
@@ -120,6 +121,16 @@ impl World {
                     self.publish(node, Transaction { incarnation, ..Transaction::default() });
                 }
                 Some((1_000, Event::TargetReady(Ok(self.nodes[node].incarnation.0.clone()))))
+            }
+            Command::AdoptSchema(schema) => {
+                if !self.nodes[node].schemas.contains_key(&schema.version) {
+                    self.note(format!(
+                        "schema version {}, era {}: {:?}",
+                        schema.version, schema.era, schema.changes
+                    ));
+                    self.publish(node, Transaction { schema: Some(*schema), ..Transaction::default() });
+                }
+                Some((1_000, Event::SchemaAdopted(Ok(()))))
             }
             Command::Send(request) => {
                 let duration_us = 1_000 + self.random.below(50_000) as i64;
@@ -150,7 +161,10 @@ impl World {
                 let body: Value = serde_json::from_str(request.body.as_deref().unwrap()).unwrap();
                 let sql = body["query"].as_str().unwrap().replace('\n', " ");
                 self.note(format!("query {sql}"));
-                (200, self.source.start_query(&body, self.now, &mut self.random))
+                match self.source.start_query(&body, self.now, &mut self.random) {
+                    Ok(page) => (200, page),
+                    Err(refusal) => (400, refusal),
+                }
             }
             Purpose::ReadResult => self.read_result(&request.path),
         };
@@ -200,6 +214,10 @@ impl World {
         if !self.nodes[node].target_exists {
             return lost;
         }
+        let newest_era = self.nodes[node].schemas.values().map(|(schema, _)| schema.era).max();
+        if !self.source.habits.keyed && newest_era > order.checkpoints.first().map(|first| first.era) {
+            return Err(Failure::new(Kind::HarperWrite, "ids have another form now"));
+        }
         let fails = self.faulty();
         if fails && self.sabotage == Some(Sabotage::CheckpointWithoutRows) {
             let checkpoints = order.checkpoints;
@@ -220,6 +238,7 @@ impl World {
         let columns: Value = serde_json::from_slice(&order.batch.text).unwrap();
         let text = |column: usize, row: usize| columns[column][row].as_str().unwrap().to_owned();
         let mut rows = Vec::new();
+        let mut replaced = Vec::new();
         for row in 0..order.batch.rows {
             if order.batch.superseded.contains(&(row as u32)) {
                 continue;
@@ -231,6 +250,9 @@ impl World {
             let newer_stored = stored.is_some_and(|(stored, _)| stored.cursor > record.cursor);
             if self.source.habits.keyed && newer_stored && self.sabotage != Some(Sabotage::OlderOverwrites) {
                 continue;
+            }
+            if order.replaces && self.sabotage != Some(Sabotage::OldIdsStay) {
+                replaced.extend(self.former_id(node, &id, &record, &replaced));
             }
             rows.push((id, record));
         }
@@ -248,8 +270,20 @@ impl World {
             first.last_timestamp.map(|at| at.to_string()),
             first.window.as_ref().map(|window| (window.offset, window.total_rows))
         ));
-        self.publish(node, Transaction { rows, checkpoints, ..Transaction::default() });
+        self.publish(node, Transaction { rows, replaced, checkpoints, ..Transaction::default() });
         self.check_watermarks(&moved, actor.served_made_at);
+    }
+
+    /// Finds the row under an id of a former era, as Harper's side of the component does.
+    fn former_id(&self, node: usize, id: &str, record: &Row, taken: &[String]) -> Option<String> {
+        let era = |id: &str| id.split('~').nth(2).map_or(0, |era| era.parse::<u32>().unwrap());
+        let target = &self.nodes[node].target;
+        let candidates = target.range(id[..11].to_owned()..).take_while(|(other, _)| other[..11] == id[..11]);
+        let fits =
+            |other: &String, row: &Row| era(other) < era(id) && row == record && !taken.contains(other);
+        let mut found =
+            candidates.filter(|(other, (row, _))| fits(other, row)).map(|(other, _)| other.clone());
+        found.next().filter(|_| !target.contains_key(id))
     }
 
     /// Commits on one node and sends to the others.

@@ -44,6 +44,8 @@ export class MemoryHost {
 	orders = [];
 	/** @type {any} */
 	layout;
+	/** @type {any} */
+	schema = null;
 	/** @type {any[]} */
 	checkpoints = [];
 	/** @type {any[]} */
@@ -76,7 +78,12 @@ export class MemoryHost {
 	}
 
 	async load() {
-		return { checkpoints: this.checkpoints, counts: null, incarnation: '' };
+		return { checkpoints: this.checkpoints, counts: null, incarnation: '', schema: this.schema };
+	}
+
+	async adoptSchema({ version }) {
+		this.schema = version;
+		return {};
 	}
 
 	async ensureTarget(layout) {

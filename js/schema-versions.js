@@ -1,0 +1,55 @@
+/** The versions of a source table's schema, as they are stored: rows that are added and never changed. */
+
+import { findTable, readRecord } from './harper.js';
+
+/** @typedef {{id: string, tableId: string, version: number, era: number, fingerprint: string}} SchemaVersion */
+
+/** @param {string} tableId @param {number} version */
+const idOf = (tableId, version) => `${tableId}:${version}`;
+
+/**
+ * Reads the newest version.
+ * @param {string} tableId
+ * @param {SchemaVersion | null} [known] What was the newest one before.
+ * @returns {Promise<SchemaVersion | null>}
+ */
+export async function newestVersion(tableId, known = null) {
+	let newest = null;
+	for (let number = known?.version ?? 1; ; number++) {
+		const found = await readRecord('SchemaVersion', idOf(tableId, number));
+		if (found) newest = found;
+		else if (newest === null && known !== null) return newestVersion(tableId);
+		else return newest;
+	}
+}
+
+/**
+ * Whether rows without key would get other ids under a version that is newer than the known one.
+ * @param {SchemaVersion | null} known
+ */
+export async function hasNewerEra(known) {
+	if (known === null) return false;
+	const next = await findTable('SchemaVersion').get(idOf(known.tableId, known.version + 1));
+	return Boolean(next) && ((await newestVersion(known.tableId, known))?.era ?? 0) > known.era;
+}
+
+/**
+ * Stores a version, and what there is to say of it, unless one with its number is there: all workers come to the same.
+ * @param {SchemaVersion} version
+ * @param {{kind: string, reason: string}[]} notes
+ * @param {string} nodeId
+ */
+export async function adoptVersion(version, notes, nodeId) {
+	const context = {};
+	await transaction(context, async () => {
+		const versions = findTable('SchemaVersion');
+		if (await versions.get(version.id, context)) return;
+		versions.put(version, context);
+		const at = new Date().toISOString();
+		for (const [index, { kind, reason }] of notes.entries()) {
+			// The same id on each node, should several be at it.
+			const id = `${version.tableId}:${kind}.${version.version}.${index}`;
+			findTable('SyncAudit').put({ id, tableId: version.tableId, kind, rowId: null, reason, nodeId, at }, context);
+		}
+	});
+}

@@ -1,0 +1,141 @@
+/** Rows that are in Harper from before the source's columns changed: found again, so that nothing is doubled or lost. */
+
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
+/** How long this thread may be kept from everything else at a time. */
+const TURN_MS = 4;
+
+/** An id of a row without key starts with so many characters that tell its cursor. */
+const CURSOR_CHARACTERS = 11;
+
+/** @typedef {import('./batch.js').Layout} Layout */
+
+/**
+ * Gives records what only the stored ones have, the values of columns that are gone; and finds those that are stored
+ * under an id of a former era.
+ * @param {any} table
+ * @param {Layout} layout
+ * @param {boolean} replaces Whether there may be such.
+ * @param {Record<string, any>[]} records
+ * @returns {Promise<Map<string | number, string>>} Of records' ids, the ones that they replace.
+ */
+export async function succeed(table, layout, replaces, records) {
+	/** @type {Map<string | number, string>} */
+	const replaced = new Map();
+	if (!replaces && layout.retired.length === 0) return replaced;
+	const isKeyless = layout.newerBy === null && layout.idType === 'text';
+	const cursors = new Map();
+	let turn_ms = performance.now();
+	for (const record of records) {
+		const stored = isKeyless
+			? await findKeyless(table, layout, cursors, replaces, record)
+			: await readOne(table, record.id);
+		if (stored) {
+			if (stored.id !== record.id) replaced.set(record.id, stored.id);
+			for (const attribute of layout.retired) {
+				if (stored[attribute] !== undefined) record[attribute] = stored[attribute];
+			}
+		}
+		if (performance.now() - turn_ms > TURN_MS) {
+			await nextTurn();
+			turn_ms = performance.now();
+		}
+	}
+	return replaced;
+}
+
+/** @param {any} table @param {string | number} id */
+async function readOne(table, id) {
+	for await (const stored of table.search({ conditions: [{ attribute: 'id', value: id }] })) return stored;
+	return undefined;
+}
+
+/**
+ * Finds the stored row: under its own id, or under one of a former era, which no other row then may have.
+ * @param {any} table
+ * @param {Layout} layout
+ * @param {Map<string, FormerRows>} cursors
+ * @param {boolean} replaces
+ * @param {Record<string, any>} record
+ */
+async function findKeyless(table, layout, cursors, replaces, record) {
+	const prefix = record.id.slice(0, CURSOR_CHARACTERS);
+	let rows = cursors.get(prefix);
+	if (!rows) {
+		rows = new FormerRows(table, layout);
+		await rows.read(prefix);
+		cursors.set(prefix, rows);
+	}
+	return rows.own.get(record.id) ?? (replaces ? rows.take(record) : undefined);
+}
+
+/** The stored rows of one cursor value. */
+class FormerRows {
+	/** Those whose ids are of the current era. @type {Map<string, any>} */
+	own = new Map();
+	/** The others, by era and content. @type {Map<number, Map<string, any[]>>} */
+	#former = new Map();
+
+	/** @param {any} table @param {Layout} layout */
+	constructor(table, layout) {
+		this.table = table;
+		this.layout = layout;
+		this.dates = new Set(table.attributes.filter(({ type }) => type === 'Date').map(({ name }) => name));
+	}
+
+	/** @param {string} prefix */
+	async read(prefix) {
+		// The tilde sorts behind all characters that ids have.
+		const range = { attribute: 'id', comparator: 'between', value: [prefix, `${prefix}~`] };
+		for await (const row of this.table.search({ conditions: [range] })) {
+			const era = eraOf(row.id);
+			if (era >= this.layout.era) {
+				this.own.set(row.id, row);
+				continue;
+			}
+			const contents = this.#former.get(era) ?? new Map();
+			this.#former.set(era, contents);
+			const content = this.#content(row, era);
+			contents.set(content, [...(contents.get(content) ?? []), row]);
+		}
+	}
+
+	/** @param {Record<string, any>} record */
+	take(record) {
+		for (const [era, contents] of this.#former) {
+			const row = contents.get(this.#content(record, era))?.shift();
+			if (row) return row;
+		}
+		return undefined;
+	}
+
+	/** What rows of an era and of now have in common. A column that an old row does not have at all was NULL. */
+	#content(row, era) {
+		const columns = this.layout.columns.filter(({ since }) => since <= era);
+		return JSON.stringify(columns.map(({ name }) => this.#comparable(name, row[name])));
+	}
+
+	#comparable(name, value) {
+		if (value === null || value === undefined) return null;
+		return this.dates.has(name) ? new Date(value).getTime() : comparable(value);
+	}
+}
+
+/** @param {string} id */
+function eraOf(id) {
+	return Number(id.split('~')[2] ?? 0);
+}
+
+/** Makes equal values equal as JSON: fields in one order, those without a value left out. */
+function comparable(value) {
+	if (typeof value === 'bigint') return `${value}n`;
+	if (typeof value === 'number') return Number.isFinite(value) ? value : `${value}`;
+	if (value === null || typeof value !== 'object') return value;
+	if (value instanceof Date) return value.toISOString();
+	if (ArrayBuffer.isView(value)) return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64');
+	if (Array.isArray(value)) return value.map(comparable);
+	const members = Object.keys(value)
+		.filter((name) => value[name] !== null && value[name] !== undefined)
+		.sort();
+	return members.map((name) => [name, comparable(value[name])]);
+}

@@ -1,0 +1,99 @@
+//! From one version of the source's schema to the next, in the middle of everything else.
+
+use super::{AfterRest, Command, Engine, Moment, State};
+use crate::bigquery::projection::Projection;
+use crate::config::IdType;
+use crate::error::{Failure, Kind};
+use crate::schema::diff::same_name;
+use crate::schema::evolution::{Change, SchemaVersion, evolve};
+use crate::time::Micros;
+
+impl Engine {
+    /// Returns the version of the schema that the columns make necessary; none when nothing changed.
+    ///
+    /// # Errors
+    /// When rows could not be recognised any more under it.
+    pub(super) fn next_schema(&self, projection: &Projection) -> Result<Option<Box<SchemaVersion>>, Failure> {
+        let before = self.schema.as_deref();
+        let Some(next) = evolve(before, &self.config.id, &projection.fields) else { return Ok(None) };
+        let id = &self.config.id;
+        let anew = format!(
+            "to sync anew, delete the rows of {}, and those of SyncCheckpoint and SchemaVersion with the tableId {id}",
+            self.config.target_table
+        );
+        for change in &next.changes {
+            let Change::TypeChanged { column, from, to, .. } = change else { continue };
+            let must = std::iter::once(projection.cursor).chain(projection.key.iter().copied());
+            if must.into_iter().any(|index| same_name(projection.name(index), column)) {
+                let message = format!(
+                    "the column {column}, which tells rows apart, has changed from {from} to {to}: change it back; or, {anew}"
+                );
+                return Err(Failure::new(Kind::SchemaChanged, message));
+            }
+        }
+        let has_new_era = before.is_some_and(|before| before.era != next.era);
+        if has_new_era && projection.key.is_empty() && projection.id_type == IdType::Integer {
+            let sentences: Vec<String> = next.changes.iter().map(Change::sentence).collect();
+            let message = format!(
+                "{}; with idType: integer, rows without a key cannot be recognised after that: {anew}",
+                sentences.join("; ")
+            );
+            return Err(Failure::new(Kind::SchemaChanged, message));
+        }
+        if self.adopted_version.is_some_and(|adopted| adopted >= next.version) {
+            let message = format!("version {} of the schema was stored, but cannot be read", next.version);
+            return Err(Failure::new(Kind::HarperRead, message));
+        }
+        Ok(Some(Box::new(next)))
+    }
+
+    /// Stores a new version, before anything is read under it.
+    pub(super) fn adopt(&mut self, mut next: Box<SchemaVersion>, moment: Moment) -> Command {
+        next.at = Some(moment.now);
+        next.by = self.worker_name();
+        self.state = State::Adopting(next.version);
+        Command::AdoptSchema(next)
+    }
+
+    pub(super) fn adopted(&mut self, version: u32, outcome: Result<(), Failure>, moment: Moment) -> Command {
+        match outcome {
+            Err(failure) => self.fail(failure, AfterRest::Load, moment),
+            Ok(()) => {
+                self.adopted_version = Some(version);
+                // Another worker may have been faster, with another version.
+                self.poll()
+            }
+        }
+    }
+
+    /// Takes a projection, and forgets what was known of rows as they were under another version.
+    pub(super) fn follow_schema(&mut self, mut projection: Projection) {
+        if let Some(schema) = &self.schema {
+            projection.follow(schema);
+        }
+        let changed = self.projection.as_ref() != Some(&projection);
+        if changed && self.projection.is_some() {
+            self.recent = super::Recent::default();
+            self.forget_conclusions();
+        }
+        self.target_ready &= !changed;
+        self.projection = Some(projection);
+    }
+
+    /// Returns the era of the ids that rows get now.
+    pub(super) fn era(&self) -> u32 {
+        self.projection.as_ref().map_or(0, |projection| projection.era)
+    }
+
+    /// Returns the version of the schema that rows are read under.
+    pub(super) fn schema_version(&self) -> u32 {
+        self.schema.as_ref().map_or(1, |schema| schema.version)
+    }
+
+    /// Whether rows behind `after` may be in Harper with ids of a former era.
+    pub(super) fn may_have_old_ids(&self, partitions: &[u32], after: Option<Micros>) -> bool {
+        let era = self.era();
+        let bounds = partitions.iter().filter_map(|partition| self.ledger.old_ids_until(*partition, era));
+        bounds.max().is_some_and(|bound| after.is_none_or(|after| after < bound))
+    }
+}

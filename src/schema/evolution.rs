@@ -1,0 +1,339 @@
+//! What becomes of a target when the columns of its source change: nothing is lost, nothing is doubled.
+//!
+//! Each change makes a new version of the schema, which is decided from the version before and the source alone, so
+//! that all workers come to the same one. An attribute belongs to one column and one type for ever.
+
+use super::diff::{Difference, compare, same_name};
+use crate::bigquery::schema::{Field, WireField};
+use crate::engine::checkpoint::instant;
+use crate::time::Micros;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// A version of a table's schema, as it is stored in the table SchemaVersion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SchemaVersion {
+    /// `tableId:version`.
+    pub id: String,
+    /// The table's id in the configuration.
+    pub table_id: String,
+    /// Counted from 1.
+    pub version: u32,
+    /// The same for equal columns, in any order.
+    pub fingerprint: String,
+    /// Grows when rows without key get other ids than before, because columns that they had are gone.
+    pub era: u32,
+    /// When it was taken over, by that worker's clock.
+    #[serde(with = "instant", default)]
+    pub at: Option<Micros>,
+    /// The worker that took it over.
+    pub by: String,
+    /// All columns that were ever read.
+    pub columns: Vec<Column>,
+    /// What is new in this version.
+    pub changes: Vec<Change>,
+}
+
+/// A column of the source with one type, and the attribute that holds its values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Column {
+    /// The attribute in Harper.
+    pub attribute: String,
+    /// The column as it was seen last.
+    pub source: WireField,
+    /// The era since which its values are as they are now.
+    pub since: u32,
+    /// Whether the source has it no longer, or with another type.
+    pub retired: bool,
+}
+
+/// A difference between two versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Change {
+    /// A column is new, or there again.
+    Added {
+        /// The column.
+        column: String,
+        /// Its type.
+        #[serde(rename = "type")]
+        type_text: String,
+        /// Where its values go.
+        attribute: String,
+    },
+    /// A record has a new field.
+    FieldAdded {
+        /// The path of the field.
+        column: String,
+    },
+    /// A column is gone.
+    Removed {
+        /// The column.
+        column: String,
+        /// Where its old values stay.
+        attribute: String,
+    },
+    /// A record has lost a field.
+    FieldRemoved {
+        /// The path of the field.
+        column: String,
+    },
+    /// A column has another type.
+    TypeChanged {
+        /// The column.
+        column: String,
+        /// The type that it had.
+        from: String,
+        /// The type that it has.
+        to: String,
+        /// Where the old values stay.
+        before: String,
+        /// Where the values go from now on.
+        attribute: String,
+    },
+}
+
+impl Change {
+    /// Says what happened, and what becomes of the values.
+    pub fn sentence(&self) -> String {
+        match self {
+            Change::Added { column, type_text, attribute } => {
+                format!("the source has the new column {column} ({type_text}); it is stored as {attribute}")
+            }
+            Change::FieldAdded { column } => {
+                format!("the source has the new field {column}, which is stored too")
+            }
+            Change::Removed { column, attribute } => format!(
+                "the column {column} is gone from the source, or is no longer read; the attribute {attribute} keeps its values"
+            ),
+            Change::FieldRemoved { column } => format!(
+                "the field {column} is gone from the source; rows that are in Harper keep it until they change"
+            ),
+            Change::TypeChanged { column, from, to, before, attribute } => format!(
+                "the column {column} has changed from {from} to {to}; its values go to the attribute {attribute}, and \
+                 {before} keeps the old ones"
+            ),
+        }
+    }
+
+    /// Whether somebody should look at it.
+    pub fn is_warning(&self) -> bool {
+        match self {
+            Change::Added { .. } | Change::FieldAdded { .. } => false,
+            Change::Removed { .. } | Change::FieldRemoved { .. } | Change::TypeChanged { .. } => true,
+        }
+    }
+}
+
+impl SchemaVersion {
+    /// Finds the column of a name that the source has now.
+    pub fn current(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| !column.retired && same_name(column.name(), name))
+    }
+
+    /// Tells whether a column of that name was ever read.
+    pub fn knows(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| same_name(column.name(), name))
+    }
+
+    /// Returns the attributes that hold values of the past only.
+    pub fn retired(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| column.retired)
+    }
+
+    /// Says which attributes hold values of the past only, and why.
+    pub fn warnings(&self) -> Vec<String> {
+        self.retired()
+            .map(|retired| {
+                let (name, attribute) = (retired.name(), &retired.attribute);
+                match self.current(name) {
+                    Some(current) => format!(
+                        "the column {name} is {} now: its values go to {}, and {attribute} keeps the old ones",
+                        current.type_text(),
+                        current.attribute
+                    ),
+                    None => {
+                        format!("the column {name} is no longer read: the attribute {attribute} keeps its values")
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+impl Column {
+    /// Returns the column's name in the source.
+    pub fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    /// Returns the column's type in BigQuery's SQL.
+    pub fn type_text(&self) -> String {
+        self.field().map(|field| field.type_text()).unwrap_or_default()
+    }
+
+    fn field(&self) -> Option<Field> {
+        Field::from_wire(std::slice::from_ref(&self.source)).ok()?.pop()
+    }
+
+    fn difference(&self, field: &Field) -> Difference {
+        let retyped = Difference { retyped: true, ..Difference::default() };
+        self.field().map_or(retyped, |before| compare(&before, field))
+    }
+}
+
+/// Returns the next version of a table's schema, given the columns that are read now; none when nothing changed.
+pub fn evolve(before: Option<&SchemaVersion>, table_id: &str, fields: &[Field]) -> Option<SchemaVersion> {
+    let Some(before) = before else { return Some(first_version(table_id, fields)) };
+    let mut next = Next { columns: before.columns.clone(), changes: Vec::new(), cuts: false };
+    for column in &mut next.columns {
+        column.retired = true;
+    }
+    for field in fields {
+        next.take(field, before, fields);
+    }
+    for column in before.columns.iter().filter(|column| !column.retired) {
+        if !fields.iter().any(|field| same_name(&field.name, column.name())) {
+            let (name, attribute) = (column.name().to_owned(), column.attribute.clone());
+            next.changes.push(Change::Removed { column: name, attribute });
+            next.cuts = true;
+        }
+    }
+    if next.changes.is_empty() {
+        return None;
+    }
+    let era = before.era + u32::from(next.cuts);
+    let columns: Vec<Column> = next
+        .columns
+        .into_iter()
+        .map(|column| Column { since: if column.since == NOW { era } else { column.since }, ..column })
+        .collect();
+    let version = before.version + 1;
+    Some(SchemaVersion {
+        id: format!("{table_id}:{version}"),
+        table_id: table_id.to_owned(),
+        version,
+        fingerprint: fingerprint(&columns),
+        era,
+        at: None,
+        by: String::new(),
+        columns,
+        changes: next.changes,
+    })
+}
+
+fn first_version(table_id: &str, fields: &[Field]) -> SchemaVersion {
+    let column = |field: &Field| Column {
+        attribute: field.name.clone(),
+        source: field.to_wire(),
+        since: 0,
+        retired: false,
+    };
+    let columns: Vec<Column> = fields.iter().map(column).collect();
+    SchemaVersion {
+        id: format!("{table_id}:1"),
+        table_id: table_id.to_owned(),
+        version: 1,
+        fingerprint: fingerprint(&columns),
+        era: 0,
+        at: None,
+        by: String::new(),
+        columns,
+        changes: Vec::new(),
+    }
+}
+
+/// Stands for the era of the version that is being made.
+const NOW: u32 = u32::MAX;
+
+/// A version that is being made.
+struct Next {
+    columns: Vec<Column>,
+    changes: Vec<Change>,
+    /// Whether something is gone that ids were made of.
+    cuts: bool,
+}
+
+impl Next {
+    /// Finds the attribute for a column: the one that held values of this type before, or a new one.
+    fn take(&mut self, field: &Field, before: &SchemaVersion, fields: &[Field]) {
+        let was = before.current(&field.name);
+        let fits =
+            |column: &Column| same_name(column.name(), &field.name) && !column.difference(field).retyped;
+        // The one in use comes first.
+        let place = was
+            .filter(|was| fits(was))
+            .and_then(|was| self.columns.iter().position(|column| column.attribute == was.attribute))
+            .or_else(|| self.columns.iter().position(fits));
+        let attribute = match place.and_then(|place| self.columns.get_mut(place)) {
+            Some(column) => {
+                let Difference { gained, lost, .. } = column.difference(field);
+                self.cuts |= !lost.is_empty();
+                let stays = was.is_some_and(|was| was.attribute == column.attribute);
+                if !lost.is_empty() || !stays {
+                    column.since = NOW;
+                }
+                if !gained.is_empty() || !lost.is_empty() {
+                    // The first spelling stays: ids depend on it.
+                    column.source = Field { name: column.name().to_owned(), ..field.clone() }.to_wire();
+                }
+                column.retired = false;
+                self.changes.extend(gained.into_iter().map(|column| Change::FieldAdded { column }));
+                self.changes.extend(lost.into_iter().map(|column| Change::FieldRemoved { column }));
+                column.attribute.clone()
+            }
+            None => {
+                let attribute = self.free_attribute(&field.name, fields);
+                let source = field.to_wire();
+                self.columns.push(Column {
+                    attribute: attribute.clone(),
+                    source,
+                    since: NOW,
+                    retired: false,
+                });
+                attribute
+            }
+        };
+        let (column, type_text) = (field.name.clone(), field.type_text());
+        match was {
+            None => self.changes.push(Change::Added { column, type_text, attribute }),
+            Some(was) if was.attribute != attribute => {
+                let (from, before) = (was.type_text(), was.attribute.clone());
+                self.changes.push(Change::TypeChanged { column, from, to: type_text, before, attribute });
+                self.cuts = true;
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Returns a column's name, or with `_v2`, `_v3`… behind it, whichever belongs to nothing else.
+    fn free_attribute(&self, name: &str, fields: &[Field]) -> String {
+        let is_taken = |attribute: &str| self.columns.iter().any(|one| same_name(&one.attribute, attribute));
+        let is_column = |attribute: &str| fields.iter().any(|field| same_name(&field.name, attribute));
+        if !is_taken(name) {
+            return name.to_owned();
+        }
+        // One of so many more names than there are columns is free.
+        (2..=self.columns.len() + fields.len() + 2)
+            .map(|number| format!("{name}_v{number}"))
+            .find(|attribute| !is_taken(attribute) && !is_column(attribute))
+            .unwrap_or_else(|| format!("{name}_v"))
+    }
+}
+
+/// Returns 64 bits of a hash of the columns that the source has.
+fn fingerprint(columns: &[Column]) -> String {
+    let mut texts: Vec<String> = columns
+        .iter()
+        .filter(|column| !column.retired)
+        .map(|column| format!("{} {}", column.name().to_ascii_lowercase(), column.type_text()))
+        .collect();
+    texts.sort();
+    let hash = Sha256::digest(texts.join("\n").as_bytes());
+    hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

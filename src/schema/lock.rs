@@ -1,0 +1,232 @@
+//! Who looks for changes of a source table's schema, and when: one node at a time, more rarely the longer nothing changes.
+
+use crate::config::Polling;
+use crate::engine::checkpoint::instant;
+use crate::time::{Micros, SECOND_US};
+use serde::{Deserialize, Serialize};
+
+/// A lock that was not renewed for so long is free.
+const EXPIRY_US: i64 = 600 * SECOND_US;
+/// It is renewed when so much of that is left.
+const RENEWAL_US: i64 = EXPIRY_US / 2;
+/// Whoever took the lock waits for so long whether another node did so at the same time.
+const SETTLING_US: i64 = 2 * SECOND_US;
+/// After so many checks without a change they become rarer.
+const QUIET_CHECKS: u32 = 3;
+
+/// The lock of one table, as it is stored in the table SchemaLock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lock {
+    /// The table's id in the configuration.
+    pub id: String,
+    /// The node that holds it.
+    pub owner: String,
+    /// Since when, by the owner's clock.
+    #[serde(with = "instant", default)]
+    pub claimed_at: Option<Micros>,
+    /// Until when, unless it is renewed.
+    #[serde(with = "instant", default)]
+    pub expires_at: Option<Micros>,
+    /// When the schema was looked at last.
+    #[serde(with = "instant", default)]
+    pub checked_at: Option<Micros>,
+    /// Seconds from that to the next look.
+    pub poll_seconds: u64,
+    /// Looks in a row that found nothing new at this distance.
+    pub quiet_checks: u32,
+    /// What was found last.
+    pub fingerprint: String,
+}
+
+/// What a node does about a table's lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "turn", rename_all = "camelCase")]
+pub enum Turn {
+    /// Nothing: another node looks, or it is not time yet.
+    Rest,
+    /// Store the lock, and see later whether it is still there.
+    Claim {
+        /// What to store.
+        lock: Lock,
+    },
+    /// Look at the schema, and store the lock that [`checked`] returns.
+    Check,
+}
+
+/// Decides what `node` does. `others` are the nodes that are known to be alive; a lock of any other node is free.
+pub fn turn(
+    lock: Option<&Lock>,
+    id: &str,
+    node: &str,
+    others: &[String],
+    polling: Polling,
+    now: Micros,
+) -> Turn {
+    let Some(lock) = lock else {
+        return Turn::Claim { lock: claimed(None, id, node, polling, now) };
+    };
+    let left_us = lock.expires_at.map_or(0, |expires_at| expires_at.since(now));
+    // A clock that was set back must not keep the lock for longer than it was taken for.
+    let is_expired = !(0..=EXPIRY_US).contains(&left_us);
+    if lock.owner != node {
+        let is_free = is_expired || !others.iter().any(|other| *other == lock.owner);
+        return if is_free {
+            Turn::Claim { lock: claimed(Some(lock), id, node, polling, now) }
+        } else {
+            Turn::Rest
+        };
+    }
+    let is_settled = lock.claimed_at.is_some_and(|claimed_at| now.since(claimed_at) >= SETTLING_US);
+    if is_expired {
+        return Turn::Claim { lock: claimed(Some(lock), id, node, polling, now) };
+    }
+    if !is_settled {
+        return Turn::Rest;
+    }
+    let poll_us = i64::try_from(lock.poll_seconds.clamp(polling.min_s, polling.max_s)).unwrap_or(i64::MAX);
+    let due = lock.checked_at.is_none_or(|at| {
+        let since_us = now.since(at);
+        since_us < 0 || since_us >= poll_us.saturating_mul(SECOND_US)
+    });
+    if due {
+        return Turn::Check;
+    }
+    if left_us <= RENEWAL_US {
+        return Turn::Claim { lock: Lock { expires_at: Some(now.plus(EXPIRY_US)), ..lock.clone() } };
+    }
+    Turn::Rest
+}
+
+fn claimed(before: Option<&Lock>, id: &str, node: &str, polling: Polling, now: Micros) -> Lock {
+    Lock {
+        id: id.to_owned(),
+        owner: node.to_owned(),
+        claimed_at: Some(now),
+        expires_at: Some(now.plus(EXPIRY_US)),
+        checked_at: before.and_then(|lock| lock.checked_at),
+        poll_seconds: before.map_or(polling.min_s, |lock| lock.poll_seconds),
+        quiet_checks: before.map_or(0, |lock| lock.quiet_checks),
+        fingerprint: before.map(|lock| lock.fingerprint.clone()).unwrap_or_default(),
+    }
+}
+
+/// Returns the lock after a look that found the schema with this fingerprint; none if it could not be found out.
+pub fn checked(lock: &Lock, fingerprint: Option<&str>, polling: Polling, now: Micros) -> Lock {
+    let is_news = fingerprint.is_some_and(|found| found != lock.fingerprint);
+    let quiet_checks = if is_news { 0 } else { lock.quiet_checks + 1 };
+    let poll_seconds = lock.poll_seconds.clamp(polling.min_s, polling.max_s);
+    let (poll_seconds, quiet_checks) = if is_news {
+        (polling.min_s, 0)
+    } else if quiet_checks >= QUIET_CHECKS {
+        ((poll_seconds.saturating_mul(3).div_ceil(2)).min(polling.max_s), 0)
+    } else {
+        (poll_seconds, quiet_checks)
+    };
+    Lock {
+        expires_at: Some(now.plus(EXPIRY_US)),
+        checked_at: Some(now),
+        poll_seconds,
+        quiet_checks,
+        fingerprint: fingerprint.map_or_else(|| lock.fingerprint.clone(), str::to_owned),
+        ..lock.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const POLLING: Polling = Polling { min_s: 300, max_s: 1_800 };
+    const START: Micros = Micros(1_704_067_200 * SECOND_US);
+
+    fn held_by(node: &str, now: Micros) -> Lock {
+        claimed(None, "t", node, POLLING, now)
+    }
+
+    #[test]
+    fn checks_become_rarer_while_nothing_changes_and_frequent_again_on_a_change() {
+        let mut lock = held_by("a", START);
+        let mut now = START;
+        let mut intervals = Vec::new();
+        for _ in 0..16 {
+            now = now.plus(lock.poll_seconds as i64 * SECOND_US);
+            lock = checked(&lock, Some("f1"), POLLING, now);
+            intervals.push(lock.poll_seconds);
+        }
+        let expected =
+            [300, 300, 300, 450, 450, 450, 675, 675, 675, 1_013, 1_013, 1_013, 1_520, 1_520, 1_520, 1_800];
+        assert_eq!(intervals, expected);
+        // A look that failed tells nothing of a change.
+        assert_eq!(checked(&lock, None, POLLING, now).poll_seconds, 1_800);
+        assert_eq!(checked(&lock, Some("f2"), POLLING, now).poll_seconds, 300);
+    }
+
+    #[test]
+    fn a_lock_passes_on_when_its_holder_is_gone_or_silent_and_not_before() {
+        let lock = held_by("a", START);
+        let both = ["a".to_owned(), "b".to_owned()];
+        let turn_of_b = |others: &[String], after_s: i64| {
+            turn(Some(&lock), "t", "b", others, POLLING, START.plus(after_s * SECOND_US))
+        };
+        assert_eq!(turn_of_b(&both, 599), Turn::Rest);
+        assert!(matches!(turn_of_b(&both, 601), Turn::Claim { lock } if lock.owner == "b"));
+        assert!(matches!(turn_of_b(&["b".to_owned()], 60), Turn::Claim { lock } if lock.owner == "b"));
+        // A holder whose clock was years ahead does not hold it for years.
+        assert!(matches!(turn_of_b(&both, -10 * 365 * 86_400), Turn::Claim { .. }));
+    }
+
+    #[test]
+    fn who_takes_over_goes_on_with_the_same_distance_between_checks() {
+        let lock = Lock {
+            poll_seconds: 1_013,
+            checked_at: Some(START),
+            ..checked(&held_by("a", START), Some("f"), POLLING, START)
+        };
+        let at = START.plus(900 * SECOND_US);
+        let Turn::Claim { lock } = turn(Some(&lock), "t", "b", &[], POLLING, at) else {
+            panic!("not taken over")
+        };
+        assert_eq!(turn(Some(&lock), "t", "b", &[], POLLING, at.plus(5 * SECOND_US)), Turn::Rest);
+        assert_eq!(turn(Some(&lock), "t", "b", &[], POLLING, at.plus(120 * SECOND_US)), Turn::Check);
+    }
+
+    proptest! {
+        /// Nodes that store the lock at the same time all see the last one; by then nobody else checks.
+        #[test]
+        fn one_node_checks_at_a_time(steps in prop::collection::vec((0..3_usize, 0..4_i64, any::<bool>()), 1..400)) {
+            let names = ["a", "b", "c"].map(str::to_owned);
+            // What each node has seen of the lock; the newest wins once it arrives, within a second.
+            let mut stored: Option<Lock> = None;
+            let mut seen: BTreeMap<usize, Option<Lock>> = BTreeMap::new();
+            let mut now = START;
+            let mut last_look = [START; 3];
+            for (node, pause_s, arrives) in steps {
+                now = now.plus(pause_s * 400_000 + 1);
+                let is_late = now.since(last_look[node]) > 900_000;
+                if arrives || is_late {
+                    seen.insert(node, stored.clone());
+                }
+                last_look[node] = now;
+                let known = seen.get(&node).cloned().flatten();
+                match turn(known.as_ref(), "t", &names[node], &names, POLLING, now) {
+                    Turn::Claim { lock } => {
+                        stored = Some(lock.clone());
+                        seen.insert(node, Some(lock));
+                    }
+                    Turn::Check => {
+                        let holder = stored.as_ref().map(|lock| lock.owner.clone());
+                        let is_fresh = arrives || is_late;
+                        prop_assert!(!is_fresh || holder.as_deref() == Some(names[node].as_str()));
+                        let lock = checked(&known.unwrap(), Some("f"), POLLING, now);
+                        seen.insert(node, Some(lock.clone()));
+                        stored = Some(lock);
+                    }
+                    Turn::Rest => {}
+                }
+            }
+        }
+    }
+}
