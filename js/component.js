@@ -3,6 +3,7 @@
 import { BigQueryConnection } from './bigquery.js';
 import { loadCore } from './core.js';
 import { findTable, readAll, readMembers } from './harper.js';
+import { SchemaWatch } from './schema-watch.js';
 import { TableHost } from './table-host.js';
 import { completeTargets } from './target.js';
 
@@ -57,8 +58,8 @@ export class Component {
 	#exposed = new Map();
 	/** Whether the last attempt to complete the targets failed. */
 	#incomplete = false;
-	/** @type {Set<string>} The tables of which a warning was logged. */
-	#warned = new Set();
+	/** @type {Map<string, string>} The warning that was logged last of each table. */
+	#warned = new Map();
 	/** @type {Map<string, string>} What was logged last of each table. */
 	#news = new Map();
 	#published = { text: '', at: 0 };
@@ -68,6 +69,8 @@ export class Component {
 	#beat;
 	/** @type {NodeJS.Timeout | undefined} */
 	#wishTimer;
+	/** @type {SchemaWatch | undefined} */
+	#watch;
 
 	constructor() {
 		this.node = server.hostname ?? 'localhost';
@@ -138,6 +141,7 @@ export class Component {
 		clearInterval(this.#timer);
 		clearInterval(this.#beat);
 		clearInterval(this.#wishTimer);
+		this.#watch?.stop();
 		if (!this.#instance.dead) for (const run of this.#runs.values()) stop(run);
 		return this.#enqueue(() => this.#stopAll());
 	}
@@ -161,6 +165,15 @@ export class Component {
 	 */
 	static desired(table, wish) {
 		return wish?.desired ?? (table.autoStart ? 'started' : 'stopped');
+	}
+
+	/**
+	 * Compares a table's source with what is stored.
+	 * @param {string} id
+	 */
+	schemaDiff(id) {
+		if (!this.#watch) throw new Error('the component has not started yet');
+		return this.#watch.report(id);
 	}
 
 	/** One thing at a time: starting, stopping and following never overlap. */
@@ -191,6 +204,11 @@ export class Component {
 		}
 		for (const { targetTable } of this.tables) this.#expose(targetTable);
 		await this.#startBeating();
+		const { tables, name } = this;
+		const options = { configuration: this.#configuration, connection: this.#connection, tables, node: this.node, name };
+		this.#watch?.stop();
+		this.#watch = new SchemaWatch({ ...options, nodes: () => this.nodes(), instance: this.#instance });
+		if (this.index === 0) this.#watch.start();
 		await this.#follow();
 		this.#startPublishing();
 	}
@@ -269,6 +287,7 @@ export class Component {
 	}
 
 	async #stopAll() {
+		this.#watch?.stop();
 		const runs = [...this.#runs.values()];
 		for (const run of runs) {
 			// Nothing may be asked of a dead instance any more.
@@ -313,8 +332,8 @@ export class Component {
 			this.#news.delete(id);
 			return;
 		}
-		if (warning !== null && !this.#warned.has(id)) {
-			this.#warned.add(id);
+		if (warning !== null && this.#warned.get(id) !== warning) {
+			this.#warned.set(id, warning);
 			logger.warn?.(`bigquery-sync: ${id}: ${warning}`);
 		}
 		const news = lastError?.code ?? (state === 'running' ? 'idle' : state);

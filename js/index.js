@@ -4,6 +4,7 @@ import { stat, utimes } from 'node:fs/promises';
 
 import { component } from './component.js';
 import { syncControl } from './control.js';
+import { schemaDiff } from './schema-diff.js';
 import { commitOwnAsWhole } from './whole-commits.js';
 
 /** The name that config.yaml gives the sub-folder that starts the component as the application itself. */
@@ -24,6 +25,7 @@ export function handleApplication(scope) {
 	const current = component();
 	const isStarter = scope.options.getAll()?.package === STARTER;
 	scope.resources.set('SyncControl', syncControl());
+	scope.resources.set('SchemaDiff', schemaDiff());
 	if (!isStarter) {
 		current.isPlugin = true;
 		run(current, scope, false);

@@ -2,10 +2,8 @@
 
 use super::{AfterRest, Command, Engine, Moment, State};
 use crate::bigquery::projection::Projection;
-use crate::config::IdType;
 use crate::error::{Failure, Kind};
-use crate::schema::diff::same_name;
-use crate::schema::evolution::{Change, SchemaVersion, evolve};
+use crate::schema::evolution::{SchemaVersion, next_version};
 use crate::time::Micros;
 
 impl Engine {
@@ -14,32 +12,8 @@ impl Engine {
     /// # Errors
     /// When rows could not be recognised any more under it.
     pub(super) fn next_schema(&self, projection: &Projection) -> Result<Option<Box<SchemaVersion>>, Failure> {
-        let before = self.schema.as_deref();
-        let Some(next) = evolve(before, &self.config.id, &projection.fields) else { return Ok(None) };
-        let id = &self.config.id;
-        let anew = format!(
-            "to sync anew, delete the rows of {}, and those of SyncCheckpoint and SchemaVersion with the tableId {id}",
-            self.config.target_table
-        );
-        for change in &next.changes {
-            let Change::TypeChanged { column, from, to, .. } = change else { continue };
-            let must = std::iter::once(projection.cursor).chain(projection.key.iter().copied());
-            if must.into_iter().any(|index| same_name(projection.name(index), column)) {
-                let message = format!(
-                    "the column {column}, which tells rows apart, has changed from {from} to {to}: change it back; or, {anew}"
-                );
-                return Err(Failure::new(Kind::SchemaChanged, message));
-            }
-        }
-        let has_new_era = before.is_some_and(|before| before.era != next.era);
-        if has_new_era && projection.key.is_empty() && projection.id_type == IdType::Integer {
-            let sentences: Vec<String> = next.changes.iter().map(Change::sentence).collect();
-            let message = format!(
-                "{}; with idType: integer, rows without a key cannot be recognised after that: {anew}",
-                sentences.join("; ")
-            );
-            return Err(Failure::new(Kind::SchemaChanged, message));
-        }
+        let next = next_version(&self.config, projection, self.schema.as_deref())?;
+        let Some(next) = next else { return Ok(None) };
         if self.adopted_version.is_some_and(|adopted| adopted >= next.version) {
             let message = format!("version {} of the schema was stored, but cannot be read", next.version);
             return Err(Failure::new(Kind::HarperRead, message));

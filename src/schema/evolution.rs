@@ -4,8 +4,11 @@
 //! that all workers come to the same one. An attribute belongs to one column and one type for ever.
 
 use super::diff::{Difference, compare, same_name};
+use crate::bigquery::projection::Projection;
 use crate::bigquery::schema::{Field, WireField};
+use crate::config::{IdType, TableConfig};
 use crate::engine::checkpoint::instant;
+use crate::error::{Failure, Kind};
 use crate::time::Micros;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -182,6 +185,42 @@ impl Column {
         let retyped = Difference { retyped: true, ..Difference::default() };
         self.field().map_or(retyped, |before| compare(&before, field))
     }
+}
+
+/// Returns the version of a table's schema that the columns make necessary; none when nothing changed.
+///
+/// # Errors
+/// When rows could not be recognised any more under it.
+pub fn next_version(
+    config: &TableConfig,
+    projection: &Projection,
+    before: Option<&SchemaVersion>,
+) -> Result<Option<SchemaVersion>, Failure> {
+    let Some(next) = evolve(before, &config.id, &projection.fields) else { return Ok(None) };
+    let anew = format!(
+        "to sync anew, delete the rows of {}, and those of SyncCheckpoint and SchemaVersion with the tableId {}",
+        config.target_table, config.id
+    );
+    let must = || std::iter::once(projection.cursor).chain(projection.key.iter().copied());
+    for change in &next.changes {
+        let Change::TypeChanged { column, from, to, .. } = change else { continue };
+        if must().any(|index| same_name(projection.name(index), column)) {
+            let message = format!(
+                "the column {column}, which tells rows apart, has changed from {from} to {to}: change it back; or, {anew}"
+            );
+            return Err(Failure::new(Kind::SchemaChanged, message));
+        }
+    }
+    let has_new_era = before.is_some_and(|before| before.era != next.era);
+    if has_new_era && projection.key.is_empty() && projection.id_type == IdType::Integer {
+        let sentences: Vec<String> = next.changes.iter().map(Change::sentence).collect();
+        let message = format!(
+            "{}; with idType: integer, rows without a key cannot be recognised after that: {anew}",
+            sentences.join("; ")
+        );
+        return Err(Failure::new(Kind::SchemaChanged, message));
+    }
+    Ok(Some(next))
 }
 
 /// Returns the next version of a table's schema, given the columns that are read now; none when nothing changed.

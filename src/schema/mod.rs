@@ -4,3 +4,4 @@ pub mod attributes;
 pub mod diff;
 pub mod evolution;
 pub mod lock;
+pub mod report;

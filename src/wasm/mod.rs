@@ -3,6 +3,7 @@
 mod convert;
 mod driver;
 mod host;
+mod schema;
 
 use crate::cluster::{Heartbeat, Observer, Standing};
 use crate::config::{Config, Environment};

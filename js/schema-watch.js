@@ -1,0 +1,113 @@
+/** Looks for changes of the sources' columns, on one node at a time; who and when is decided by the core. */
+
+import { HostFailure } from './bigquery.js';
+import { findTable, readRecord, withoutValues } from './harper.js';
+import { adoptVersion, newestVersion } from './schema-versions.js';
+
+/** How often a node asks whether it is its turn. */
+const LOOK_MS = 1_000;
+
+export class SchemaWatch {
+	#stopped = new AbortController();
+	/** @type {NodeJS.Timeout | undefined} */
+	#timer;
+	#isLooking = false;
+	/** The tables of which a look failed, so that it is told once. @type {Set<string>} */
+	#failing = new Set();
+
+	/**
+	 * @param {object} options
+	 * @param {any} options.configuration
+	 * @param {import('./bigquery.js').BigQueryConnection} options.connection
+	 * @param {{id: string, targetTable: string}[]} options.tables
+	 * @param {string} options.node
+	 * @param {string} options.name The worker's.
+	 * @param {() => {node: string, alive: boolean}[]} options.nodes
+	 * @param {{dead: boolean}} options.instance The instance of the core that the configuration belongs to.
+	 */
+	constructor({ configuration, connection, tables, node, name, nodes, instance }) {
+		this.configuration = configuration;
+		this.connection = connection;
+		this.tables = tables;
+		this.node = node;
+		this.name = name;
+		this.nodes = nodes;
+		this.instance = instance;
+	}
+
+	start() {
+		this.#timer = setInterval(() => this.#lookAtAll(), LOOK_MS);
+		this.#timer.unref();
+	}
+
+	stop() {
+		clearInterval(this.#timer);
+		this.#stopped.abort();
+	}
+
+	/**
+	 * What differs between a table's source and what is stored, and what will be done about it.
+	 * @param {string} id
+	 * @throws {HostFailure}
+	 */
+	async report(id) {
+		const { targetTable } = this.tables.find((table) => table.id === id) ?? { targetTable: '' };
+		const [body, version] = await Promise.all([this.#describe(id), newestVersion(id)]);
+		const attributes = findTable(targetTable)?.attributes;
+		const declared = attributes?.map(({ name, indexed }) => ({ name, indexed: Boolean(indexed) }));
+		const lock = await readRecord('SchemaLock', id);
+		return { ...this.configuration.schemaReport(id, body, version, declared ?? null), lock };
+	}
+
+	/** @param {string} id @returns {Promise<Uint8Array>} */
+	async #describe(id) {
+		const answer = await this.connection.send(this.configuration.describeRequest(id), this.#stopped.signal);
+		if (answer.status !== 200) {
+			throw new HostFailure('unavailable', `BigQuery did not describe the table: status ${answer.status}`);
+		}
+		return answer.body;
+	}
+
+	async #lookAtAll() {
+		if (this.#isLooking) return;
+		this.#isLooking = true;
+		for (const { id } of this.tables) {
+			if (this.#stopped.signal.aborted || this.instance.dead) break;
+			try {
+				await this.#look(id);
+				this.#failing.delete(id);
+			} catch (error) {
+				if (!this.#failing.has(id) && !this.#stopped.signal.aborted) {
+					logger.warn?.(`bigquery-sync: ${id}: its columns were not looked at: ${withoutValues(error.message ?? error)}`);
+				}
+				this.#failing.add(id);
+			}
+		}
+		this.#isLooking = false;
+	}
+
+	/** @param {string} id */
+	async #look(id) {
+		const lock = await readRecord('SchemaLock', id);
+		const alive = this.nodes().filter((one) => one.alive);
+		const names = [this.node, ...alive.map(({ node }) => node)];
+		const { turn, lock: claim } = this.configuration.schemaTurn(id, this.node, lock, names);
+		if (turn === 'claim') await findTable('SchemaLock').put(claim);
+		if (turn !== 'check') return;
+		let fingerprint;
+		try {
+			fingerprint = await this.#check(id);
+		} finally {
+			await findTable('SchemaLock').put(this.configuration.schemaChecked(id, lock, fingerprint));
+		}
+	}
+
+	/** Takes over what has changed, and returns the fingerprint of the newest version. @param {string} id */
+	async #check(id) {
+		const [body, version] = await Promise.all([this.#describe(id), newestVersion(id)]);
+		const adoption = this.configuration.schemaAdoption(id, body, version, this.name);
+		if (adoption === null) return version?.fingerprint;
+		await adoptVersion(adoption.version, adoption.notes, this.node);
+		return adoption.version.fingerprint;
+	}
+}
