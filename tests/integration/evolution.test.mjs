@@ -112,7 +112,9 @@ before(async () => {
 		{ table: 'lost', key: ['ship_id'] },
 	];
 	const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
-	running = await startComponent({ config: { bigquery, sync: { pollInterval: 300 }, schema: { pollMin: 1, pollMax: 2 } } });
+	running = await startComponent({
+		config: { bigquery, sync: { pollInterval: 300 }, schema: { pollMin: 1, pollMax: 2 } },
+	});
 	harper = running.harper;
 	await untilRecords('Events', (records) => records.length === 7, 'the first seven events');
 });

@@ -103,7 +103,15 @@ describe('the differences', () => {
 		const { version, added, removed, typeChanges, indexes, plan, error } = body;
 		assert.deepEqual(
 			{ version, added, removed, typeChanges, indexes, plan, error },
-			{ version: 1, added: [], removed: [], typeChanges: [], indexes: { missing: [], extra: [] }, plan: [], error: null }
+			{
+				version: 1,
+				added: [],
+				removed: [],
+				typeChanges: [],
+				indexes: { missing: [], extra: [] },
+				plan: [],
+				error: null,
+			}
 		);
 	});
 
@@ -112,7 +120,9 @@ describe('the differences', () => {
 		await alter(`ALTER TABLE \`${DATASET}.ports\` ADD COLUMN berth_id INT64`);
 		await alter(`ALTER TABLE \`${DATASET}.ports\` DROP COLUMN remark`);
 		const name = `\`${DATASET}.ports\``;
-		await alter(`CREATE OR REPLACE TABLE ${name} AS SELECT * REPLACE (CAST(draught AS STRING) AS draught) FROM ${name}`);
+		await alter(
+			`CREATE OR REPLACE TABLE ${name} AS SELECT * REPLACE (CAST(draught AS STRING) AS draught) FROM ${name}`
+		);
 		const { body } = await read('/SchemaDiff?table=ports');
 		assert.deepEqual(body.added, [{ kind: 'added', column: 'berth_id', type: 'INT64', attribute: 'berth_id' }]);
 		assert.deepEqual(body.removed, [{ kind: 'removed', column: 'remark', attribute: 'remark' }]);

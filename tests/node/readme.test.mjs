@@ -39,7 +39,14 @@ test('the page of the configuration tells every key, and the defaults are the re
 		[...cell.matchAll(/`(\w+)`/g)].map(([, key]) => key)
 	);
 	// The core lists the keys it knows when it meets one that it does not, and is like no other.
-	for (const [section, sample] of Object.entries({ bigquery: {}, sync: {}, limits: {}, retry: {}, control: {} })) {
+	for (const [section, sample] of Object.entries({
+		bigquery: {},
+		sync: {},
+		limits: {},
+		retry: {},
+		control: {},
+		schema: {},
+	})) {
 		const base = { projectId: 'p', dataset: 'd', table: 't', timestampColumn: 'ts' };
 		const root = { bigquery: base };
 		root[section] = { ...(section === 'bigquery' ? base : sample), zzzzzz: 1 };

@@ -95,7 +95,7 @@ impl Source {
     }
 
     pub fn add(&mut self, row: Row, visible_at: i64) {
-        let extra = (self.extra != Extra::Absent).then(|| self.entries.len() as i64 % 3);
+        let extra = (self.extra != Extra::Absent).then_some(self.entries.len() as i64 % 3);
         self.entries.push(Entry { visible_at, row, extra });
     }
 
