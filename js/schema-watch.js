@@ -78,7 +78,9 @@ export class SchemaWatch {
 				this.#failing.delete(id);
 			} catch (error) {
 				if (!this.#failing.has(id) && !this.#stopped.signal.aborted) {
-					logger.warn?.(`bigquery-sync: ${id}: its columns were not looked at: ${withoutValues(error.message ?? error)}`);
+					logger.warn?.(
+						`bigquery-sync: ${id}: its columns were not looked at: ${withoutValues(error.message ?? error)}`
+					);
 				}
 				this.#failing.add(id);
 			}
