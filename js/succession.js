@@ -132,8 +132,9 @@ function comparable(value) {
 	if (typeof value === 'number') return Number.isFinite(value) ? value : `${value}`;
 	if (value === null || typeof value !== 'object') return value;
 	if (value instanceof Date) return value.toISOString();
-	if (ArrayBuffer.isView(value))
+	if (ArrayBuffer.isView(value)) {
 		return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64');
+	}
 	if (Array.isArray(value)) return value.map(comparable);
 	const members = Object.keys(value)
 		.filter((name) => value[name] !== null && value[name] !== undefined)

@@ -238,7 +238,7 @@ pub struct Engine {
     description: Option<Description>,
     projection: Option<Projection>,
     schema: Option<Box<SchemaVersion>>,
-    /// The number of the version that this worker stored last.
+    /// The number of the version that this worker has stored and not yet seen.
     adopted_version: Option<u32>,
     target_ready: bool,
     server_time: Micros,

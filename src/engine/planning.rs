@@ -81,7 +81,7 @@ impl Engine {
         match self.next_schema(&projection) {
             Err(failure) => return self.fail(failure, AfterRest::Load, moment),
             Ok(Some(next)) => return self.adopt(next, moment),
-            Ok(None) => {}
+            Ok(None) => self.adopted_version = None,
         }
         if let Some(stored) = self.stored.take() {
             let identity = self.config.identity(&projection.key_names());

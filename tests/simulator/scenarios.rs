@@ -2,7 +2,7 @@
 
 use crate::random::Random;
 use crate::run::{BASE_US, engine};
-use crate::source::{Habits, Row, Source, VersionHabit};
+use crate::source::{Extra, Habits, Row, Source, VersionHabit};
 use crate::world::World;
 use bigquery_sync::bigquery::request::Purpose;
 use bigquery_sync::cluster::Standing;
@@ -361,4 +361,64 @@ fn a_table_whose_polls_cost_much_is_warned_about() {
     run_for(&mut world, &mut engine, event, 100);
     let warning = engine.status(Micros(world.now)).warning.unwrap();
     assert!(warning.contains("about 18 US dollars a day"), "{warning}");
+}
+
+/// Runs until so many batches are in Harper.
+fn run_until_written(world: &mut World, engine: &mut Engine, batches: usize) {
+    let mut event = Event::Start;
+    let mut written = 0;
+    while written < batches {
+        let moment = world.moment(0);
+        let command = engine.step(event, moment);
+        written += usize::from(matches!(command, Command::Write(_)));
+        event = world.run(command).unwrap();
+    }
+}
+
+#[test]
+fn a_window_that_was_begun_with_a_column_that_is_gone_is_read_anew_and_nothing_is_doubled() {
+    let mut world = world(Habits { page_rows_max: 200, ..habits() });
+    world.source.alter(Extra::Integer);
+    add(&mut world, 2_000, BASE_US - DAY_US);
+    run_until_written(&mut world, &mut lone_engine(&configuration(json!({}))), 4);
+    let begun = world.nodes[0].target.len();
+    assert!((400..1_000).contains(&begun), "{begun} rows");
+    world.source.alter(Extra::Absent);
+    let mut engine = lone_engine(&configuration(json!({})));
+    let (_, orders) = run_for(&mut world, &mut engine, Event::Start, 60);
+    assert_eq!((written(&orders), world.source.queries), (2_000, 2));
+    assert_eq!(world.check_equality(), None);
+}
+
+#[test]
+fn a_column_that_is_added_changes_no_ids_and_one_that_is_gone_only_those_that_are_read_again() {
+    let mut world = world(habits());
+    add(&mut world, 100, BASE_US - DAY_US);
+    add(&mut world, 10, BASE_US - 300 * SECOND_US);
+    let mut engine = lone_engine(&configuration(json!({})));
+    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 60);
+    let ids = |world: &World| world.nodes[0].target.keys().cloned().collect::<Vec<_>>();
+    let before = ids(&world);
+    world.source.alter(Extra::Integer);
+    add(&mut world, 1, BASE_US);
+    let (event, _) = run_for(&mut world, &mut engine, event, 60);
+    assert_eq!(ids(&world)[..110], before);
+    world.source.alter(Extra::Absent);
+    let (_, orders) = run_for(&mut world, &mut engine, event, 60);
+    assert_eq!(written(&orders), 11);
+    assert_eq!(ids(&world)[..100], before[..100]);
+    assert!(ids(&world)[100..].iter().all(|id| id.ends_with("~0~1")));
+    assert_eq!(world.check_equality(), None);
+}
+
+#[test]
+fn a_history_of_the_schema_that_was_deleted_is_begun_anew() {
+    let mut world = world(habits());
+    add(&mut world, 10, BASE_US - DAY_US);
+    let mut engine = lone_engine(&configuration(json!({})));
+    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 60);
+    world.nodes[0].schemas.clear();
+    run_for(&mut world, &mut engine, event, 60);
+    assert_eq!(engine.status(Micros(world.now)).last_error, None);
+    assert_eq!(world.nodes[0].schemas.len(), 1);
 }
