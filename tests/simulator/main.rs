@@ -139,6 +139,11 @@ fn rows_that_keep_the_ids_of_a_former_schema_are_caught() {
 }
 
 #[test]
+fn workers_that_write_on_under_a_former_schema_are_caught() {
+    assert!(is_caught_among(Sabotage::FormerErasWriteOn, 2..=5));
+}
+
+#[test]
 fn an_older_version_that_overwrites_a_newer_one_is_caught() {
     assert!(is_caught(Sabotage::OlderOverwrites));
 }

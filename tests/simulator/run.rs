@@ -152,7 +152,8 @@ pub fn add_row_now(world: &mut World) {
 }
 
 fn add_news(world: &mut World) {
-    if world.random.one_in(4) {
+    let rarity = if world.sabotage == Some(Sabotage::FormerErasWriteOn) { 1 } else { 4 };
+    if world.random.one_in(rarity) {
         let extra = world.random.pick(&[Extra::Absent, Extra::Integer, Extra::Text]);
         world.note(format!("the extra column becomes {extra:?}"));
         world.source.alter(extra);

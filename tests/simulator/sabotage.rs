@@ -25,6 +25,8 @@ pub enum Sabotage {
     UnstableIds,
     /// Rows under ids of a former era are not replaced.
     OldIdsStay,
+    /// Who has not heard of a new era writes on.
+    FormerErasWriteOn,
     /// Nobody reads one of the partitions.
     PartitionForgotten,
     /// Workers do not care that others may still write versions of the same rows.
