@@ -252,7 +252,20 @@ fn targets_are_made_unless_that_is_forbidden() {
     let config = parse(&with("schema", "create", json!(false))).unwrap();
     assert!(!config.tables[0].may_create);
     assert_eq!(config.warnings, []);
-    let config = parse(&with("schema", "pollMin", json!(300))).unwrap();
-    assert!(config.tables[0].may_create);
-    assert_eq!(config.warnings[0].key, "schema.pollMin");
+}
+
+#[test]
+fn the_pace_of_looking_at_columns_has_a_least_and_a_most() {
+    let polling = |schema: Value| {
+        let mut root = with("bigquery", "location", json!("EU"));
+        root["schema"] = schema;
+        parse(&root).map(|config| config.tables[0].polling)
+    };
+    assert_eq!(polling(json!({})).unwrap(), Polling { min_s: 300, max_s: 1_800 });
+    assert_eq!(polling(json!({"pollMin": 1, "pollMax": 2})).unwrap(), Polling { min_s: 1, max_s: 2 });
+    assert_eq!(polling(json!({"pollMin": 3_600})).unwrap(), Polling { min_s: 3_600, max_s: 3_600 });
+    let problems = polling(json!({"pollMin": 10, "pollMax": 9})).unwrap_err();
+    assert_eq!(problems[0].key, "schema.pollMax");
+    assert_eq!(problems[0].message, "is 9, which is below pollMin (10)");
+    assert!(polling(json!({"pollMin": 0})).is_err());
 }
