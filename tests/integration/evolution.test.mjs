@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
-import { until } from '../support/index.mjs';
+import { ALL_TYPES_SCHEMA, allTypes, until } from '../support/index.mjs';
 import { problemsIn, readControl, startComponent, untilStatus } from './support/component.mjs';
 import { DATASET, startSource } from './support/source.mjs';
 
@@ -106,8 +106,17 @@ before(async () => {
 	]);
 	await source.fill('ships', SHIPS, timed([{ ship_id: 's1', captain: 'Ann', speed: 1.5 }]));
 	await source.fill('lost', SHIPS, timed([{ ship_id: 's1', captain: 'Ann', speed: 1.5 }]));
+	const at = (/** @type {number} */ index) => new Date(Date.now() - 60_000 + Math.floor(index / 3)).toISOString();
+	const types = [...allTypes({ rows: 200 })].map((row, index) => ({ ...row, ts: at(index) }));
+	await source.fill('types', ALL_TYPES_SCHEMA, types);
+	const schemaOverrides = {
+		date_value: { type: 'Date' },
+		bytes_value: { type: 'Bytes' },
+		int64_value: { type: 'BigInt' },
+	};
 	const tables = [
 		{ table: 'events' },
+		{ table: 'types', timestampColumn: 'ts', schemaOverrides },
 		{ table: 'ships', key: ['ship_id'], columns: ['captain', 'speed'] },
 		{ table: 'lost', key: ['ship_id'] },
 	];
@@ -201,6 +210,20 @@ describe('a table without key', () => {
 		assert.deepEqual(kinds, ['', 'added', 'field_added', 'removed', 'type_changed', 'type_changed']);
 		assert.equal(new Set(versions.map(({ fingerprint }) => fingerprint)).size, 6);
 		assert.ok(versions.every(({ at, by }) => Date.parse(at) > 0 && by.length > 0));
+	});
+});
+
+describe('a table of all types', () => {
+	test('has_each_row_once_after_a_column_is_gone', async () => {
+		await untilRecords('Types', (records) => records.length === 200, 'the rows');
+		await alter(`ALTER TABLE \`${DATASET}.types\` DROP COLUMN row_id`);
+		const [row] = allTypes({ rows: 1 });
+		await source.bigquery.loadRows(DATASET, 'types', [{ ...row, row_id: undefined, ts: new Date().toISOString() }]);
+		const isRenewed = (/** @type {any} */ { id }) => id.endsWith('~1');
+		const records = await untilRecords('Types', (all) => all.filter(isRenewed).length >= 201, 'rows with new ids');
+		assert.equal(records.length, 201);
+		const kept = records.map(({ row_id }) => row_id).filter((id) => id !== undefined && id !== null);
+		assert.equal(new Set(kept).size, 200);
 	});
 });
 
