@@ -1,6 +1,6 @@
 //! From one version of the source's schema to the next, in the middle of everything else.
 
-use super::{AfterRest, Command, Engine, Moment, State};
+use super::{AfterRest, Command, Engine, Moment, State, Task};
 use crate::bigquery::projection::Projection;
 use crate::error::{Failure, Kind};
 use crate::schema::evolution::{SchemaVersion, next_version};
@@ -62,6 +62,13 @@ impl Engine {
     /// Returns the version of the schema that rows are read under.
     pub(super) fn schema_version(&self) -> u32 {
         self.schema.as_ref().map_or(1, |schema| schema.version)
+    }
+
+    /// Whether no row behind a window's start has an id of a former era once it was read. Rows of the future, whichever
+    /// partition they are in, are read by who owns the present; nobody is done before that one is.
+    pub(super) fn reads_all_old_ids(&self, task: &Task) -> bool {
+        let is_future_done = task.reads_future || self.ledger.has_only_new_ids_somewhere(self.era());
+        task.plan.window.until.is_none() && is_future_done
     }
 
     /// Whether rows behind `after` may be in Harper with ids of a former era.

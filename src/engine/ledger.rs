@@ -79,6 +79,11 @@ impl Ledger {
         }
     }
 
+    /// Tells whether some partition was read to its end since the era began.
+    pub fn has_only_new_ids_somewhere(&self, era: u32) -> bool {
+        self.rows.values().any(|row| row.era == era && row.old_ids_until != Some(Micros::MAX))
+    }
+
     /// Forgets where everything starts.
     pub fn start_over(&mut self) {
         self.inherited = None;

@@ -171,6 +171,8 @@ struct Task {
     is_sole: bool,
     /// Whether its rows may be in Harper with ids of a former era.
     replaces: bool,
+    /// Whether it also reads what lies in the future, as far as is known.
+    reads_future: bool,
 }
 
 /// What a commit came to.

@@ -8,6 +8,7 @@ use super::status::Activity;
 use super::window::{self, WINDOW_BYTES_MAX};
 use super::{
     AfterRest, Answer, Command, Engine, Incarnation, Moment, Note, Phase, State, Stored, Task, division,
+    transfer,
 };
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Page};
@@ -270,7 +271,18 @@ impl Engine {
                 let started_from = group.watermark;
                 let replaces = self.may_have_old_ids(&group.partitions, plan.window.after);
                 let partitions = group.partitions;
-                return Some(Task { plan, partitions, started_from, selection, is_sole, replaces });
+                // Days of the future that were counted are left to those who own their partitions.
+                let none_counted = starts.iter().all(|starts| *starts <= self.server_time);
+                let reads_future = transfer::reads_future(&selection) && none_counted;
+                return Some(Task {
+                    plan,
+                    partitions,
+                    started_from,
+                    selection,
+                    is_sole,
+                    replaces,
+                    reads_future,
+                });
             }
             self.ledger.prove(&group.partitions, plan.watermark);
         }

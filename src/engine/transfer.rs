@@ -65,6 +65,7 @@ impl Engine {
             selection: Selection::All,
             is_sole: open.is_sole && self.standing.is_settled_at(moment.now),
             replaces: self.may_have_old_ids(&open.partitions, open.after),
+            reads_future: !self.rule.pruned,
         };
         let remember_after = window::lower_bound(Some(watermark), projection.cursor_type, &self.config.pace);
         let job = Some(open.job.clone());
@@ -376,7 +377,7 @@ impl Engine {
                 let settled = self.ledger.settled(&[*partition]);
                 let settled = if moves && is_sole { watermark } else { settled };
                 let row = self.checkpoint_of(*partition, watermark, &identity, moment);
-                let replaced_all = complete && task.replaces && reading.plan.window.until.is_none();
+                let replaced_all = complete && task.replaces && self.reads_all_old_ids(task);
                 let old_ids_until = if replaced_all { reading.plan.window.after } else { row.old_ids_until };
                 Checkpoint { settled, old_ids_until, ..row }
             })
@@ -499,7 +500,7 @@ impl Engine {
     }
 }
 
-fn reads_future(selection: &Selection) -> bool {
+pub(super) fn reads_future(selection: &Selection) -> bool {
     match selection {
         Selection::All | Selection::Partitions(..) => true,
         Selection::Segments(_, _, segments) => segments.iter().any(|segment| segment.to.is_none()),
