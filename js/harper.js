@@ -94,7 +94,7 @@ export async function commit(table, layout, order, onWait) {
 			findTable('SyncAudit').put(entry, context);
 		}
 		for (const { rowId } of refused) replaced.delete(rowId);
-		for (const id of replaced.values()) table.delete(id, context);
+		for (const id of [...replaced.values()].flat()) table.delete(id, context);
 	};
 	let refused = [];
 	try {

@@ -17,10 +17,10 @@ const CURSOR_CHARACTERS = 11;
  * @param {Layout} layout
  * @param {boolean} replaces Whether there may be such.
  * @param {Record<string, any>[]} records
- * @returns {Promise<Map<string | number, string>>} Of records' ids, the ones that they replace.
+ * @returns {Promise<Map<string | number, string[]>>} Of records' ids, the ones that they replace.
  */
 export async function succeed(table, layout, replaces, records) {
-	/** @type {Map<string | number, string>} */
+	/** @type {Map<string | number, string[]>} */
 	const replaced = new Map();
 	if (!replaces && layout.retired.length === 0) return replaced;
 	const isKeyless = layout.newerBy === null && layout.idType === 'text';
@@ -29,12 +29,12 @@ export async function succeed(table, layout, replaces, records) {
 	for (const record of records) {
 		const stored = isKeyless
 			? await findKeyless(table, layout, cursors, replaces, record)
-			: await readOne(table, record.id);
-		if (stored) {
-			if (stored.id !== record.id) replaced.set(record.id, stored.id);
-			for (const attribute of layout.retired) {
-				if (stored[attribute] !== undefined) record[attribute] = stored[attribute];
-			}
+			: await readAll(table, record.id);
+		const ids = stored.map(({ id }) => id).filter((id) => id !== record.id);
+		if (ids.length > 0) replaced.set(record.id, ids);
+		for (const attribute of layout.retired) {
+			const keeper = stored.find((row) => row[attribute] !== undefined);
+			if (keeper) record[attribute] = keeper[attribute];
 		}
 		if (performance.now() - turn_ms > TURN_MS) {
 			await nextTurn();
@@ -45,13 +45,14 @@ export async function succeed(table, layout, replaces, records) {
 }
 
 /** @param {any} table @param {string | number} id */
-async function readOne(table, id) {
-	for await (const stored of table.search({ conditions: [{ attribute: 'id', value: id }] })) return stored;
-	return undefined;
+async function readAll(table, id) {
+	const found = [];
+	for await (const stored of table.search({ conditions: [{ attribute: 'id', value: id }] })) found.push(stored);
+	return found;
 }
 
 /**
- * Finds the stored row: under its own id, or under one of a former era, which no other row then may have.
+ * Finds the stored row: under its own id, or under those of former eras, which no other row then may have.
  * @param {any} table
  * @param {Layout} layout
  * @param {Map<string, FormerRows>} cursors
@@ -66,7 +67,9 @@ async function findKeyless(table, layout, cursors, replaces, record) {
 		await rows.read(prefix);
 		cursors.set(prefix, rows);
 	}
-	return rows.own.get(record.id) ?? (replaces ? rows.take(record) : undefined);
+	const own = rows.own.get(record.id);
+	if (own) return [own];
+	return replaces ? rows.take(record) : [];
 }
 
 /** The stored rows of one cursor value. */
@@ -100,13 +103,13 @@ class FormerRows {
 		}
 	}
 
-	/** @param {Record<string, any>} record */
+	/**
+	 * One of each era: nodes that did not hear of each other may have written the same row in different ones.
+	 * @param {Record<string, any>} record
+	 */
 	take(record) {
-		for (const [era, contents] of this.#former) {
-			const row = contents.get(this.#content(record, era))?.shift();
-			if (row) return row;
-		}
-		return undefined;
+		const eras = [...this.#former].sort(([one], [other]) => other - one);
+		return eras.flatMap(([era, contents]) => contents.get(this.#content(record, era))?.shift() ?? []);
 	}
 
 	/** What rows of an era and of now have in common. A column that an old row does not have at all was NULL. */

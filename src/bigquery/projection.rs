@@ -1,7 +1,7 @@
 //! Which columns of a source table are read, and what role each one plays.
 
 use super::schema::{Field, Type};
-use super::table::Description;
+use super::table::{Description, Storage};
 use super::value::{NameTag, name_tag};
 use crate::config::{Columns, CursorUnit, HarperType, IdType, SchemaOverride, TableConfig, nearest};
 use crate::error::{Failure, Kind};
@@ -48,6 +48,9 @@ pub struct Projection {
     forms: Vec<Option<Form>>,
     /// Per column: the attribute in Harper, and the era since which its values are as they are.
     attributes: Vec<(String, u32)>,
+    /// Whether all columns of a table are read, those too that it has since it was described: a result then shows them.
+    /// The description of a view may be older than what it holds.
+    pub reads_all: bool,
     /// Attributes that hold values of the past only.
     pub retired: Vec<String>,
     /// Tells rows without key that were written before columns were lost from those after it.
@@ -109,7 +112,20 @@ impl Projection {
         let attributes = fields.iter().map(|field| (field.name.clone(), 0)).collect();
         let id_type = config.id_type;
         let (retired, era) = (Vec::new(), 0);
-        Ok(Projection { fields, cursor, cursor_type, key, forms, attributes, retired, era, id_type, by_name })
+        let reads_all = config.columns == Columns::All && description.storage == Storage::Own;
+        Ok(Projection {
+            fields,
+            cursor,
+            cursor_type,
+            key,
+            forms,
+            attributes,
+            reads_all,
+            retired,
+            era,
+            id_type,
+            by_name,
+        })
     }
 
     /// Stores the columns as a version of the schema says.

@@ -1,7 +1,7 @@
 //! The SQL that BigQuery is sent. Names are quoted here and nowhere else; values are typed literals.
 
 use super::projection::{CursorType, Projection};
-use super::schema::Type;
+use super::schema::{Field, Type};
 use super::table::PartitionUnit;
 use crate::config::SourceTable;
 use crate::partition::{Division, Rule};
@@ -61,17 +61,7 @@ pub struct Source<'s> {
 /// counts identical rows, in the column [`OCCURRENCE`].
 pub fn read_window(source: Source<'_>, window: Window, numbered: bool) -> String {
     let projection = source.projection;
-    let mut columns: Vec<String> = projection
-        .fields
-        .iter()
-        .map(|field| {
-            let name = quote(&field.name);
-            match field.kind {
-                Type::Geography if !field.repeated => format!("ST_ASGEOJSON({name}) AS {name}"),
-                _ => name,
-            }
-        })
-        .collect();
+    let mut columns = selected_columns(projection);
     if numbered {
         let names: Vec<String> = projection.fields.iter().map(|field| quote(&field.name)).collect();
         let (cursor, row) = (quote(projection.cursor_name()), names.join(", "));
@@ -93,6 +83,22 @@ pub fn read_window(source: Source<'_>, window: Window, numbered: bool) -> String
         table_name(source.table),
         conditions.join("\n  AND ")
     )
+}
+
+fn selected_columns(projection: &Projection) -> Vec<String> {
+    let is_converted = |field: &&Field| matches!(field.kind, Type::Geography) && !field.repeated;
+    let select = |field: &Field| {
+        let name = quote(&field.name);
+        if is_converted(&field) { format!("ST_ASGEOJSON({name}) AS {name}") } else { name }
+    };
+    if !projection.reads_all {
+        return projection.fields.iter().map(select).collect();
+    }
+    let converted: Vec<String> = projection.fields.iter().filter(is_converted).map(select).collect();
+    if converted.is_empty() {
+        return vec!["*".to_owned()];
+    }
+    vec![format!("* REPLACE ({})", converted.join(", "))]
 }
 
 /// Returns the query that counts the rows of each partition of a table after `after`, in their order.
@@ -267,7 +273,6 @@ fn literal(cursor_type: CursorType, instant: Micros) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bigquery::schema::Field;
     use crate::bigquery::table::Description;
     use crate::config::{Config, Environment};
 
@@ -296,7 +301,7 @@ mod tests {
     #[test]
     fn a_window_is_read_whole_with_literal_bounds() {
         insta::assert_snapshot!(sql(Type::Timestamp, Some("x > 1 -- why"), BOTH, false), @r"
-        SELECT `ts`, ST_ASGEOJSON(`place`) AS `place`, `odd \`name\\`
+        SELECT * REPLACE (ST_ASGEOJSON(`place`) AS `place`)
         FROM `my-project`.`d`.`t`
         WHERE `ts` > TIMESTAMP '1969-12-31 23:59:59.999999+00'
           AND `ts` <= TIMESTAMP '2024-01-01 00:00:00.000000+00'
@@ -306,10 +311,23 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_listed_where_not_all_of_a_table_are_read() {
+        let (table, mut projection) = resolved(Type::Timestamp);
+        projection.reads_all = false;
+        let selection = Selection::All;
+        let source = Source { table: &table, projection: &projection, filter: None, selection: &selection };
+        insta::assert_snapshot!(read_window(source, Window { after: None, until: None }, false), @r"
+        SELECT `ts`, ST_ASGEOJSON(`place`) AS `place`, `odd \`name\\`
+        FROM `my-project`.`d`.`t`
+        WHERE `ts` IS NOT NULL
+        ");
+    }
+
+    #[test]
     fn identical_rows_can_be_numbered_by_bigquery() {
         let whole = Window { after: None, until: None };
         insta::assert_snapshot!(sql(Type::Timestamp, None, whole, true), @r"
-        SELECT `ts`, ST_ASGEOJSON(`place`) AS `place`, `odd \`name\\`, ROW_NUMBER() OVER (PARTITION BY `ts`, TO_JSON_STRING(STRUCT(`ts`, `place`, `odd \`name\\`))) - 1 AS `_bigquery_sync_occurrence`
+        SELECT * REPLACE (ST_ASGEOJSON(`place`) AS `place`), ROW_NUMBER() OVER (PARTITION BY `ts`, TO_JSON_STRING(STRUCT(`ts`, `place`, `odd \`name\\`))) - 1 AS `_bigquery_sync_occurrence`
         FROM `my-project`.`d`.`t`
         WHERE `ts` IS NOT NULL
         ");

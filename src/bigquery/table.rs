@@ -31,6 +31,8 @@ pub enum Storage {
 pub struct Description {
     /// The columns.
     pub fields: Vec<Field>,
+    /// Where the rows are.
+    pub storage: Storage,
     /// The columns of the declared primary key; empty when none is declared.
     pub primary_key: Vec<String>,
     /// The unit and the column of time partitioning; no column when partitioned by the time of ingestion.
@@ -127,6 +129,7 @@ impl Description {
         let primary_key = table.table_constraints.and_then(|constraints| constraints.primary_key);
         Ok(Description {
             fields,
+            storage,
             primary_key: primary_key.map(|key| key.columns).unwrap_or_default(),
             partitioning: table.time_partitioning.and_then(read_partitioning),
             range_column: table.range_partitioning.and_then(|partitioning| partitioning.field),

@@ -293,7 +293,9 @@ impl Engine {
             }
             _ => None,
         };
-        let replaces = self.task.as_ref().is_some_and(|task| task.replaces);
+        // Rows of the future are read now by one worker, now by another.
+        let is_of_future = self.era() > 0 && batch.newest > Some(reading.plan.watermark);
+        let replaces = is_of_future || self.task.as_ref().is_some_and(|task| task.replaces);
         if complete {
             self.close_window(moment.now);
         }

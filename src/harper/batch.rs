@@ -93,6 +93,8 @@ pub struct Batch {
     pub patches: Vec<Patch>,
     /// Rows that could not be converted.
     pub rejections: Vec<Rejection>,
+    /// The latest cursor of the rows.
+    pub newest: Option<Micros>,
 }
 
 impl Batch {
@@ -125,6 +127,7 @@ pub struct BatchBuilder {
     superseded: Vec<u32>,
     patches: Patches,
     rejections: Vec<Rejection>,
+    newest_cursor: Option<Micros>,
 }
 
 #[derive(Debug)]
@@ -257,6 +260,7 @@ impl BatchBuilder {
             superseded: Vec::new(),
             patches: Patches::default(),
             rejections: Vec::new(),
+            newest_cursor: None,
         }
     }
 
@@ -309,6 +313,7 @@ impl BatchBuilder {
             let older = self.newest.insert(id, (self.rows as u32, key.cursor));
             self.superseded.extend(older.map(|(row, _)| row));
         }
+        self.newest_cursor = self.newest_cursor.max(Some(key.cursor));
         self.rows += 1;
     }
 
@@ -416,6 +421,7 @@ impl BatchBuilder {
             superseded: self.superseded,
             patches: self.patches.into_found(),
             rejections: self.rejections,
+            newest: self.newest_cursor,
         }
     }
 }

@@ -141,6 +141,13 @@ fn add_history(world: &mut World, rows: u64) {
     }
 }
 
+/// Adds, drops or retypes a column.
+pub fn alter(world: &mut World) {
+    let extra = world.random.pick(&[Extra::Absent, Extra::Integer, Extra::Text]);
+    world.note(format!("the extra column becomes {extra:?}"));
+    world.source.alter(extra);
+}
+
 /// A row that is made now and becomes visible soon, within what counts as late.
 pub fn add_row_now(world: &mut World) {
     let cursor = world.now - world.random.below(60) as i64 * SECOND_US;
@@ -154,9 +161,7 @@ pub fn add_row_now(world: &mut World) {
 fn add_news(world: &mut World) {
     let rarity = if world.sabotage == Some(Sabotage::FormerErasWriteOn) { 1 } else { 4 };
     if world.random.one_in(rarity) {
-        let extra = world.random.pick(&[Extra::Absent, Extra::Integer, Extra::Text]);
-        world.note(format!("the extra column becomes {extra:?}"));
-        world.source.alter(extra);
+        alter(world);
     }
     for _ in 0..world.random.below(20) {
         add_row_now(world);

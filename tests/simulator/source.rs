@@ -232,7 +232,7 @@ impl Source {
             rows.swap(place, random.below(place as u64 + 1) as usize);
         }
         let mut fields = self.fields();
-        let with_extra = sql.contains("`extra`");
+        let with_extra = self.extra != Extra::Absent && sql.contains("SELECT *");
         if self.extra != Extra::Absent && !with_extra {
             fields.as_array_mut().unwrap().pop();
         }

@@ -253,7 +253,7 @@ impl World {
                 continue;
             }
             if order.replaces && self.sabotage != Some(Sabotage::OldIdsStay) {
-                replaced.extend(self.former_id(node, &id, &record, &replaced));
+                replaced.extend(self.former_ids(node, &id, &record, &replaced));
             }
             rows.push((id, record));
         }
@@ -275,16 +275,22 @@ impl World {
         self.check_watermarks(&moved, actor.served_made_at);
     }
 
-    /// Finds the row under an id of a former era, as Harper's side of the component does.
-    fn former_id(&self, node: usize, id: &str, record: &Row, taken: &[String]) -> Option<String> {
-        let era = |id: &str| id.split('~').nth(2).map_or(0, |era| era.parse::<u32>().unwrap());
+    /// Finds the row under ids of former eras, one of each, as Harper's side of the component does.
+    fn former_ids(&self, node: usize, id: &str, record: &Row, taken: &[String]) -> Vec<String> {
+        let era = |id: &str| id.split('~').nth(2).map_or(0, |era| era.parse::<u32>().unwrap_or(0));
         let target = &self.nodes[node].target;
         let candidates = target.range(id[..11].to_owned()..).take_while(|(other, _)| other[..11] == id[..11]);
         let fits =
             |other: &String, row: &Row| era(other) < era(id) && row == record && !taken.contains(other);
-        let mut found =
-            candidates.filter(|(other, (row, _))| fits(other, row)).map(|(other, _)| other.clone());
-        found.next().filter(|_| !target.contains_key(id))
+        if target.contains_key(id) {
+            return Vec::new();
+        }
+        let fitting = candidates.filter(|(other, (row, _))| fits(other, row));
+        fitting
+            .map(|(other, _)| (era(other), other.clone()))
+            .collect::<BTreeMap<_, _>>()
+            .into_values()
+            .collect()
     }
 
     /// Commits on one node and sends to the others.
