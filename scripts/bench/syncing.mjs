@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
@@ -168,12 +169,8 @@ export class Source {
 	 */
 	static async prepared(rows, days = 10) {
 		const worker = new Worker(new URL('page-server.mjs', import.meta.url), { workerData: { rows, days } });
-		const told = () => {
-			return new Promise((resolve, reject) => {
-				worker.once('message', resolve);
-				worker.once('error', reject);
-			});
-		};
+		// A page server that fails rejects this.
+		const told = async () => (await once(worker, 'message'))[0];
 		const { port } = await told();
 		const bill = async () => {
 			worker.postMessage('bill');

@@ -142,7 +142,7 @@ class CeilingHost {
 	async write(order) {
 		for (const record of this.assembleRecords(this.layout, order, new Date().toISOString())) this.#waiting.push(record);
 		if (this.#waiting.length >= BLOCK_ROWS) await this.#flush();
-		return { refused: 0, elapsedMs: 0 };
+		return { refused: 0, busyMs: 0 };
 	}
 
 	async #flush() {
