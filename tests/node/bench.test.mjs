@@ -101,7 +101,8 @@ describe('the rows that a query selects', () => {
 	test('are_bounded_by_exact_instants', () => {
 		const text = new Date(Number(CURSORS[3] / 1_000n)).toISOString().replace('T', ' ').slice(0, 23);
 		const instant = `TIMESTAMP '${text}${String(CURSORS[3] % 1_000n).padStart(3, '0')}+00'`;
-		const select = (/** @type {string} */ sign) => selectedRows(`SELECT *\nFROM t\nWHERE \`timestamp\` ${sign} ${instant}`, ROWS);
+		const select = (/** @type {string} */ sign) =>
+			selectedRows(`SELECT *\nFROM t\nWHERE \`timestamp\` ${sign} ${instant}`, ROWS);
 		assert.deepEqual(select('<='), [[0, 4]]);
 		assert.deepEqual(select('>'), [[4, CURSORS.length]]);
 	});
