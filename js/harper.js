@@ -69,11 +69,12 @@ function plainCopy(record) {
  * @param {import('./batch.js').Layout} layout
  * @param {Order} order
  * @param {() => void} [onWait] Called once, while the database is at work and this thread is not.
- * @returns {Promise<{refused: number, elapsedMs: number}>}
+ * @returns {Promise<{refused: number, busyMs: number}>} How long this thread was busy meanwhile; neither the disk's time,
+ *   nor the waiting for other threads' commits, which smaller batches only make longer.
  */
 export async function commit(table, layout, order, onWait) {
 	const syncedAt = new Date().toISOString();
-	const started = performance.now();
+	const before = performance.eventLoopUtilization();
 	const assembled = assembleRecords(layout, order, syncedAt);
 	// A record that one transaction puts several times may be lost in Harper 4.7: each is put once.
 	const superseded = new Set(order.superseded);
@@ -104,7 +105,7 @@ export async function commit(table, layout, order, onWait) {
 		refused = await putAcceptable(table, layout, records);
 		await putAll(table, layout, [], { progress: progress(refused) });
 	}
-	return { refused: refused.length, elapsedMs: performance.now() - started };
+	return { refused: refused.length, busyMs: performance.eventLoopUtilization(before).active };
 }
 
 /**

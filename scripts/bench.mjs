@@ -15,7 +15,7 @@ async function main() {
 	}
 	await ensureBuilt();
 	// What set-up needs comes with Node.js; all else is loaded once set-up has installed it.
-	const { printDecoding, printSync } = await import('./bench/report.mjs');
+	const { printDecoding, printSync, printWorkers, printIndexes } = await import('./bench/report.mjs');
 	/** @type {Record<string, unknown>} */
 	const json = { rows: options.rows };
 	if (options.parts.includes('decode')) {
@@ -23,10 +23,18 @@ async function main() {
 		const rows = Math.min(options.rows, DECODE_ROWS_MAX);
 		Object.assign(json, printDecoding(await measureDecoding({ rows, rounds: options.rounds })));
 	}
+	const measuring = { ...options, profile: options.profile && path.resolve(options.profile) };
 	if (options.parts.includes('sync')) {
 		const { measureSync } = await import('./bench/syncing.mjs');
-		const profile = options.profile && path.resolve(options.profile);
-		Object.assign(json, printSync(await measureSync({ ...options, profile })));
+		Object.assign(json, printSync(await measureSync(measuring)));
+	}
+	if (options.parts.includes('workers')) {
+		const { measureWorkers } = await import('./bench/workers.mjs');
+		Object.assign(json, printWorkers(await measureWorkers(measuring)));
+	}
+	if (options.parts.includes('indexes')) {
+		const { measureIndexes } = await import('./bench/indexes.mjs');
+		Object.assign(json, printIndexes(await measureIndexes(measuring)));
 	}
 	if (options.json) print(JSON.stringify(json));
 }

@@ -1,22 +1,28 @@
 import { parseArgs } from 'node:util';
 import { ExpectedFailure } from '../terminal.mjs';
 
-const PARTS = ['decode', 'sync'];
+const PARTS = ['decode', 'sync', 'workers', 'indexes'];
+/** What is measured unless something is asked for. */
+const USUAL_PARTS = ['decode', 'sync'];
 
 export const USAGE = `Measures what copying a row costs: in the core alone, and on the whole way from BigQuery to Harper.
 
-npm run bench -- [--only decode|sync] [--rows N] [--rounds N] [--profile PATH] [--json]
+npm run bench -- [--only PART] [--rows N] [--rounds N] [--profile PATH] [--json]
 
   --only PART     decode: pages to records, in the core and in plain JavaScript, without any server
                   sync: the whole way, against a bare loop of Harper's transactions that writes the same rows
+                  workers: the sync with 1, 2 and 4 worker threads of one Harper, against as many bare loops
+                  indexes: the sync into a table with 0, 1 and 3 indexed attributes, against the bare loop
+                  decode and sync are measured unless one is chosen
   --rows N        rows to copy, default 1,000,000; at most 200,000 of them are used for decode
   --rounds N      rounds, of which the medians are told; default 3
-  --profile PATH  writes CPU profiles of Harper's worker to PATH.sync.cpuprofile and PATH.ceiling.cpuprofile,
-                  which Chrome's developer tools show; the figures then hold the profiler's own cost
+  --profile PATH  writes CPU profiles of one of Harper's workers to PATH.sync.cpuprofile and
+                  PATH.ceiling.cpuprofile, which Chrome's developer tools show; the figures then hold the
+                  profiler's own cost. The parts workers and indexes put the number before: PATH.4.sync.cpuprofile
   --json          ends with a line of JSON
   --help          prints this
 
-The sync part installs and starts a BigQuery emulator and Harper (npm package harperdb, which has its own licence
+All but decode install and start Harper, and sync a BigQuery emulator too (npm package harperdb, which has its own licence
 terms: https://harperdb.io/legal/end-user-license-agreement). Figures of Harper itself are for your own eyes.`;
 
 /**
@@ -51,11 +57,11 @@ export function readOptions(args) {
 		throw new ExpectedFailure(`${error.message}\n\n${USAGE}`);
 	}
 	if (values.only !== undefined && !PARTS.includes(values.only)) {
-		throw new ExpectedFailure(`--only is ${values.only}; it takes ${PARTS.join(' or ')}.`);
+		throw new ExpectedFailure(`--only is ${values.only}; it takes one of ${PARTS.join(', ')}.`);
 	}
 	return {
 		...values,
-		parts: values.only === undefined ? PARTS : [values.only],
+		parts: values.only === undefined ? USUAL_PARTS : [values.only],
 		rows: positive('rows', values.rows),
 		rounds: positive('rounds', values.rounds),
 		profile: values.profile,

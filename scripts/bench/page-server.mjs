@@ -7,15 +7,15 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
+import { Billing } from '../../tests/support/billing.mjs';
 import { VESSEL_SCHEMA, vesselPositions } from '../../tests/support/samples.mjs';
 import { temporaryFolder } from '../../tests/support/processes.mjs';
 import { wireCell } from '../../tests/support/wire.mjs';
 import { microsOf } from './instant.mjs';
+import { selectedRows } from './selection.mjs';
 
 const WRITE_CHARACTERS = 4 << 20;
-const JOB_PATH = /\/queries\/job-(\d+)-(\d+)$/;
-/** A row takes about this many bytes in BigQuery's own count. */
-const BYTES_PER_ROW = 80;
+const JOB_PATH = /\/queries\/job-(\d+)$/;
 const DAY_US = 86_400_000_000n;
 
 class PreparedTable {
@@ -26,9 +26,13 @@ class PreparedTable {
 	/** The rows' cursors, which ascend. */
 	#cursors;
 
-	/** @param {number} rows */
-	constructor(rows) {
+	/** Average bytes of each column in BigQuery's own count. */
+	columnBytes = new Map(VESSEL_SCHEMA.map(({ name, type }) => [name, type === 'STRING' ? 2 : 8]));
+
+	/** @param {{rows: number, days: number}} extent */
+	constructor({ rows, days }) {
 		this.rows = rows;
+		this.days = days;
 		this.#starts = new Float64Array(rows + 1);
 		this.#cursors = new BigInt64Array(rows);
 		this.#write();
@@ -43,7 +47,8 @@ class PreparedTable {
 			texts = [];
 			waiting = 0;
 		};
-		for (const position of vesselPositions({ rows: this.rows })) {
+		for (const position of vesselPositions({ rows: this.rows, days: this.days })) {
+			this.#weigh(position);
 			const cursor = microsOf(position.timestamp);
 			const cells = { ...position, timestamp: cursor };
 			// The samples are ASCII, so that characters are bytes.
@@ -59,6 +64,18 @@ class PreparedTable {
 		flush();
 	}
 
+	#weigh(position) {
+		for (const { name, type } of VESSEL_SCHEMA) {
+			if (type !== 'STRING') continue;
+			this.columnBytes.set(name, (this.columnBytes.get(name) ?? 0) + position[name].length / this.rows);
+		}
+	}
+
+	/** @returns {[bigint, bigint]} The first and the last cursor. */
+	extent() {
+		return [this.#cursors[0], this.#cursors[this.rows - 1]];
+	}
+
 	/** Number of rows up to and with a cursor. */
 	rowsUntil(cursor) {
 		let [low, high] = [0, this.rows];
@@ -70,12 +87,12 @@ class PreparedTable {
 		return low;
 	}
 
-	/** Rows per day: day's start in µs, and number. */
-	days() {
+	/** Rows per day of a range: day's start in µs, and number. */
+	byDay(from = 0, to = this.rows) {
 		const days = [];
-		for (let row = 0; row < this.rows;) {
+		for (let row = from; row < to;) {
 			const start = (this.#cursors[row] / DAY_US) * DAY_US;
-			const end = this.rowsUntil(start + DAY_US - 1n);
+			const end = Math.min(to, this.rowsUntil(start + DAY_US - 1n));
 			days.push([start, end - row]);
 			row = end;
 		}
@@ -97,70 +114,133 @@ class PreparedTable {
 	}
 }
 
-/** @param {PreparedTable} table */
-function serve(table) {
-	const server = http.createServer((request, response) => {
+/** What the table's queries are billed, by the same accounting as the fault proxy's. */
+class PreparedBilling extends Billing {
+	/** @param {PreparedTable} table */
+	constructor(table) {
+		super({ url: 'http://localhost', project: 'p', minimumBytes: 0 });
+		const partitions = table.byDay().map(([low, rows]) => ({ low, high: low + DAY_US, rows }));
+		const { rows, columnBytes } = table;
+		this.prepared = { rows, fingerprint: '', partitionColumn: 'timestamp', partitions, nullRows: 0, columnBytes };
+	}
+
+	/** @override */
+	async statistics() {
+		return this.prepared;
+	}
+}
+
+class PageServer {
+	/** The rows that each query has selected, by the number of its job. */
+	#jobs = [];
+	/** @type {string[]} */
+	#asked = [];
+	#server = http.createServer((request, response) => this.#serve(request, response));
+
+	/** @param {PreparedTable} table */
+	constructor(table) {
+		this.table = table;
+	}
+
+	/** @returns {Promise<number>} The port. */
+	listen() {
+		return new Promise((resolve) => {
+			const port = () => /** @type {import('node:net').AddressInfo} */ (this.#server.address()).port;
+			this.#server.listen(0, '127.0.0.1', () => resolve(port()));
+		});
+	}
+
+	/** Bytes that the queries since the last bill are billed: those that read rows, and those that count them. */
+	async bill() {
+		const billing = new PreparedBilling(this.table);
+		const bill = { readingBytes: 0, countingBytes: 0 };
+		for (const query of this.#asked.splice(0)) {
+			const { billed } = await billing.estimate(query, undefined);
+			bill[query.includes('COUNT(') ? 'countingBytes' : 'readingBytes'] += billed;
+		}
+		return bill;
+	}
+
+	#serve(request, response) {
 		const url = new URL(request.url ?? '/', 'http://localhost');
 		const chunks = [];
 		request.on('data', (chunk) => chunks.push(chunk));
 		request.on('end', () => {
-			const answer = answerTo(table, request.method, url, Buffer.concat(chunks).toString());
-			const body = answer ?? Buffer.from('{"error":{"code":404,"errors":[{"reason":"notFound"}]}}');
-			response.writeHead(answer ? 200 : 404, { 'content-type': 'application/json', 'content-length': body.length });
+			const { status, body } = this.#answer(request.method, url, Buffer.concat(chunks).toString());
+			response.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length });
 			response.end(body);
 		});
-	});
-	return new Promise((resolve) => {
-		server.listen(0, '127.0.0.1', () => resolve(/** @type {import('node:net').AddressInfo} */ (server.address()).port));
-	});
-}
-
-function answerTo(table, method, url, body) {
-	if (method === 'GET' && url.pathname.includes('/tables/')) return description(table);
-	if (method === 'POST') {
-		const { query, maxResults } = JSON.parse(body);
-		if (query.includes('GROUP BY')) return numbers(table.days());
-		const [from, to] = range(table, query);
-		return query.includes('COUNT(') ? numbers([[0]]) : page(table, from, to, from, maxResults);
 	}
-	const job = JOB_PATH.exec(url.pathname);
-	if (!job) return undefined;
-	const [from, to] = [Number(job[1]), Number(job[2])];
-	return page(
-		table,
-		from,
-		to,
-		from + Number(url.searchParams.get('startIndex')),
-		Number(url.searchParams.get('maxResults'))
-	);
+
+	#answer(method, url, body) {
+		try {
+			const found = this.#find(method, url, body);
+			return found === undefined ? refusal(404, 'notFound', url.pathname) : { status: 200, body: found };
+		} catch (error) {
+			return refusal(400, 'invalidQuery', error.message);
+		}
+	}
+
+	#find(method, url, body) {
+		if (method === 'GET' && url.pathname.includes('/tables/')) return description(this.table);
+		if (method === 'POST') {
+			const { query, maxResults } = JSON.parse(body);
+			this.#asked.push(query);
+			const ranges = selectedRows(query, this.table);
+			if (query.includes('GROUP BY')) return numbers(ranges.flatMap(([from, to]) => this.table.byDay(from, to)));
+			if (query.includes('COUNT(')) return numbers([[countOf(ranges)]]);
+			return this.#page(this.#jobs.push(ranges) - 1, 0, maxResults);
+		}
+		const job = JOB_PATH.exec(url.pathname)?.[1];
+		if (job === undefined || this.#jobs[job] === undefined) return undefined;
+		return this.#page(job, Number(url.searchParams.get('startIndex')), Number(url.searchParams.get('maxResults')));
+	}
+
+	#page(job, start, maxResults) {
+		const ranges = this.#jobs[job];
+		const head = {
+			jobReference: { projectId: 'p', jobId: `job-${job}`, location: 'US' },
+			schema: { fields: VESSEL_SCHEMA },
+			totalRows: `${countOf(ranges)}`,
+		};
+		const pieces = [Buffer.from(`${JSON.stringify(head).slice(0, -1)},"rows":[`)];
+		for (const [from, to] of part(ranges, start, maxResults)) {
+			if (pieces.length > 1) pieces.push(Buffer.from(','));
+			pieces.push(this.table.text(from, to));
+		}
+		pieces.push(Buffer.from('],"totalBytesProcessed":"0","jobComplete":true}'));
+		return Buffer.concat(pieces);
+	}
 }
 
-function description({ rows }) {
+function refusal(status, reason, message) {
+	const error = { code: status, message, errors: [{ reason, message }] };
+	return { status, body: Buffer.from(JSON.stringify({ error })) };
+}
+
+/** The description that tables.get gives; a row's bytes are those that reading it is billed. */
+function description({ rows, columnBytes }) {
 	const timePartitioning = { type: 'DAY', field: 'timestamp' };
-	const counts = { numRows: `${rows}`, numBytes: `${rows * BYTES_PER_ROW}` };
+	const rowBytes = [...columnBytes.values()].reduce((sum, bytes) => sum + bytes, 0);
+	const counts = { numRows: `${rows}`, numBytes: `${Math.round(rows * rowBytes)}` };
 	return Buffer.from(JSON.stringify({ type: 'TABLE', schema: { fields: VESSEL_SCHEMA }, timePartitioning, ...counts }));
 }
 
-/** The rows that a query's bounds hold. */
-function range(table, query) {
-	const bound = (sign) => {
-		const text = new RegExp(`\`timestamp\` ${sign} TIMESTAMP '([^']+)'`).exec(query)?.[1];
-		return text === undefined
-			? undefined
-			: table.rowsUntil(BigInt(microsOf(text.replace(' ', 'T').replace('+00', 'Z'))));
-	};
-	return [bound('>') ?? 0, bound('<=') ?? table.rows];
+function countOf(ranges) {
+	return ranges.reduce((sum, [from, to]) => sum + to - from, 0);
 }
 
-function page(table, from, to, start, maxResults) {
-	const head = {
-		jobReference: { projectId: 'p', jobId: `job-${from}-${to}`, location: 'US' },
-		schema: { fields: VESSEL_SCHEMA },
-		totalRows: `${to - from}`,
-	};
-	const rows = table.text(Math.min(start, to), Math.min(start + maxResults, to));
-	const opening = `${JSON.stringify(head).slice(0, -1)},"rows":[`;
-	return Buffer.concat([Buffer.from(opening), rows, Buffer.from('],"totalBytesProcessed":"0","jobComplete":true}')]);
+/** Of ranges that follow one another, those `count` rows that come after the first `start`. */
+function part(ranges, start, count) {
+	const found = [];
+	let skipped = 0;
+	for (const [from, to] of ranges) {
+		const first = Math.max(from, from + start - skipped);
+		const end = Math.min(to, from + start + count - skipped);
+		if (first < end) found.push([first, end]);
+		skipped += to - from;
+	}
+	return found;
 }
 
 function numbers(rows) {
@@ -169,9 +249,14 @@ function numbers(rows) {
 	return Buffer.from(JSON.stringify({ totalRows, rows: cells, jobComplete: true }));
 }
 
-const table = new PreparedTable(workerData.rows);
-parentPort?.once('message', () => {
+const table = new PreparedTable(workerData);
+const server = new PageServer(table);
+parentPort?.on('message', async (message) => {
+	if (message === 'bill') {
+		parentPort?.postMessage({ bill: await server.bill() });
+		return;
+	}
 	table.remove();
 	process.exit();
 });
-parentPort?.postMessage({ port: await serve(table) });
+parentPort?.postMessage({ port: await server.listen() });

@@ -87,11 +87,112 @@ function largest(runs, read) {
 	return values.includes(null) ? null : Math.max(...values);
 }
 
+/**
+ * @param {import('./workers.mjs').WorkersRound[][]} rounds
+ * @returns {Record<string, unknown>} For the line of JSON.
+ */
+export function printWorkers(rounds) {
+	const workers = rounds[0].map(({ threads }, at) => {
+		const of = (read) => rounded(median(rounds.map((round) => read(round[at], round[0]))));
+		return {
+			threads,
+			rows_per_s: of(({ sync }) => sync.rowsPerS),
+			ceiling_rows_per_s: of(({ ceiling }) => ceiling.rowsPerS),
+			sync_to_ceiling: of(({ sync, ceiling }) => sync.rowsPerS / ceiling.rowsPerS),
+			rows_per_s_growth: of(({ sync }, one) => sync.rowsPerS / one.sync.rowsPerS - 1),
+			ceiling_rows_per_s_growth: of(({ ceiling }, one) => ceiling.rowsPerS / one.ceiling.rowsPerS - 1),
+			cpu_us_per_row: of(({ sync }) => sync.cpuUsPerRow),
+			cpu_growth: of(({ sync }, one) => sync.cpuUsPerRow / one.sync.cpuUsPerRow - 1),
+			warm_cpu_us_per_row: of(({ sync }) => sync.warmCpuUsPerRow),
+			warm_cpu_growth: of(({ sync }, one) => sync.warmCpuUsPerRow / one.sync.warmCpuUsPerRow - 1),
+			ceiling_warm_cpu_us_per_row: of(({ ceiling }) => ceiling.warmCpuUsPerRow),
+			ceiling_warm_cpu_growth: of(({ ceiling }, one) => ceiling.warmCpuUsPerRow / one.ceiling.warmCpuUsPerRow - 1),
+			own_warm_cpu_us_per_row: of(({ sync, ceiling }) => sync.warmCpuUsPerRow - ceiling.warmCpuUsPerRow),
+			bill: of(({ bill }, one) => bill.readingBytes / one.bill.readingBytes),
+			counting_bill: of(({ bill }, one) => bill.countingBytes / one.bill.readingBytes),
+			before_all_write_ms: of(({ sync }) => sync.beforeMs ?? NaN),
+			get_p99_ms: of(({ sync }) => sync.get.p99_ms),
+		};
+	});
+	const row = (name, write) => printRow(name, ...workers.map(write));
+	print();
+	print('Copying rows of 10 columns, divided by day among the worker threads of one Harper (medians):');
+	print();
+	row('worker threads', ({ threads }) => threads);
+	row('rows/s', ({ rows_per_s }) => count(rows_per_s));
+	row('  against one', ({ rows_per_s_growth }) => change(rows_per_s_growth));
+	row('  of as many bare loops', ({ sync_to_ceiling }) => percent(sync_to_ceiling));
+	row('rows/s of the bare loops', ({ ceiling_rows_per_s }) => count(ceiling_rows_per_s));
+	row('  against one', ({ ceiling_rows_per_s_growth }) => change(ceiling_rows_per_s_growth));
+	row('CPU of Harper’s process, µs per row', ({ cpu_us_per_row }) => cpu_us_per_row.toFixed(1));
+	row('  against one', ({ cpu_growth }) => change(cpu_growth));
+	row('same of the second half of the rows', ({ warm_cpu_us_per_row }) => warm_cpu_us_per_row.toFixed(1));
+	row('  against one', ({ warm_cpu_growth }) => change(warm_cpu_growth));
+	row('same of the bare loops', ({ ceiling_warm_cpu_us_per_row }) => ceiling_warm_cpu_us_per_row.toFixed(1));
+	row('  against one', ({ ceiling_warm_cpu_growth }) => change(ceiling_warm_cpu_growth));
+	row('difference: the component’s own', ({ own_warm_cpu_us_per_row }) => own_warm_cpu_us_per_row.toFixed(1));
+	row('bytes billed for reading, against one', ({ bill }) => bill.toFixed(3));
+	row('  for counting once, of these', ({ counting_bill }) => counting_bill.toFixed(3));
+	row('until all workers write, s', ({ before_all_write_ms }) => (before_all_write_ms / 1_000).toFixed(1));
+	row('an unrelated GET, ms: p99', ({ get_p99_ms }) => get_p99_ms.toFixed(1));
+	print();
+	print(
+		'  Rows/s count from the command to start, with the time until all workers write. Against one: within a round.'
+	);
+	print('  The second half of the rows: each new thread spends CPU on compiling what it runs, whatever the rows.');
+	print();
+	return { workers };
+}
+
+/**
+ * @param {import('./indexes.mjs').IndexesRound[][]} rounds
+ * @returns {Record<string, unknown>} For the line of JSON.
+ */
+export function printIndexes(rounds) {
+	const indexes = rounds[0].map(({ indexes: number }, at) => {
+		const of = (read) => rounded(median(rounds.map((round) => read(round[at], round[0]))));
+		return {
+			indexes: number,
+			cpu_us_per_row: of(({ sync }) => sync.cpuUsPerRow),
+			cpu_growth: of(({ sync }, none) => sync.cpuUsPerRow / none.sync.cpuUsPerRow - 1),
+			ceiling_cpu_us_per_row: of(({ ceiling }) => ceiling.cpuUsPerRow),
+			ceiling_cpu_growth: of(({ ceiling }, none) => ceiling.cpuUsPerRow / none.ceiling.cpuUsPerRow - 1),
+			own_cpu_us_per_row: of(({ sync, ceiling }) => sync.cpuUsPerRow - ceiling.cpuUsPerRow),
+			sync_to_ceiling: of(({ sync, ceiling }) => sync.rowsPerS / ceiling.rowsPerS),
+			rows_per_s_growth: of(({ sync }, none) => sync.rowsPerS / none.sync.rowsPerS - 1),
+		};
+	});
+	const row = (name, write) => printRow(name, ...indexes.map(write));
+	print();
+	print('Copying rows of 10 columns with one worker thread into tables with indexes (medians):');
+	print();
+	row('indexed attributes', ({ indexes: number }) => number);
+	row('CPU of Harper’s process, µs per row', ({ cpu_us_per_row }) => cpu_us_per_row.toFixed(1));
+	row('  against none', ({ cpu_growth }) => change(cpu_growth));
+	row('same of the bare loop', ({ ceiling_cpu_us_per_row }) => ceiling_cpu_us_per_row.toFixed(1));
+	row('  against none', ({ ceiling_cpu_growth }) => change(ceiling_cpu_growth));
+	row('difference: the component’s own', ({ own_cpu_us_per_row }) => own_cpu_us_per_row.toFixed(1));
+	row('rows/s of the sync, of the bare loop', ({ sync_to_ceiling }) => percent(sync_to_ceiling));
+	row('rows/s of the sync, against none', ({ rows_per_s_growth }) => change(rows_per_s_growth));
+	print();
+	return { indexes };
+}
+
+function printRow(name, ...cells) {
+	print(`  ${name.padEnd(42)}${cells.map((text) => String(text).padStart(12)).join('')}`);
+}
+
+function percent(ratio) {
+	return `${Math.round(ratio * 100)} %`;
+}
+
+function change(growth) {
+	return `${growth < 0 ? '−' : '+'}${Math.abs(growth * 100).toFixed(1)} %`;
+}
+
 function printFigures(json, limited_by) {
-	const row = (name, ...cells) =>
-		print(`  ${name.padEnd(42)}${cells.map((text) => String(text).padStart(12)).join('')}`);
+	const row = printRow;
 	const ms = (name) => ['emulator_', '', 'ceiling_'].map((prefix) => json[`${prefix}${name}_ms`].toFixed(1));
-	const percent = (ratio) => `${Math.round(ratio * 100)} %`;
 	print();
 	print('Copying rows of 10 columns into Harper with one worker thread (medians):');
 	print();

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
@@ -20,8 +21,9 @@ import { MemoryWatch } from './memory.mjs';
 
 const INSIDE = fileURLToPath(new URL('inside/', import.meta.url));
 const TABLE = 'vessels';
-const TARGET = 'Vessels';
-const CEILING_TARGET = 'Ceiling';
+/** The tables that the component and the bare loop write to. */
+export const TARGET = 'Vessels';
+export const CEILING_TARGET = 'Ceiling';
 const DATASET = 'bench';
 const COMPONENT = 'bigquery-sync';
 /** Harper is let alone for so long before it counts as idle. */
@@ -34,17 +36,19 @@ const DEADLINE_MS = 120_000;
 const LOOP_RESOLUTION_MS = 1;
 
 /**
- * @typedef {{rows: number, profile?: string}} Options profile: where the worker's CPU profiles go, without their ending.
+ * @typedef {{rows: number, profile?: string}} Options profile: where a worker's CPU profiles go, without their ending.
  *
  * @typedef {object} Measured What one run came to.
  * @property {number} rowsPerS
  * @property {number} cpuUsPerRow Of the whole Harper process.
+ * @property {number} warmCpuUsPerRow Of the second half of the rows.
  * @property {number} loopBusy Part of the time in which the worker's event loop had work.
  * @property {number} loopDelayP99Ms
  * @property {number} loopDelayMaxMs
  * @property {{count: number, p50_ms: number, p99_ms: number, max_ms: number}} get
  * @property {{p99_ms: number, max_ms: number}} machine Delays of this process, which is idle: what the machine itself adds.
  * @property {{rss_mb: number | null, anonymous_mb: number | null}} memory
+ * @property {number} [beforeMs] Of the sync: from the command to start until each worker has committed rows.
  * @property {number} [transactionRows] Of the ceiling: the size that was fastest.
  */
 
@@ -74,8 +78,17 @@ export async function measureSync(options) {
 	return { emulator, rounds };
 }
 
-async function fromSource(name, open, rows, use) {
-	/** @type {Source | undefined} */
+/**
+ * Uses a source, and ends it.
+ * @template T
+ * @param {string} name
+ * @param {(rows: number) => Promise<Source>} open
+ * @param {number} rows
+ * @param {(source: Source) => Promise<T>} use
+ * @returns {Promise<T>}
+ */
+export async function fromSource(name, open, rows, use) {
+	/** @type {any} */
 	let source;
 	await step(name, async () => {
 		source = await open(rows);
@@ -84,12 +97,20 @@ async function fromSource(name, open, rows, use) {
 	try {
 		return await use(source);
 	} finally {
-		await source?.stop();
+		await source.stop();
 	}
 }
 
-async function inHarper(source, use) {
-	const harper = await BenchHarper.start(source);
+/**
+ * Uses a Harper of its own.
+ * @template T
+ * @param {Source} source
+ * @param {(harper: BenchHarper) => Promise<T>} use
+ * @param {{threads?: number, schema?: string}} [options] See {@link BenchHarper.start}.
+ * @returns {Promise<T>}
+ */
+export async function inHarper(source, use, options) {
+	const harper = await BenchHarper.start(source, options);
 	try {
 		return await use(harper);
 	} finally {
@@ -98,10 +119,12 @@ async function inHarper(source, use) {
 }
 
 /**
+ * Shows a measurement under way.
  * @param {string} name
  * @param {Promise<Measured>} measuring
+ * @returns {Promise<Measured>}
  */
-async function told(name, measuring) {
+export async function told(name, measuring) {
 	/** @type {any} */
 	let measured;
 	await step(name, async () => {
@@ -111,15 +134,19 @@ async function told(name, measuring) {
 	return measured;
 }
 
+/** @typedef {{readingBytes: number, countingBytes: number}} Bill Of the queries that read rows, and that count them. */
+
 /** Where the rows come from: an address for the component's configuration. */
 export class Source {
 	/**
 	 * @param {string} url
 	 * @param {() => Promise<unknown>} stop
+	 * @param {() => Promise<Bill>} bill What the queries since the last bill are billed.
 	 */
-	constructor(url, stop) {
+	constructor(url, stop, bill) {
 		this.url = url;
 		this.stop = stop;
+		this.bill = bill;
 	}
 
 	/** @param {number} rows */
@@ -132,17 +159,24 @@ export class Source {
 		await client.createTable(DATASET, TABLE, { schema: VESSEL_SCHEMA, timePartitioning });
 		const loaded = await client.loadRows(DATASET, TABLE, vesselPositions({ rows }));
 		if (loaded !== rows) throw new Error(`the emulator took ${loaded} of ${rows} rows`);
-		return new Source(emulator.url, emulator.stop);
+		const bill = () => Promise.reject(new Error('the emulator tells no bytes'));
+		return new Source(emulator.url, emulator.stop, bill);
 	}
 
-	/** @param {number} rows */
-	static async prepared(rows) {
-		const worker = new Worker(new URL('page-server.mjs', import.meta.url), { workerData: { rows } });
-		const port = await new Promise((resolve, reject) => {
-			worker.once('message', (message) => resolve(message.port));
-			worker.once('error', reject);
-		});
-		return new Source(`http://127.0.0.1:${port}`, async () => worker.postMessage('stop'));
+	/**
+	 * @param {number} rows
+	 * @param {number} [days] Over which they are spread.
+	 */
+	static async prepared(rows, days = 10) {
+		const worker = new Worker(new URL('page-server.mjs', import.meta.url), { workerData: { rows, days } });
+		// A page server that fails rejects this.
+		const told = async () => (await once(worker, 'message'))[0];
+		const { port } = await told();
+		const bill = async () => {
+			worker.postMessage('bill');
+			return (await told()).bill;
+		};
+		return new Source(`http://127.0.0.1:${port}`, async () => worker.postMessage('stop'), bill);
 	}
 }
 
@@ -154,12 +188,15 @@ function firstTime(text) {
 	};
 }
 
-/** A Harper of the benchmark's own with one worker thread, whose application lists the component. */
+/** A Harper of the benchmark's own, whose application lists the component. */
 export class BenchHarper {
-	/** @param {Source} source */
-	static async start(source) {
-		const application = benchApplication(source);
-		const harper = await startHarper({ application: application.path, threads: 1 });
+	/**
+	 * @param {Source} source
+	 * @param {{threads?: number, schema?: string}} [options] Worker threads, one by default; more tables.
+	 */
+	static async start(source, { threads = 1, schema = '' } = {}) {
+		const application = benchApplication(source, schema);
+		const harper = await startHarper({ application: application.path, threads });
 		try {
 			await post(harper, '/BenchUnrelated/', { id: '1', text: 'unrelated' });
 			await sleep(SETTLE_MS);
@@ -182,7 +219,7 @@ export class BenchHarper {
 	 */
 	async sync(options) {
 		const start = () => post(this.harper, '/SyncControl', { action: 'start' });
-		const figures = await this.#measure('sync', { checkpoint: `${TABLE}:0` }, options, start);
+		const figures = await this.#measure('sync', { id: TABLE }, options, start);
 		await post(this.harper, '/SyncControl', { action: 'stop' });
 		await checkRows(this.harper, TARGET, options.rows);
 		return figures;
@@ -242,17 +279,19 @@ function configuration({ url }) {
 	};
 }
 
-function benchApplication(source) {
+function benchApplication(source, schema) {
 	const application = pluginApplication({
 		component: repository,
 		name: COMPONENT,
 		config: configuration(source),
-		schema: readFileSync(path.join(INSIDE, 'schema.graphql'), 'utf8'),
+		schema: readFileSync(path.join(INSIDE, 'schema.graphql'), 'utf8') + schema,
 	});
 	const file = path.join(application.path, 'config.yaml');
 	const config = { ...JSON.parse(readFileSync(file, 'utf8')), jsResource: { files: 'resources.js' } };
 	writeFileSync(file, JSON.stringify(config));
-	copyFileSync(path.join(INSIDE, 'resources.js'), path.join(application.path, 'resources.js'));
+	for (const name of ['resources.js', 'ceiling.js', 'crew.js']) {
+		copyFileSync(path.join(INSIDE, name), path.join(application.path, name));
+	}
 	return application;
 }
 
@@ -273,8 +312,10 @@ async function ended(harper, what, rows) {
 }
 
 /** @returns {any} */
-function rates({ elapsedMs, cpuMs, sizes, ...rest }, rows) {
-	const all = { ...rest, rowsPerS: (rows * 1_000) / elapsedMs, cpuUsPerRow: (cpuMs * 1_000) / rows };
+function rates({ elapsedMs, cpuMs, warm, sizes, ...rest }, rows) {
+	const warmCpuUsPerRow = (warm.cpuMs * 1_000) / warm.rows;
+	const perRow = { rowsPerS: (rows * 1_000) / elapsedMs, cpuUsPerRow: (cpuMs * 1_000) / rows, warmCpuUsPerRow };
+	const all = { ...rest, ...perRow };
 	if (sizes === undefined) return all;
 	const rated = Object.entries(sizes)
 		.filter(([, spent]) => spent.rows > 0)

@@ -180,8 +180,8 @@ struct Task {
 pub struct Receipt {
     /// Rows that Harper itself refused.
     pub refused: u64,
-    /// How long the commit took.
-    pub elapsed_ms: u64,
+    /// How long the commit kept Harper's event loop busy at a time.
+    pub busy_ms: u64,
 }
 
 /// Who runs an engine.

@@ -17,7 +17,7 @@ pub(super) const QUERY_POLL_MS: u64 = 250;
 /// The pause grows up to this.
 const QUERY_POLL_MS_MAX: u64 = 8_000;
 
-/// Rows per Harper transaction, adapted to how long a commit takes.
+/// Rows per Harper transaction, adapted to how long a commit keeps the event loop busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchSize {
     rows: usize,
@@ -33,16 +33,16 @@ impl BatchSize {
     const ROWS_MIN: usize = 200;
     /// More rows would keep Harper's event loop busy for longer than requests should wait.
     const ROWS_MAX: usize = 500;
-    /// Commits that take longer than this are made smaller.
+    /// Commits that keep it busy for longer than this are made smaller.
     const SLOW_MS: u64 = 40;
-    /// Commits that take less than this may grow.
+    /// Commits that keep it busy for less than this may grow.
     const FAST_MS: u64 = 20;
 
-    /// Learns how long the commit of a full batch took.
-    fn learn(&mut self, rows: usize, elapsed_ms: u64) {
-        if elapsed_ms > Self::SLOW_MS {
+    /// Learns how long the commit of a batch kept the event loop busy.
+    fn learn(&mut self, rows: usize, busy_ms: u64) {
+        if busy_ms > Self::SLOW_MS {
             self.rows = (self.rows * 3 / 4).max(Self::ROWS_MIN);
-        } else if elapsed_ms < Self::FAST_MS && rows >= self.rows {
+        } else if busy_ms < Self::FAST_MS && rows >= self.rows {
             self.rows = (self.rows * 5 / 4).min(Self::ROWS_MAX);
         }
     }
@@ -471,7 +471,7 @@ impl Engine {
             let (ingested, rejected) =
                 before.map_or((0, 0), |one| (one.records_ingested, one.records_rejected));
             let rows = first.records_ingested.saturating_sub(ingested);
-            self.batch_size.learn(usize::try_from(rows).unwrap_or(usize::MAX), receipt.elapsed_ms);
+            self.batch_size.learn(usize::try_from(rows).unwrap_or(usize::MAX), receipt.busy_ms);
             self.rejected_since_start += first.records_rejected.saturating_sub(rejected) + receipt.refused;
             first.records_rejected += receipt.refused;
             first.records_ingested = first.records_ingested.saturating_sub(receipt.refused);

@@ -98,11 +98,11 @@ pub fn incarnation(value: &JsValue) -> Incarnation {
     incarnation.and_then(|incarnation| incarnation.as_string()).unwrap_or_default()
 }
 
-/// Reads `{refused, elapsedMs}`.
+/// Reads `{refused, busyMs}`.
 pub fn receipt(value: &JsValue) -> Receipt {
     let get =
         |key: &str| Reflect::get(value, &key.into()).ok().and_then(|count| count.as_f64()).unwrap_or(0.0);
-    Receipt { refused: get("refused") as u64, elapsed_ms: get("elapsedMs") as u64 }
+    Receipt { refused: get("refused") as u64, busy_ms: get("busyMs") as u64 }
 }
 
 /// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, notes, checkpoints}`.

@@ -26,10 +26,13 @@ before(async () => {
 		id: `round${round}`,
 		table: 'positions',
 		targetTable: `Round${round}`,
-		sync: { autoStart: false },
 	}));
 	const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
-	running = await startComponents({ config: { bigquery, sync: { pollInterval: 2_000 } }, threads: THREADS });
+	running = await startComponents({
+		config: { bigquery, sync: { pollInterval: 2_000 } },
+		threads: THREADS,
+		start: false,
+	});
 });
 
 after(async () => {

@@ -230,7 +230,7 @@ impl World {
             return lost;
         }
         self.apply(actor, order);
-        if fails { lost } else { Ok(Receipt { refused: 0, elapsed_ms: self.random.below(60) }) }
+        if fails { lost } else { Ok(Receipt { refused: 0, busy_ms: self.random.below(60) }) }
     }
 
     /// Makes rows and progress durable.

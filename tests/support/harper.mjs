@@ -316,8 +316,11 @@ export async function startCluster({ nodes: count = 3, application, threads = []
 		},
 	};
 	try {
-		for (const node of nodes.slice(1)) await addNode(node, nodes[0]);
-		await settled(nodes);
+		// One by one: Harper may lose a connection of two nodes that join at the same time.
+		for (const [index, node] of nodes.entries()) {
+			if (index > 0) await addNode(node, nodes[0]);
+			await settled(nodes.slice(0, index + 1));
+		}
 	} catch (error) {
 		await cluster.remove();
 		throw error;

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 
 import { pluginApplication, startCluster, startHarper, until } from '../../support/index.mjs';
-import { COMPONENT, PATIENCE_MS, readControl } from './component.mjs';
+import { COMPONENT, PATIENCE_MS, postControl, readControl } from './component.mjs';
 
 /**
  * @typedef {import('../../support/harper.mjs').HarperNode} HarperNode
@@ -17,12 +17,15 @@ import { COMPONENT, PATIENCE_MS, readControl } from './component.mjs';
  */
 
 /**
- * Starts nodes with the component, which can be cut off from one another.
- * @param {{config: Record<string, unknown>, threads: number[]}} options Threads of each node.
+ * Starts nodes with the component, which can be cut off from one another. The tables wait until the nodes have joined:
+ * in Harper 4.7 nodes that write much while they join may never hear of each other.
+ * @param {{config: Record<string, any>, threads: number[], start?: boolean}} options Threads of each node; whether all
+ *   tables are started then (default true).
  * @returns {Promise<RunningCluster>}
  */
-export async function startComponents({ config, threads }) {
-	const application = pluginApplication({ component: COMPONENT, config });
+export async function startComponents({ config, threads, start = true }) {
+	const sync = { ...config.sync, autoStart: false };
+	const application = pluginApplication({ component: COMPONENT, config: { ...config, sync } });
 	const options = { application: application.path, severable: true };
 	const cluster = await startCluster({ ...options, nodes: threads.length, threads });
 	const { configurationErrors } = await readControl(cluster.nodes[0]);
@@ -30,6 +33,7 @@ export async function startComponents({ config, threads }) {
 		await cluster.remove();
 		assert.fail(JSON.stringify(configurationErrors));
 	}
+	if (start) await postControl(cluster.nodes[0], { action: 'start' });
 	return {
 		nodes: cluster.nodes,
 		cluster,
