@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test';
 
 import { FAULT, VESSEL_SCHEMA, duplicated, until, vesselPositions } from '../support/index.mjs';
 import { startComponents, holdings, untilDivided } from './support/cluster.mjs';
-import { PATIENCE_MS, assertEqual, readControl } from './support/component.mjs';
+import { PATIENCE_MS, assertEqual, readControl, untilEqual } from './support/component.mjs';
 import { startSource } from './support/source.mjs';
 
 const PARTITIONS = 64;
@@ -203,7 +203,8 @@ describe('three nodes, of which one has two workers', () => {
 			const sides = { source, harper };
 			const counts = await assertEqual(sides, { table: 'positions', target: 'Positions' });
 			assert.equal(counts.targetRows, ROWS);
-			await assertEqual(sides, { table: 'vessels', target: 'Vessels', key: ['mmsi'] });
+			// Read once more a minute after the last change of the cluster.
+			await untilEqual(sides, { table: 'vessels', target: 'Vessels', key: ['mmsi'] });
 		}
 	});
 });

@@ -203,7 +203,9 @@ export class HarperNode {
 	 * @returns {Promise<any>}
 	 */
 	async operation(body, options) {
-		const response = await send(this.operationsUrl, { ...options, method: 'POST', body });
+		// A connection of its own: Harper may close one that is kept at the moment at which it is used again.
+		const headers = { ...options?.headers, connection: 'close' };
+		const response = await send(this.operationsUrl, { ...options, headers, method: 'POST', body });
 		const text = await response.text();
 		const isJson = response.headers.get('content-type')?.includes('json');
 		const answer = isJson ? parseExact(text) : text;
