@@ -182,12 +182,13 @@ describe('three nodes, of which one has two workers', () => {
 		await assertUnderWay();
 	});
 
-	test('take_over_at_once_from_a_node_that_is_removed', async (context) => {
+	test('take_over_from_a_node_that_is_removed_within_about_a_minute', async (context) => {
 		await nodes[0].operation({ operation: 'remove_node', hostname: joined.name });
 		const others = nodes.filter((node) => node !== joined);
 		const took = await untilDivided(others, { ...positions, workers });
 		context.diagnostic(`after the removal: ${Math.round(took)} ms`);
-		assert.ok(took < JOIN_MS, `${took} ms`);
+		// Usually within seconds; where the news of it does not arrive, its silence tells.
+		assert.ok(took < HAND_OVER_MS, `${took} ms`);
 		await noteShares();
 		await joined.stop();
 	});
