@@ -347,7 +347,7 @@ let probes = 0;
  * Waits until a node that has joined is one of the cluster.
  *
  * In Harper 4.7 it may not become one on a busy machine: it connects to a peer before it has read its own new
- * certificate, throws, and does not try again; or the copy of the leader's data stands still. Started anew, it goes on.
+ * certificate, throws, and does not try again; or the copy of the leader's data stands still. So it is started anew once.
  * @param {HarperNode} newcomer
  * @param {HarperNode[]} nodes
  */
