@@ -1,18 +1,5 @@
 /** Keeps Harper 4.7 from losing small transactions, its own and those that come from other nodes. */
 
-/** The component's own tables; what they hold is committed together with rows, or alone. */
-const OWN_TABLES = [
-	'SyncCheckpoint',
-	'SyncAudit',
-	'SyncControlState',
-	'SyncWorker',
-	'SyncNode',
-	'SyncCounts',
-	'SyncTarget',
-	'SchemaVersion',
-	'SchemaLock',
-];
-
 /**
  * Lets transactions that touch a table first be applied as a whole, with the records as they are then.
  *
@@ -28,8 +15,7 @@ export function commitAsWhole(table) {
 	if (store && store.retryRisk !== Infinity) store.retryRisk = Infinity;
 }
 
-/** Does so for the component's own tables, as far as they are there. */
-export function commitOwnAsWhole() {
-	const tables = databases.data ?? {};
-	for (const name of OWN_TABLES) commitAsWhole(tables[name]);
+/** Does so for what every transaction of several records touches first, the checkpoints. */
+export function commitCheckpointsAsWhole() {
+	commitAsWhole(databases.data?.SyncCheckpoint);
 }

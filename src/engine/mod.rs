@@ -180,7 +180,7 @@ struct Task {
 pub struct Receipt {
     /// Rows that Harper itself refused.
     pub refused: u64,
-    /// How long the commit kept Harper's event loop busy at a time.
+    /// How long the thread was busy from the commit's start to its end, without its waiting.
     pub busy_ms: u64,
 }
 

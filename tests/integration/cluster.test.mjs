@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test';
 
 import { FAULT, VESSEL_SCHEMA, duplicated, until, vesselPositions } from '../support/index.mjs';
 import { startComponents, holdings, untilDivided } from './support/cluster.mjs';
-import { PATIENCE_MS, assertEqual, readControl } from './support/component.mjs';
+import { PATIENCE_MS, assertEqual, readControl, untilEqual } from './support/component.mjs';
 import { startSource } from './support/source.mjs';
 
 const PARTITIONS = 64;
@@ -182,12 +182,13 @@ describe('three nodes, of which one has two workers', () => {
 		await assertUnderWay();
 	});
 
-	test('take_over_at_once_from_a_node_that_is_removed', async (context) => {
+	test('take_over_from_a_node_that_is_removed_within_about_a_minute', async (context) => {
 		await nodes[0].operation({ operation: 'remove_node', hostname: joined.name });
 		const others = nodes.filter((node) => node !== joined);
 		const took = await untilDivided(others, { ...positions, workers });
 		context.diagnostic(`after the removal: ${Math.round(took)} ms`);
-		assert.ok(took < JOIN_MS, `${took} ms`);
+		// Usually within seconds; where the news of it does not arrive, its silence tells.
+		assert.ok(took < HAND_OVER_MS, `${took} ms`);
 		await noteShares();
 		await joined.stop();
 	});
@@ -203,7 +204,8 @@ describe('three nodes, of which one has two workers', () => {
 			const sides = { source, harper };
 			const counts = await assertEqual(sides, { table: 'positions', target: 'Positions' });
 			assert.equal(counts.targetRows, ROWS);
-			await assertEqual(sides, { table: 'vessels', target: 'Vessels', key: ['mmsi'] });
+			// Read once more a minute after the last change of the cluster.
+			await untilEqual(sides, { table: 'vessels', target: 'Vessels', key: ['mmsi'] });
 		}
 	});
 });
