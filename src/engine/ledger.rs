@@ -146,6 +146,12 @@ impl Ledger {
         partitions.iter().map(of).min().flatten()
     }
 
+    /// Tells whether whatever was written for the partitions was written while nobody else can have.
+    pub fn is_settled(&self, partitions: &[u32]) -> bool {
+        let stored = |partition: &u32| self.stored_watermark(*partition);
+        self.settled(partitions) >= partitions.iter().map(stored).min().flatten()
+    }
+
     /// Returns those of the partitions that are furthest behind.
     pub fn furthest_behind(&self, partitions: &[u32]) -> Group {
         let watermark = self.lowest(partitions);

@@ -212,7 +212,8 @@ impl Engine {
             let sql = sql::count_without_cursor(self.source(projection, &Selection::All));
             return self.ask_sql(Question::WithoutCursor, &sql, moment);
         }
-        if self.is_unchanged(description, moment.now) {
+        let has_all = !self.is_unsettled(projection, &self.own, moment.now);
+        if has_all && self.is_unchanged(description, moment.now) {
             return self.skip_poll(moment);
         }
         if let Some(unit) = self.unit_to_count(projection, description) {
@@ -245,7 +246,7 @@ impl Engine {
         let bytes_per_row = description.bytes.unwrap_or(0) / description.rows.unwrap_or(0).max(1);
         let starts: Vec<Micros> =
             self.counts.iter().flat_map(Counts::partitions).map(|one| one.starts).collect();
-        let (is_sole, is_keyed) = (self.standing.is_settled_at(now), !projection.key.is_empty());
+        let is_sole = self.standing.is_settled_at(now);
         // Each round puts partitions that have nothing in their window level with the next ones.
         for _ in 0..=self.own.len() {
             let group = self.ledger.furthest_behind(&self.own);
@@ -259,11 +260,12 @@ impl Engine {
             let reread = self.reread || group.partitions != self.last_partitions;
             let pace = &self.config.pace;
             let mut plan = window::plan(group.watermark, until, reread, self.server_time, cursor_type, pace)?;
-            let settled = self.ledger.settled(&group.partitions);
-            if is_keyed && is_sole && settled < group.watermark {
+            if self.is_unsettled(projection, &group.partitions, now) {
+                let settled = self.ledger.settled(&group.partitions);
                 plan.window.after = window::lower_bound(settled, cursor_type, pace);
-                // What was written may have been overwritten.
+                // What was written may have been overwritten; rows that come again are no sign of an untold change.
                 self.recent = Recent::default();
+                self.read_version = None;
             }
             let selected =
                 division::select(self.rule, &group.partitions, plan.window, &starts, self.server_time);
@@ -287,6 +289,12 @@ impl Engine {
             self.ledger.prove(&group.partitions, plan.watermark);
         }
         None
+    }
+
+    /// Whether some of the partitions were read while nodes came and went, and can be read again now.
+    fn is_unsettled(&self, projection: &Projection, partitions: &[u32], now: Micros) -> bool {
+        let is_keyed = !projection.key.is_empty();
+        is_keyed && self.standing.is_settled_at(now) && !self.ledger.is_settled(partitions)
     }
 
     /// Takes back a watermark that is ahead of BigQuery's clock: the clock was wrong when it was written, and nothing is

@@ -89,6 +89,24 @@ fn an_unchanged_table_is_read_by_one_query_and_costs_none_afterwards() {
 }
 
 #[test]
+fn what_was_read_while_nodes_came_and_went_is_read_again_once_though_the_table_is_unchanged() {
+    let mut world = world(Habits { keyed: true, ..habits() });
+    add(&mut world, 500, BASE_US - DAY_US);
+    let mut configuration = configuration(json!({}));
+    configuration["bigquery"]["key"] = json!(["k"]);
+    let among_others = Standing { is_settled: false, seen_at: Some(Micros(BASE_US)), ..Standing::ALONE };
+    let worker = Worker { node: "n".to_owned(), index: 0 };
+    let mut engine = engine(&configuration, worker, among_others);
+    let (event, orders) = run_for(&mut world, &mut engine, Event::Start, 300);
+    assert_eq!((written(&orders), world.source.queries), (500, 1));
+    engine.set_standing(Standing::ALONE);
+    let (event, orders) = run_for(&mut world, &mut engine, event, 120);
+    assert_eq!((written(&orders), world.source.queries), (500, 2));
+    let (_, orders) = run_for(&mut world, &mut engine, event, 600);
+    assert_eq!((written(&orders), world.source.queries), (0, 2));
+}
+
+#[test]
 fn a_table_of_which_the_version_is_not_told_is_queried_once_an_interval() {
     let mut world = world(Habits { version: VersionHabit::Untold, ..habits() });
     add(&mut world, 10, BASE_US - DAY_US);
