@@ -67,6 +67,8 @@ export class Component {
 	#timer;
 	/** @type {NodeJS.Timeout | undefined} */
 	#beat;
+	/** @type {Set<string>} The cluster's nodes, as they were seen last. */
+	#members = new Set();
 	/** @type {NodeJS.Timeout | undefined} */
 	#wishTimer;
 	/** @type {SchemaWatch | undefined} */
@@ -230,6 +232,7 @@ export class Component {
 				await findTable('SyncNode').put(beat);
 			}
 			const [nodes, members] = await Promise.all([readAll('SyncNode'), readMembers()]);
+			if (this.index === 0) await this.#tellRemoved(nodes, members);
 			if (this.#instance.dead || this.#closed) return;
 			this.#cluster.observe(nodes, members);
 			const standing = this.#standing();
@@ -237,6 +240,15 @@ export class Component {
 		} catch (error) {
 			logger.warn?.(`bigquery-sync: the cluster was not looked at: ${error}`);
 		}
+	}
+
+	/** Tells who was removed from the cluster: Harper's own news of it may not arrive everywhere. */
+	async #tellRemoved(nodes, members) {
+		const gone = nodes.filter(({ id, removed }) => this.#members.has(id) && !members.includes(id) && !removed);
+		for (const node of gone) {
+			if (node.id !== this.node) await findTable('SyncNode').put({ ...node, removed: true });
+		}
+		this.#members = new Set(members);
 	}
 
 	#standing() {

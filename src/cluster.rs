@@ -26,6 +26,9 @@ pub struct Heartbeat {
     pub workers: u32,
     /// Changes with each heartbeat.
     pub beat: u64,
+    /// Whether another node tells that this one was removed from the cluster; Harper's own news of it may get lost.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// A worker's place in the order of all live workers.
@@ -127,9 +130,12 @@ impl Observer {
     /// one that is seen for the first time counts as alive, for its clock may be any.
     pub fn observe(&mut self, heartbeats: &[Heartbeat], members: BTreeSet<String>, now: Micros) {
         self.members = members;
+        for Heartbeat { node, .. } in heartbeats.iter().filter(|one| one.removed) {
+            self.members.remove(node);
+        }
         self.members.insert(self.node.clone());
         self.seen.retain(|node, _| self.members.contains(node));
-        for Heartbeat { node, workers, beat } in
+        for Heartbeat { node, workers, beat, .. } in
             heartbeats.iter().filter(|one| self.members.contains(&one.node))
         {
             let changed = self.seen.get(node).is_none_or(|sight| sight.beat != *beat);
@@ -200,7 +206,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn heartbeat(node: &str, workers: u32, beat: u64) -> Heartbeat {
-        Heartbeat { node: node.to_owned(), workers, beat }
+        Heartbeat { node: node.to_owned(), workers, beat, removed: false }
     }
 
     fn members(names: &[&str]) -> BTreeSet<String> {
@@ -231,6 +237,23 @@ mod tests {
         assert_eq!(share(&observer, 101), Share { position: 0, workers: 3 });
         observer.observe(&[heartbeat("b", 2, 9)], members(&["a"]), at(102));
         assert_eq!(share(&observer, 102), Share { position: 0, workers: 1 });
+    }
+
+    #[test]
+    fn a_node_that_another_one_tells_was_removed_is_not_waited_for_unless_it_speaks_again() {
+        let both = || members(&["a", "b"]);
+        let mut observer = observer(&["a", "b"]);
+        let removed = Heartbeat { removed: true, ..heartbeat("b", 1, 1) };
+        for second in (0..=60).step_by(5) {
+            observer.observe(&[heartbeat("a", 1, 1), removed.clone()], both(), at(second));
+        }
+        let standing = observer.standing(0, 1, at(60));
+        assert_eq!((standing.share, standing.is_settled), (Share::WHOLE, true));
+        observer.observe(&[heartbeat("b", 1, 2)], both(), at(61));
+        assert_eq!(observer.standing(0, 1, at(61)).share, Share { position: 0, workers: 2 });
+        // Nobody believes it of oneself.
+        observer.observe(&[Heartbeat { removed: true, ..heartbeat("a", 1, 3) }], both(), at(62));
+        assert_eq!(observer.standing(0, 1, at(62)).share, Share { position: 0, workers: 2 });
     }
 
     #[test]

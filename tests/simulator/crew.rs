@@ -259,8 +259,12 @@ impl Crew {
             }
             let crewed = &mut self.nodes[node];
             crewed.beat += 1;
-            let heartbeat =
-                Heartbeat { node: crewed.name.clone(), workers: crewed.threads, beat: crewed.beat };
+            let heartbeat = Heartbeat {
+                node: crewed.name.clone(),
+                workers: crewed.threads,
+                beat: crewed.beat,
+                removed: false,
+            };
             world.publish(node, Transaction { heartbeat: Some(heartbeat), ..Transaction::default() });
             self.observe(world, node);
             let crewed = &self.nodes[node];
