@@ -71,15 +71,37 @@ export async function completeTargets(tables) {
 	const made = new Map((await readAll('SyncTarget')).map((target) => [target.id, target]));
 	for (const { targetTable: name, mayCreate } of tables) {
 		const { attributes } = made.get(name) ?? {};
-		if (mayCreate && attributes) complete(findTable(name), attributes);
+		if (mayCreate && attributes) complete(discover(name), attributes);
 	}
 }
 
 /** Waits for a table, though not for long, and tells whether it is there. */
 async function appears(name) {
 	const deadline = Date.now() + TABLE_WAIT_MS;
-	while (!findTable(name) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+	while (!discover(name) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
 	return findTable(name) !== undefined;
+}
+
+/**
+ * Finds a table also if this thread does not know of it, though it is in the database. When a thread of Harper 4.7 makes
+ * a table, each other one looks once, possibly at what it has read a moment before, and may miss the table for good.
+ * @param {string} name
+ */
+function discover(name) {
+	if (!findTable(name)) {
+		const definitions = storedDefinitions(name);
+		// Whoever wants to make a table that is stored already is made to look again; nothing is changed.
+		if (definitions.length > 0) define(name, definitions);
+	}
+	return findTable(name);
+}
+
+/** A table's attributes as the database has them, without those that are computed. @param {string} name */
+function storedDefinitions(name) {
+	const store = findTable('SyncTarget').primaryStore.rootStore.dbisDb;
+	// They are stored under the table's name, a slash and their own; 0 comes after the slash.
+	const stored = store?.getRange({ start: `${name}/`, end: `${name}0` }) ?? [];
+	return [...stored].map((/** @type {{value: Definition}} */ { value }) => value);
 }
 
 async function makeTable(name, target) {

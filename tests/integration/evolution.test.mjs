@@ -91,7 +91,7 @@ async function auditsOf(kind, tableId) {
 
 /** @param {string} table */
 async function typesOf(table) {
-	const { attributes } = await harper.operation({ operation: 'describe_table', database: 'data', table });
+	const { attributes } = await harper.tableOperation({ operation: 'describe_table', database: 'data', table });
 	return Object.fromEntries(attributes.map((/** @type {any} */ one) => [one.attribute, one.type]));
 }
 

@@ -90,7 +90,7 @@ const indexedRows = async (harper, key) => (await read(harper, `/IndexOf/${key}`
 
 /** Types and indexes as a node tells of them. @param {HarperNode} harper @param {string} table */
 async function attributesOf(harper, table) {
-	const { attributes } = await harper.operation({ operation: 'describe_table', database: 'data', table });
+	const { attributes } = await harper.tableOperation({ operation: 'describe_table', database: 'data', table });
 	return Object.fromEntries(
 		attributes
 			.filter((/** @type {any} */ one) => !one.is_primary_key)

@@ -6,6 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { ALL_TYPES_SCHEMA, VESSEL_SCHEMA, allTypes, until, vesselPositions } from '../support/index.mjs';
 import { PATIENCE_MS, startComponent, untilEqual, untilStatus } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
+import { WHERE, connectToEach } from './support/worker-connection.mjs';
 
 /** @typedef {import('../support/index.mjs').HarperNode} HarperNode */
 
@@ -82,12 +83,30 @@ const INSPECT = {
 	},
 };
 
+/** Makes the thread that answers forget a table, as if Harper had not told it. */
+const FORGET = {
+	section: { jsResource: { files: ['index-of.js', 'where.js', 'forget.js'] } },
+	files: {
+		...INSPECT.files,
+		...WHERE.files,
+		'forget.js': `
+			export class Forget extends Resource {
+				static loadAsInstance = false;
+				get(target) { return { forgotten: delete databases.data[String(target.id ?? target)] }; }
+			}
+			export class Knows extends Resource {
+				static loadAsInstance = false;
+				get(target) { return { attributes: databases.data[String(target.id ?? target)]?.attributes.length ?? null }; }
+			}`,
+	},
+};
+
 /** @param {HarperNode} harper @param {string} key The table, the attribute and the value. */
 const indexedRows = async (harper, key) => (await read(harper, `/IndexOf/${key}`)).rows;
 
 /** Types and indexes as a node tells of them. @param {HarperNode} harper @param {string} table */
 async function attributesOf(harper, table) {
-	const { attributes } = await harper.operation({ operation: 'describe_table', database: 'data', table });
+	const { attributes } = await harper.tableOperation({ operation: 'describe_table', database: 'data', table });
 	return Object.fromEntries(
 		attributes
 			.filter((/** @type {any} */ one) => !one.is_primary_key)
@@ -123,7 +142,7 @@ describe('a Harper without any schema', () => {
 		config = (tables, sections) => ({
 			bigquery: { ...source.connection(), timestampColumn: 'timestamp', tables },
 			sync: { pollInterval: 500 },
-			...INSPECT.section,
+			...FORGET.section,
 			...sections,
 		});
 		const tables = [
@@ -131,7 +150,7 @@ describe('a Harper without any schema', () => {
 			{ table: 'positions_view' },
 			{ table: 'positions', schemaOverrides: { mmsi: { indexed: true } } },
 		];
-		running = await startComponent({ config: config(tables), form: 'application', threads: 2, files: INSPECT.files });
+		running = await startComponent({ config: config(tables), form: 'application', threads: 2, files: FORGET.files });
 	});
 	after(() => running?.remove());
 
@@ -159,6 +178,22 @@ describe('a Harper without any schema', () => {
 			conditions: [search],
 		});
 		assert.equal(found.length, expected);
+	});
+
+	test('finds_a_table_on_a_worker_that_was_not_told_of_it', async () => {
+		const { harper } = running;
+		for (const connection of await connectToEach(harper, 2)) {
+			const known = async () => (await connection.send('GET', '/Knows/Positions')).body.attributes;
+			const before = await known();
+			await connection.send('GET', '/Forget/Positions');
+			assert.equal(await known(), null);
+			await until(async () => (await known()) !== null, { deadlineMs: PATIENCE_MS, what: 'the table to be known' });
+			assert.equal(await known(), before);
+			connection.close();
+		}
+		assert.deepEqual(await attributesOf(harper, 'Positions'), POSITIONS);
+		assert.equal(await vesselCount(harper, MMSI), MMSI_ROWS);
+		assert.equal(await indexedRows(harper, `Positions,mmsi,${MMSI}`), MMSI_ROWS);
 	});
 
 	test('syncs_a_view_like_a_table_though_it_never_seems_to_change', async () => {

@@ -137,10 +137,10 @@ async function* targetRows({ harper, target }, columns) {
  * @returns {AsyncGenerator<Row[]>}
  */
 export async function* harperPages(harper, { database = 'data', table }) {
-	const described = await harper.operation({ operation: 'describe_table', database, table });
+	const described = await harper.tableOperation({ operation: 'describe_table', database, table });
 	const key = described.hash_attribute ?? described.primary_key;
 	const pageAfter = (/** @type {any} */ last) =>
-		harper.operation({
+		harper.tableOperation({
 			operation: 'search_by_conditions',
 			database,
 			table,

@@ -23,6 +23,8 @@ const START_DEADLINE_MS = 120_000;
 const CLUSTER_DEADLINE_MS = 120_000;
 /** What takes a node that joins longer than this does not happen any more. */
 const JOIN_DEADLINE_MS = 30_000;
+/** The component looks every two seconds. */
+const TABLE_DEADLINE_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 120_000;
 /** Linux reports CPU time in these ticks everywhere that Node runs. */
 const TICKS_PER_SECOND = 100;
@@ -211,6 +213,24 @@ export class HarperNode {
 		const answer = isJson ? parseExact(text) : text;
 		if (!response.ok) throw new HarperError(response.status, answer);
 		return answer;
+	}
+
+	/**
+	 * Runs an operation on a table that was made while Harper runs: it takes some seconds until all workers know it.
+	 * @param {Record<string, unknown>} body
+	 * @returns {Promise<any>}
+	 */
+	async tableOperation(body) {
+		const deadline = performance.now() + TABLE_DEADLINE_MS;
+		for (;;) {
+			try {
+				return await this.operation(body);
+			} catch (/** @type {any} */ error) {
+				const isUnknown = /^Table \S+ (does not exist|not found)/.test(error.body?.error ?? '');
+				if (!isUnknown || performance.now() > deadline) throw error;
+			}
+			await new Promise((resolve) => setTimeout(resolve, 100));
+		}
 	}
 
 	/**
