@@ -119,10 +119,12 @@ for (const one of CASES) {
 		assert.equal(lastError, null);
 		assert.equal(rejectedRows, 0);
 		// The ids of rows without a key sort as the cursors do, also before 1970.
-		const conditions = [{ attribute: 'id', comparator: 'greater_than', value: '' }];
+		// Harper takes an empty text for null; no id sorts before this one.
+		const conditions = [{ attribute: 'id', comparator: 'greater_than', value: '!' }];
 		const search = { operation: 'search_by_conditions', table: id, conditions, get_attributes: ['id', 'at'] };
 		const records = await running.harper.operation({ ...search, sort: { attribute: 'id' } });
 		const found = records.map((/** @type {any} */ { at }) => (type === 'INT64' ? BigInt(at) : at));
+		assert.equal(found.length, values.length * (TIES + 1));
 		const sorted = [...found].sort((a, b) => (a < b ? -1 : Number(a > b)));
 		assert.deepEqual(found, sorted);
 	});
