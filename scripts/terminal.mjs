@@ -2,7 +2,8 @@ import { styleText } from 'node:util';
 
 const NAME_WIDTH = 16;
 const colourful = Boolean(process.stdout.isTTY) && !process.env.NO_COLOR;
-let running;
+/** What is going on, the latest last. @type {string[]} */
+const running = [];
 
 /** A failure that the user can do something about: its message is printed alone, without a stack trace. */
 export class ExpectedFailure extends Error {
@@ -84,14 +85,13 @@ export async function step(name, work) {
  * @returns {Promise<T>}
  */
 export async function busy(name, work) {
-	const outer = running;
-	running = name;
+	running.push(name);
 	showProgress();
 	try {
 		return await work();
 	} finally {
-		clearProgress();
-		running = outer;
+		running.splice(running.lastIndexOf(name), 1);
+		showProgress();
 	}
 }
 
@@ -128,7 +128,8 @@ function printStep(style, sign, name, detail, started_ms) {
 }
 
 function showProgress() {
-	if (running && process.stdout.isTTY) process.stdout.write(colour('dim', `· ${running} …`));
+	clearProgress();
+	if (running.length > 0 && process.stdout.isTTY) process.stdout.write(colour('dim', `· ${running.at(-1)} …`));
 }
 
 function clearProgress() {

@@ -8,6 +8,8 @@ import { fileLine } from './line.mjs';
 import { addFailure, addOutcome, countTests, emptyOutcome } from './outcome.mjs';
 
 const REPORTER = fileURLToPath(new URL('reporter.mjs', import.meta.url));
+/** Several Harper nodes, or figures that another load would change. */
+const DEMANDING = /(cluster|replication|memory|bench)\.test\.mjs$/;
 const OUTPUT_LINES_MAX = 40;
 
 /**
@@ -24,21 +26,28 @@ export async function testFiles(folder) {
 }
 
 /**
- * Runs test files one after the other, each in a process of its own.
+ * Runs test files, each in a process of its own: first two at a time, for most of them wait as much as they work; then
+ * one by one those that keep the machine busy by themselves, or measure it.
  *
  * @param {import('./cargo.mjs').SuiteOptions & {files: string[], fileTimeout_s: number}} options
  */
 export async function runNodeSuite({ files, filter, verbose, timeout_s, fileTimeout_s }) {
 	const total = emptyOutcome();
 	const deadline_ms = performance.now() + timeout_s * 1000;
-	for (const file of files) {
-		const left_s = Math.max(1, Math.ceil((deadline_ms - performance.now()) / 1000));
-		const options = { filter, verbose, timeout_s: Math.min(left_s, fileTimeout_s) };
-		const started_ms = performance.now();
-		const outcome = await busy(file, () => runFile(file, options));
-		addOutcome(total, outcome);
-		if (countTests(outcome) > 0) fileLine(file, outcome, started_ms);
-	}
+	const runNext = async (/** @type {string[]} */ queue) => {
+		for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+			const name = file;
+			const left_s = Math.max(1, Math.ceil((deadline_ms - performance.now()) / 1000));
+			const options = { filter, verbose, timeout_s: Math.min(left_s, fileTimeout_s) };
+			const started_ms = performance.now();
+			const outcome = await busy(name, () => runFile(name, options));
+			addOutcome(total, outcome);
+			if (countTests(outcome) > 0) fileLine(name, outcome, started_ms);
+		}
+	};
+	const shared = files.filter((file) => !DEMANDING.test(file));
+	await Promise.all([runNext(shared), runNext(shared)]);
+	await runNext(files.filter((file) => DEMANDING.test(file)));
 	return total;
 }
 
