@@ -29,7 +29,7 @@ class QueriedHost extends MemoryHost {
 
 	/** @override */
 	async load() {
-		return { checkpoints: [], counts: this.counts, incarnation: '' };
+		return { ...(await super.load()), checkpoints: [], counts: this.counts };
 	}
 
 	/** @param {any} counts */

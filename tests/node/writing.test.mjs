@@ -8,7 +8,7 @@ import { commit } from '../../js/harper.js';
 
 const LONG_MS = 120;
 const SHORT_MS = 60;
-const LAYOUT = { columns: [], idType: 'text', newerBy: null };
+const LAYOUT = { columns: [], retired: [], idType: 'text', newerBy: null };
 const globals = /** @type {Record<string, any>} */ (globalThis);
 /** What the database does at the end of a transaction. @type {() => Promise<void> | void} */
 let commits = () => {};
