@@ -1,9 +1,10 @@
 //! Single properties of the engine, each in a world made for it.
 
+use crate::crew::Crew;
 use crate::random::Random;
 use crate::run::{BASE_US, engine};
 use crate::source::{Extra, Habits, Row, Source, VersionHabit};
-use crate::world::World;
+use crate::world::{World, pair};
 use bigquery_sync::bigquery::request::Purpose;
 use bigquery_sync::cluster::Standing;
 use bigquery_sync::engine::{Answer, Command, Engine, Event, Worker, WriteOrder};
@@ -11,6 +12,7 @@ use bigquery_sync::error::{Failure, Kind};
 use bigquery_sync::partition::{Division, Rule, Span};
 use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn habits() -> Habits {
     Habits {
@@ -104,6 +106,27 @@ fn what_was_read_while_nodes_came_and_went_is_read_again_once_though_the_table_i
     assert_eq!((written(&orders), world.source.queries), (500, 2));
     let (_, orders) = run_for(&mut world, &mut engine, event, 600);
     assert_eq!((written(&orders), world.source.queries), (0, 2));
+}
+
+#[test]
+fn ten_workers_of_which_each_makes_the_target_fill_one() {
+    for seed in 0..20 {
+        let mut world = World::new(Random::new(seed), BASE_US, Source::new(habits()), None);
+        add(&mut world, 500, BASE_US - DAY_US);
+        let mut crew = Crew::gather(&mut world, &configuration(json!({})), &(10..=10));
+        // They hear of each other only when each of them has made it.
+        let nodes = world.nodes.len();
+        world.splits = (0..nodes).flat_map(|one| (0..one).map(move |other| pair(one, other))).collect();
+        let healed = world.now + 60 * SECOND_US;
+        crew.work_until(&mut world, healed);
+        world.splits.clear();
+        crew.work_until(&mut world, healed + 600 * SECOND_US);
+        world.deliver_everything();
+        let made: BTreeSet<&str> = world.nodes.iter().map(|node| node.incarnation.0.as_str()).collect();
+        assert_eq!(made.len(), 1, "seed {seed}: {made:?}");
+        assert!(world.incarnations >= nodes as u64, "seed {seed}: {} of {nodes} made it", world.incarnations);
+        assert_eq!(world.check_equality(), None, "seed {seed}");
+    }
 }
 
 #[test]

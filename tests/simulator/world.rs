@@ -31,7 +31,8 @@ pub struct World {
     pub faults_seen: u64,
     pub violation: Option<String>,
     last_stamp: i64,
-    incarnations: u64,
+    /// How often somebody made the target.
+    pub incarnations: u64,
     only: Actor,
 }
 
