@@ -47,7 +47,7 @@ export async function readIncarnation(name) {
  * @returns {Promise<{table: any, incarnation: string}>}
  */
 export async function ensureTarget(name, target, isFirst) {
-	if (!target.mayCreate && !findTable(name)) {
+	if (!target.mayCreate && !discover(name)) {
 		fail(
 			`the table ${name} is missing, and schema.create is false: declare it in a schema.graphql, or allow to make it`
 		);
