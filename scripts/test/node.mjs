@@ -9,7 +9,7 @@ import { addFailure, addOutcome, countTests, emptyOutcome } from './outcome.mjs'
 
 const REPORTER = fileURLToPath(new URL('reporter.mjs', import.meta.url));
 /** Several Harper nodes, or figures that another load would change. */
-const DEMANDING = /(cluster|harper|memory|replication)\.test\.mjs$/;
+const DEMANDING = /(cluster|harper|memory|replication)[^/]*$/;
 const OUTPUT_LINES_MAX = 40;
 
 /**

@@ -85,7 +85,6 @@ describe('each rule', () => {
 					source.proxy
 						.requests('jobs.query')
 						.map(({ sql }) => sql ?? '')
-						.filter((sql) => sql.includes(`\`${name}_at\`, `) || sql.includes(`\`${name}_at\`\n`))
 						.map((sql) => /\n {2}AND ((?:MOD|\().*`(\w+)`.* IN \(.*\))$/m.exec(sql))
 						.filter((found) => found !== null && found[2] === `${name}_at` && isOf(rule, found[1]))
 						.map((found) => found?.[1])
