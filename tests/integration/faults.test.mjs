@@ -234,10 +234,17 @@ test('bigquery_is_left_alone_for_as_long_as_retry_after_says', async () => {
 	const table = await fillTable();
 	const proxy = await source.addProxy();
 	const retryAfterS = 3;
+	const running = await startComponent({ config: configuration(proxy.url, table) });
+	// The look at the columns, at the start and after minutes again, asks BigQuery beside the sync.
+	const search = { operation: 'search_by_value', table: 'SchemaLock', attribute: 'id', value: '*' };
+	const hasLooked = async () =>
+		(await running.harper.operation({ ...search, get_attributes: ['*'] })).some(
+			(/** @type {any} */ { checkedAt }) => checkedAt
+		);
+	await until(hasLooked, { deadlineMs: PATIENCE_MS, what: 'the first look at the columns' });
 	for (const route of /** @type {const} */ (['tables.get', 'jobs.query', 'getQueryResults'])) {
 		proxy.faults.add({ route, nth: 2, fault: FAULT.rateLimited({ retryAfterS }) });
 	}
-	const running = await startComponent({ config: configuration(proxy.url, table) });
 	const rest = keepChanging(table);
 	try {
 		const faulty = () => proxy.requests().filter(({ fault }) => fault);
