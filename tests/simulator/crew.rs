@@ -183,6 +183,10 @@ impl Crew {
         self.bring_back(world);
     }
 
+    pub fn is_one_node(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
     /// Ends all trouble, for good.
     pub fn bring_all_back(&mut self, world: &mut World) {
         self.adds_rows = false;
@@ -190,7 +194,7 @@ impl Crew {
         self.bring_back(world);
     }
 
-    fn bring_back(&mut self, world: &mut World) {
+    pub fn bring_back(&mut self, world: &mut World) {
         for node in 0..self.nodes.len() {
             if !world.nodes[node].is_up && !world.nodes[node].is_removed {
                 self.start(world, node);

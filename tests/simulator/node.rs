@@ -43,6 +43,14 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether the newest version of the schema has a column, be it under a later name.
+    pub fn knows_column(&self, name: &str) -> bool {
+        let newest = self.schemas.values().next_back();
+        newest.is_some_and(|(schema, _)| {
+            schema.columns.iter().any(|one| one.attribute.starts_with(name) && !one.retired)
+        })
+    }
+
     pub fn apply(&mut self, transaction: &Transaction) {
         let stamp = transaction.stamp;
         for id in &transaction.replaced {

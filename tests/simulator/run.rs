@@ -16,6 +16,8 @@ use std::ops::RangeInclusive;
 /// 2024-01-01T00:00:00Z.
 pub const BASE_US: i64 = 1_704_067_200 * SECOND_US;
 pub const LATENESS_S: i64 = 600;
+/// How long nothing goes wrong before and after columns change.
+const CALM_US: i64 = 300 * SECOND_US;
 /// After this long without a change, everything must have been noticed, also behind a version that does not tell.
 const QUIET_US: i64 = 2 * 3_600 * SECOND_US;
 
@@ -58,7 +60,7 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>)
         if world.violation.is_some() {
             break;
         }
-        add_news(&mut world);
+        add_news(&mut crew, &mut world);
         if world.random.one_in(6) {
             // Everything is down for longer than results live.
             crew.sleep(&mut world, 2 * DAY_US);
@@ -144,6 +146,10 @@ fn add_history(world: &mut World, rows: u64) {
 /// Adds, drops or retypes a column.
 pub fn alter(world: &mut World) {
     let extra = world.random.pick(&[Extra::Absent, Extra::Integer, Extra::Text]);
+    // Whoever drops a column and makes it anew before anybody looks changes rows that have no key, which is other rows.
+    if world.source.extra == Extra::Absent && world.nodes.iter().any(|node| node.knows_column("extra")) {
+        return;
+    }
     world.note(format!("the extra column becomes {extra:?}"));
     world.source.alter(extra);
 }
@@ -158,10 +164,29 @@ pub fn add_row_now(world: &mut World) {
     world.source.add(row, visible_at);
 }
 
-fn add_news(world: &mut World) {
+/// Alters the table. Workers of different nodes that read the same rows just then may double those that have no key, as
+/// the page on changed columns says; so the cluster is whole and at rest around that.
+fn change_columns(crew: &mut Crew, world: &mut World) {
+    if crew.is_one_node() || world.source.habits.keyed || world.sabotage.is_some() {
+        alter(world);
+        return;
+    }
+    let faults = std::mem::take(&mut world.faults);
+    world.splits.clear();
+    crew.bring_back(world);
+    let end = world.now + CALM_US;
+    crew.work_until(world, end);
+    world.deliver_everything();
+    alter(world);
+    let end = world.now + CALM_US;
+    crew.work_until(world, end);
+    world.faults = faults;
+}
+
+fn add_news(crew: &mut Crew, world: &mut World) {
     let rarity = if world.sabotage == Some(Sabotage::FormerErasWriteOn) { 1 } else { 4 };
     if world.random.one_in(rarity) {
-        alter(world);
+        change_columns(crew, world);
     }
     for _ in 0..world.random.below(20) {
         add_row_now(world);

@@ -62,7 +62,7 @@ struct QueryResult {
 
 pub struct Source {
     pub habits: Habits,
-    extra: Extra,
+    pub extra: Extra,
     entries: Vec<Entry>,
     results: BTreeMap<String, QueryResult>,
     requests: BTreeMap<String, String>,
