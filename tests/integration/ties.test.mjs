@@ -81,7 +81,8 @@ async function assertArrives({ table, targetTable: target }, rows) {
 }
 
 const ALL = [
-	{ table: 'shared', targetTable: 'Shared' },
+	// Nobody searches for the one value.
+	{ table: 'shared', targetTable: 'Shared', schemaOverrides: { timestamp: { indexed: false } } },
 	{ table: 'tied', targetTable: 'Tied' },
 	{ table: 'tied_by_day', targetTable: 'TiedByDay' },
 	{ table: 'shared_by_day', targetTable: 'SharedByDay' },
