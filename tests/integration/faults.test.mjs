@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
 import { FAULT, VESSEL_SCHEMA, duplicated, until, vesselPositions } from '../support/index.mjs';
-import { PATIENCE_MS, assertEqual, startComponent, untilRows, untilStatus } from './support/component.mjs';
+import { PATIENCE_MS, assertEqual, postControl, startComponent, untilRows, untilStatus } from './support/component.mjs';
 import { DATASET, backfillQueries, recent, startSource } from './support/source.mjs';
 
 const ROWS = 3_000;
@@ -234,7 +234,8 @@ test('bigquery_is_left_alone_for_as_long_as_retry_after_says', async () => {
 	const table = await fillTable();
 	const proxy = await source.addProxy();
 	const retryAfterS = 3;
-	const running = await startComponent({ config: configuration(proxy.url, table) });
+	const config = configuration(proxy.url, table);
+	const running = await startComponent({ config: { ...config, sync: { ...config.sync, autoStart: false } } });
 	// The look at the columns, at the start and after minutes again, asks BigQuery beside the sync.
 	const search = { operation: 'search_by_value', table: 'SchemaLock', attribute: 'id', value: '*' };
 	const hasLooked = async () =>
@@ -245,6 +246,7 @@ test('bigquery_is_left_alone_for_as_long_as_retry_after_says', async () => {
 	for (const route of /** @type {const} */ (['tables.get', 'jobs.query', 'getQueryResults'])) {
 		proxy.faults.add({ route, nth: 2, fault: FAULT.rateLimited({ retryAfterS }) });
 	}
+	await postControl(running.harper, { action: 'start' });
 	const rest = keepChanging(table);
 	try {
 		const faulty = () => proxy.requests().filter(({ fault }) => fault);
