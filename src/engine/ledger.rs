@@ -148,8 +148,8 @@ impl Ledger {
 
     /// Tells whether whatever was written for the partitions was written while nobody else can have.
     pub fn is_settled(&self, partitions: &[u32]) -> bool {
-        let stored = |partition: &u32| self.stored_watermark(*partition);
-        self.settled(partitions) >= partitions.iter().map(stored).min().flatten()
+        let is_settled = |partition: &u32| self.settled(&[*partition]) >= self.stored_watermark(*partition);
+        partitions.iter().all(is_settled)
     }
 
     /// Returns those of the partitions that are furthest behind.
@@ -188,4 +188,28 @@ impl Ledger {
 /// Returns the number of partitions that a rule's name tells.
 fn partitions_of(rule: &str) -> Option<u64> {
     rule.rsplit_once('/')?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn checkpoint(partition: u32, last: &str, settled: &str) -> Checkpoint {
+        serde_json::from_value(json!({
+            "id": format!("t:{partition}"), "tableId": "t", "partition": partition, "rule": "day/2",
+            "nodeId": "n", "owner": "n-0", "lastTimestamp": last, "settled": settled, "phase": "steady",
+            "recordsIngested": 0, "batchSize": 1, "identity": ""
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_partition_that_lags_behind_does_not_hide_that_another_one_is_unsettled() {
+        let (early, middle, late) = ("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z", "2024-01-03T00:00:00Z");
+        let stored = vec![checkpoint(0, early, early), checkpoint(1, late, middle)];
+        let ledger = Ledger::of(stored, "day/2");
+        assert!(ledger.is_settled(&[0]) && ledger.is_settled(&[2]));
+        assert!(!ledger.is_settled(&[1]) && !ledger.is_settled(&[0, 1]));
+    }
 }
