@@ -13,6 +13,7 @@ import {
 	untilEqual,
 	untilStatus,
 } from './support/component.mjs';
+import { OPERATOR, PEOPLE, addPeople } from './support/people.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 import { WHERE, connectToEach } from './support/worker-connection.mjs';
 
@@ -32,38 +33,18 @@ after(() => source?.stop());
 describe('who may look at and control the sync', () => {
 	/** @type {import('./support/component.mjs').Running} */
 	let running;
-	const users = {
-		reader: { username: 'reader', password: 'Reader-secret-1' },
-		operator: { username: 'operator', password: 'Operator-secret-1' },
-	};
-
 	before(async () => {
 		await source.fill('guarded', VESSEL_SCHEMA, vesselPositions({ rows: 10 }));
 		const bigquery = { ...source.connection(), table: 'guarded', timestampColumn: 'timestamp' };
 		const config = { bigquery, control: { roles: ['sync_operators'] } };
 		running = await startComponent({ config, authorizeLocal: false });
 		const { harper } = running;
-		for (const [role, user] of [
-			['sync_readers', users.reader],
-			['sync_operators', users.operator],
-		]) {
-			await harper.operation({ operation: 'add_role', role, permission: { super_user: false } });
-			await harper.operation({ operation: 'add_user', role, active: true, .../** @type {object} */ (user) });
-		}
+		await addPeople(harper);
 	});
 
 	after(() => running?.remove());
 
-	/** @type {[string, any, number][]} */
-	const people = [
-		['nobody', false, 401],
-		['the_admin_with_a_wrong_password', { username: 'admin', password: 'wrong' }, 401],
-		['a_stranger', { username: 'stranger', password: 'password' }, 401],
-		['a_user_with_another_role', users.reader, 403],
-		['a_user_with_a_role_that_the_configuration_names', users.operator, 200],
-		['the_super_user', true, 200],
-	];
-	for (const [who, auth, expected] of people) {
+	for (const [who, auth, expected] of PEOPLE) {
 		test(`${who}_gets_${expected}`, async () => {
 			for (const path of ['/SyncControl', '/SyncControl/']) {
 				const response = await running.harper.request(path, { auth });
@@ -86,7 +67,7 @@ describe('who may look at and control the sync', () => {
 	});
 
 	test('who_gave_a_command_is_recorded', async () => {
-		const options = { auth: users.operator, method: 'POST', body: { action: 'start', table: 'guarded' } };
+		const options = { auth: OPERATOR, method: 'POST', body: { action: 'start', table: 'guarded' } };
 		assert.equal((await running.harper.request('/SyncControl', options)).status, 200);
 		const search = { operation: 'search_by_id', table: 'SyncControlState', ids: ['guarded'], get_attributes: ['*'] };
 		const [{ desired, changedBy }] = await running.harper.operation(search);

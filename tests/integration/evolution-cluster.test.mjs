@@ -6,6 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { selfApplication, startCluster, until } from '../support/index.mjs';
 import { COMPONENT, PATIENCE_MS, problemsIn } from './support/component.mjs';
 import { DATASET, startSource } from './support/source.mjs';
+import { INSPECT, indexedRows } from './support/targets.mjs';
 
 /** @typedef {import('../support/index.mjs').HarperNode} HarperNode */
 
@@ -15,22 +16,6 @@ const CALLS = [
 	{ name: 'draught', type: 'FLOAT' },
 	{ name: 'doomed', type: 'STRING' },
 ];
-
-/** Tells how many rows an index of the node itself leads to. */
-const INSPECT = {
-	section: { jsResource: { files: 'index-of.js' } },
-	files: {
-		'index-of.js': `
-			export class IndexOf extends Resource {
-				static loadAsInstance = false;
-				async get(target) {
-					const [name, attribute, value] = String(target.id ?? target).split(',');
-					const index = databases.data[name]?.indices[attribute];
-					return { rows: index ? [...index.getValues(value)].length : null };
-				}
-			}`,
-	},
-};
 
 /** @type {import('./support/source.mjs').Source} */
 let source;
@@ -105,7 +90,7 @@ describe('three nodes', () => {
 		const isNew = (/** @type {any[]} */ records) => records.filter(({ berth_id }) => berth_id === 'B7').length === 100;
 		await untilAllHave(isNew, 'the new column');
 		for (const harper of cluster.nodes) {
-			const isBuilt = async () => (await (await harper.request('/IndexOf/Calls,berth_id,B7')).json()).rows === 100;
+			const isBuilt = async () => (await indexedRows(harper, 'Calls,berth_id,B7')) === 100;
 			await until(isBuilt, { deadlineMs: PATIENCE_MS, what: `the index on ${harper.name}` });
 			const found = await harper.request('/Calls/?berth_id=B7');
 			assert.equal((await found.json()).length, 100, harper.name);

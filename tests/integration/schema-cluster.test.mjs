@@ -14,48 +14,9 @@ import {
 } from '../support/index.mjs';
 import { COMPONENT, PATIENCE_MS, postControl, readControl, untilEqual } from './support/component.mjs';
 import { startSource } from './support/source.mjs';
+import { INSPECT, OVERRIDES, POSITIONS, TYPES, attributesOf, indexedRows, vesselCount } from './support/targets.mjs';
 
 /** @typedef {import('../support/index.mjs').HarperNode} HarperNode */
-
-/** What the columns of all types become, `!` with an index. */
-const TYPES = {
-	row_id: 'Any!',
-	ts: 'String!',
-	int64_value: 'Any!',
-	float64_value: 'Float',
-	numeric_value: 'Any!',
-	bignumeric_value: 'Any',
-	bool_value: 'Boolean',
-	string_value: 'String!',
-	bytes_value: 'String',
-	date_value: 'String!',
-	time_value: 'String!',
-	datetime_value: 'String!',
-	json_value: 'Any',
-	tags: 'Any',
-	numbers: 'Any',
-	position: 'Any',
-	stops: 'Any',
-	_syncedAt: 'String',
-};
-
-const POSITIONS = {
-	mmsi: 'String!',
-	vessel_name: 'String',
-	vessel_type: 'String!',
-	latitude: 'Float',
-	longitude: 'Float',
-	speed: 'Float',
-	course: 'Float',
-	heading: 'Any',
-	status: 'String',
-	timestamp: 'String!',
-	_syncedAt: 'String',
-};
-
-const OVERRIDES = Object.fromEntries(
-	['int64_value', 'numeric_value', 'string_value'].map((column) => [column, { indexed: true }])
-);
 
 /** @type {import('./support/source.mjs').Source} */
 let source;
@@ -68,48 +29,6 @@ before(async () => {
 });
 
 after(() => source?.stop());
-
-/** Tells how many rows an index of the node itself leads to. */
-const INSPECT = {
-	section: { jsResource: { files: 'index-of.js' } },
-	files: {
-		'index-of.js': `
-			export class IndexOf extends Resource {
-				static loadAsInstance = false;
-				async get(target) {
-					const [name, attribute, value] = String(target.id ?? target).split(',');
-					const index = databases.data[name]?.indices[attribute];
-					return { rows: index ? [...index.getValues(value)].length : null };
-				}
-			}`,
-	},
-};
-
-/** @param {HarperNode} harper @param {string} key The table, the attribute and the value. */
-const indexedRows = async (harper, key) => (await read(harper, `/IndexOf/${key}`)).rows;
-
-/** Types and indexes as a node tells of them. @param {HarperNode} harper @param {string} table */
-async function attributesOf(harper, table) {
-	const { attributes } = await harper.tableOperation({ operation: 'describe_table', database: 'data', table });
-	return Object.fromEntries(
-		attributes
-			.filter((/** @type {any} */ one) => !one.is_primary_key)
-			.map((/** @type {any} */ one) => [one.attribute, `${one.type}${one.indexed ? '!' : ''}`])
-	);
-}
-
-/** @param {HarperNode} harper @param {string} path */
-async function read(harper, path) {
-	const response = await harper.request(path);
-	const text = await response.text();
-	assert.equal(response.status, 200, `${path}: ${text}`);
-	return JSON.parse(text);
-}
-
-/** @param {HarperNode} harper @param {string} mmsi */
-async function vesselCount(harper, mmsi) {
-	return (await read(harper, `/Positions/?mmsi=${mmsi}`)).length;
-}
 
 const MMSI = [...vesselPositions({ rows: 1, vessels: 50 })][0].mmsi;
 

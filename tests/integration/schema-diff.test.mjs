@@ -5,6 +5,7 @@ import { after, before, describe, test } from 'node:test';
 
 import { until } from '../support/index.mjs';
 import { postControl, startComponent, untilRows } from './support/component.mjs';
+import { PEOPLE, addPeople } from './support/people.mjs';
 import { DATASET, startSource } from './support/source.mjs';
 
 const PORTS = [
@@ -13,11 +14,6 @@ const PORTS = [
 	{ name: 'draught', type: 'FLOAT' },
 	{ name: 'remark', type: 'STRING' },
 ];
-
-const users = {
-	reader: { username: 'reader', password: 'Reader-secret-1' },
-	operator: { username: 'operator', password: 'Operator-secret-1' },
-};
 
 /** @type {import('./support/source.mjs').Source} */
 let source;
@@ -60,25 +56,11 @@ describe('the differences', () => {
 	before(async () => {
 		await start({ pollMin: 600, pollMax: 600 });
 		const { harper } = running;
-		for (const [role, user] of [
-			['sync_readers', users.reader],
-			['sync_operators', users.operator],
-		]) {
-			await harper.operation({ operation: 'add_role', role, permission: { super_user: false } });
-			await harper.operation({ operation: 'add_user', role, active: true, .../** @type {object} */ (user) });
-		}
+		await addPeople(harper);
 	});
 	after(() => running?.remove());
 
-	/** @type {[string, any, number][]} */
-	const people = [
-		['nobody', false, 401],
-		['the_admin_with_a_wrong_password', { username: 'admin', password: 'wrong' }, 401],
-		['a_user_with_another_role', users.reader, 403],
-		['a_user_with_a_role_that_the_configuration_names', users.operator, 200],
-		['the_super_user', true, 200],
-	];
-	for (const [who, auth, expected] of people) {
+	for (const [who, auth, expected] of PEOPLE) {
 		test(`are_shown_to_${who}_with_${expected}`, async () => {
 			for (const path of ['/SchemaDiff?table=ports', '/SchemaDiff/?table=ports']) {
 				const { status, text } = await read(path, auth);
