@@ -1,15 +1,11 @@
 /** What is read from and written to Harper: checkpoints and rows. */
 
-import { setImmediate as nextTurn } from 'node:timers/promises';
-
 import { assembleRecords } from './batch.js';
 import { succeed } from './succession.js';
+import { Turn } from './turn.js';
 
 /** The database of the targets and of the component's own tables. */
 export const DATABASE = 'data';
-
-/** How long this thread may be kept from everything else at a time. */
-const TURN_MS = 4;
 
 /** Harper encodes the rows at the start of a commit, on this thread; a timer of this length fires just behind that. */
 const COMMIT_START_MS = 1;
@@ -119,14 +115,11 @@ async function putAll(table, layout, records, { progress, onWait } = {}) {
 	const context = {};
 	await transaction(context, async () => {
 		progress?.(context);
-		let turn_ms = performance.now();
+		const turn = new Turn();
 		for (const record of records) {
 			if (layout.newerBy !== null && (await isOlder(table, layout.newerBy, record, context))) continue;
 			table.put(record, context);
-			if (performance.now() - turn_ms > TURN_MS) {
-				await nextTurn();
-				turn_ms = performance.now();
-			}
+			if (turn.isOver()) await turn.end();
 		}
 		if (onWait) setTimeout(onWait, COMMIT_START_MS);
 	});

@@ -1,9 +1,6 @@
 /** Rows that are in Harper from before the source's columns changed: found again, so that nothing is doubled or lost. */
 
-import { setImmediate as nextTurn } from 'node:timers/promises';
-
-/** How long this thread may be kept from everything else at a time. */
-const TURN_MS = 4;
+import { Turn } from './turn.js';
 
 /** An id of a row without key starts with so many characters that tell its cursor. */
 const CURSOR_CHARACTERS = 11;
@@ -25,7 +22,7 @@ export async function succeed(table, layout, replaces, records) {
 	if (!replaces && layout.retired.length === 0) return replaced;
 	const isKeyless = layout.newerBy === null && layout.idType === 'text';
 	const cursors = new Map();
-	let turn_ms = performance.now();
+	const turn = new Turn();
 	for (const record of records) {
 		const stored = isKeyless
 			? await findKeyless(table, layout, cursors, replaces, record)
@@ -36,10 +33,7 @@ export async function succeed(table, layout, replaces, records) {
 			const keeper = stored.find((row) => row[attribute] !== undefined);
 			if (keeper) record[attribute] = keeper[attribute];
 		}
-		if (performance.now() - turn_ms > TURN_MS) {
-			await nextTurn();
-			turn_ms = performance.now();
-		}
+		if (turn.isOver()) await turn.end();
 	}
 	return replaced;
 }
@@ -90,7 +84,9 @@ class FormerRows {
 	async read(prefix) {
 		// The tilde sorts behind all characters that ids have.
 		const range = { attribute: 'id', comparator: 'between', value: [prefix, `${prefix}~`] };
+		const turn = new Turn();
 		for await (const row of this.table.search({ conditions: [range] })) {
+			if (turn.isOver()) await turn.end();
 			const era = eraOf(row.id);
 			if (era >= this.layout.era) {
 				this.own.set(row.id, row);
@@ -99,7 +95,9 @@ class FormerRows {
 			const contents = this.#former.get(era) ?? new Map();
 			this.#former.set(era, contents);
 			const content = this.#content(row, era);
-			contents.set(content, [...(contents.get(content) ?? []), row]);
+			const alike = contents.get(content);
+			if (alike) alike.push(row);
+			else contents.set(content, [row]);
 		}
 	}
 

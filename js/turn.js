@@ -1,0 +1,21 @@
+/** Keeps long work from holding up everything else that the thread has to do. */
+
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
+/** How long this thread may be kept from everything else at a time. */
+const TURN_MS = 4;
+
+/** A piece of long work, as long as nothing else has had its turn. */
+export class Turn {
+	#began_ms = performance.now();
+
+	isOver() {
+		return performance.now() - this.#began_ms > TURN_MS;
+	}
+
+	/** Lets everything else have its turn. */
+	async end() {
+		await nextTurn();
+		this.#began_ms = performance.now();
+	}
+}
