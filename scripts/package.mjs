@@ -5,7 +5,14 @@ import { readRepositoryFile, repository, runOrFail } from './setup.mjs';
 import { ExpectedFailure, formatBytes, print, runMain, step } from './terminal.mjs';
 
 const DIST = join(repository, 'dist');
-const REQUIRED = ['config.yaml', 'js/index.js', 'package.json', 'pkg/bigquery_sync_bg.wasm', 'schema.graphql'];
+const REQUIRED = [
+	'config.yaml',
+	'extension/config.yaml',
+	'js/index.js',
+	'package.json',
+	'pkg/bigquery_sync_bg.wasm',
+	'schema.graphql',
+];
 const NEEDED_BY_DEVELOPERS_ONLY = ['devDependencies', 'overrides', 'scripts'];
 
 async function main() {
