@@ -8,7 +8,7 @@ const DIST = join(repository, 'dist');
 const REQUIRED = [
 	'config.yaml',
 	'extension/config.yaml',
-	'js/index.js',
+	'js/harper/index.js',
 	'package.json',
 	'pkg/bigquery_sync_bg.wasm',
 	'schema.graphql',

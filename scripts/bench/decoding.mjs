@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { assembleRecords } from '../../js/batch.js';
+import { assembleRecords } from '../../js/harper/sync/batch.js';
 import { loadCore } from '../../js/core.js';
 import { VESSEL_SCHEMA, vesselPositions } from '../../tests/support/samples.mjs';
 import { MemoryHost, wirePage } from '../../tests/support/wire.mjs';

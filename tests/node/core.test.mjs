@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 
-import { assembleRecords } from '../../js/batch.js';
+import { assembleRecords } from '../../js/harper/sync/batch.js';
 import { loadCore } from '../../js/core.js';
 import { MemoryHost, wirePage } from '../support/wire.mjs';
 import { configuration, core, encode, recordsOf } from './support/core.mjs';
@@ -78,7 +78,7 @@ test('each instance of the core has a memory of its own', async () => {
 });
 
 test('a panic of the core ends the runs of its instance and nothing else', async () => {
-	const { TableHost } = await import('../../js/table-host.js');
+	const { TableHost } = await import('../../js/harper/sync/table-host.js');
 	const deaths = [];
 	const instance = { dead: false };
 	const host = new TableHost({

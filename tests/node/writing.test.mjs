@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { commit } from '../../js/harper.js';
+import { commit } from '../../js/harper/sync/commit.js';
 
 const LONG_MS = 120;
 const SHORT_MS = 60;

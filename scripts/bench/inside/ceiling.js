@@ -51,8 +51,8 @@ export async function leadCeiling(crew, rowsInAll, onRows) {
  */
 export async function writeShare(crew, { url, configuration, table, component }) {
 	const { loadCore } = await import(`${component}/js/core.js`);
-	const { assembleRecords } = await import(`${component}/js/batch.js`);
-	const { ensureTarget } = await import(`${component}/js/target.js`);
+	const { assembleRecords } = await import(`${component}/js/harper/sync/batch.js`);
+	const { ensureTarget } = await import(`${component}/js/harper/schema/target.js`);
 	const { id } = configuration.bigquery.tables[0];
 	const writeBlock = async (target, records) => {
 		const order = crew.hear(({ kind }) => kind === 'write');

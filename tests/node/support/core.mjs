@@ -1,6 +1,6 @@
 /** The built core, given answers of BigQuery from memory. */
 
-import { assembleRecords } from '../../../js/batch.js';
+import { assembleRecords } from '../../../js/harper/sync/batch.js';
 import { loadCore } from '../../../js/core.js';
 import { MemoryHost, wirePage } from '../../support/wire.mjs';
 

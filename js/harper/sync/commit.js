@@ -1,11 +1,9 @@
-/** What is read from and written to Harper: checkpoints and rows. */
+/** Commits rows together with the progress behind them. */
 
+import { findTable } from '../database.js';
 import { assembleRecords } from './batch.js';
 import { succeed } from './succession.js';
 import { Turn } from './turn.js';
-
-/** The database of the targets and of the component's own tables. */
-export const DATABASE = 'data';
 
 /** Harper encodes the rows at the start of a commit, on this thread; a timer of this length fires just behind that. */
 const COMMIT_START_MS = 1;
@@ -19,45 +17,6 @@ const COMMIT_START_MS = 1;
  *   notes: {kind: string, reason: string}[],
  * }} Order
  */
-
-/** @param {string} name */
-export function findTable(name) {
-	return databases[DATABASE]?.[name];
-}
-
-/**
- * Reads a record as a plain object.
- * @param {string} table
- * @param {string} id
- */
-export async function readRecord(table, id) {
-	const record = await findTable(table).get(id);
-	return record ? plainCopy(record) : null;
-}
-
-/**
- * Reads records of one of the component's small tables; all of them, unless a condition is given.
- * @param {string} table
- * @param {HarperCondition[]} [conditions]
- */
-export async function readAll(table, conditions = []) {
-	const records = [];
-	for await (const record of findTable(table).search({ conditions })) records.push(plainCopy(record));
-	return records;
-}
-
-/** The names of the cluster's nodes; none where Harper runs alone. */
-export async function readMembers() {
-	const nodes = databases.system?.hdb_nodes;
-	const names = [];
-	if (nodes) for await (const { name } of nodes.search({ conditions: [] })) names.push(name);
-	return names;
-}
-
-/** Harper's records are frozen views; the core wants plain objects. */
-function plainCopy(record) {
-	return JSON.parse(JSON.stringify(record));
-}
 
 /**
  * Commits a batch and the progress behind it, all or nothing. Rows that Harper itself refuses go to the audit.
@@ -153,11 +112,6 @@ async function isOlder(table, cursor, record, context) {
 function refusalOf(error) {
 	const attribute = /\bproperty (\w+)/.exec(String(error.message))?.[1];
 	return attribute === undefined ? 'Harper refused the row' : `Harper refused the value of ${attribute}`;
-}
-
-/** An error's words without what they quote, which may be a row's value. */
-export function withoutValues(message) {
-	return String(message).replace(/"[^"]*"|'[^']*'|`[^`]*`/g, '…');
 }
 
 /** A row that is refused again and again has one entry; what is noted of a table has an entry each time. */

@@ -1,7 +1,7 @@
 /** GET /SchemaDiff?table=id: how a source's columns differ from what is stored, and what will be done about it. */
 
-import { HostFailure } from './bigquery.js';
-import { component } from './component.js';
+import { HostFailure } from '../../bigquery.js';
+import { component } from '../component.js';
 import { mayControl } from './control.js';
 
 /** Makes the resource class; Harper's Resource is a global that is there only once Harper loads the component. */

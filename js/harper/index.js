@@ -3,9 +3,9 @@
 import { stat, utimes } from 'node:fs/promises';
 
 import { component } from './component.js';
-import { syncControl } from './control.js';
-import { schemaDiff } from './schema-diff.js';
-import { commitCheckpointsAsWhole } from './whole-commits.js';
+import { syncControl } from './rest/control.js';
+import { schemaDiff } from './rest/schema-diff.js';
+import { commitCheckpointsAsWhole } from './sync/whole-commits.js';
 
 /** The name that config.yaml gives the sub-folder that starts the component as the application itself. */
 const STARTER = 'bigquery-sync-starter';

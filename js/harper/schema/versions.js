@@ -1,6 +1,6 @@
 /** The versions of a source table's schema, as they are stored: rows that are added and never changed. */
 
-import { findTable, readRecord } from './harper.js';
+import { findTable, readRecord } from '../database.js';
 
 /** @typedef {{id: string, tableId: string, version: number, era: number, fingerprint: string}} SchemaVersion */
 

@@ -1,9 +1,10 @@
 /** Input and output for the sync of one table, as the core asks for it. Failures are values, never rejections. */
 
-import { HostFailure } from './bigquery.js';
-import { commit, findTable, readAll, readRecord, withoutValues } from './harper.js';
-import { adoptVersion, hasNewerEra, newestVersion } from './schema-versions.js';
-import { ensureTarget, readIncarnation } from './target.js';
+import { HostFailure } from '../../bigquery.js';
+import { findTable, readAll, readRecord, withoutValues } from '../database.js';
+import { adoptVersion, hasNewerEra, newestVersion } from '../schema/versions.js';
+import { ensureTarget, readIncarnation } from '../schema/target.js';
+import { commit } from './commit.js';
 
 export class TableHost {
 	#stopping = new AbortController();
@@ -17,7 +18,7 @@ export class TableHost {
 	/**
 	 * @param {object} options
 	 * @param {{id: string, targetTable: string}} options.table
-	 * @param {import('./bigquery.js').BigQueryConnection} options.connection
+	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {(status: any) => void} options.onReport
 	 * @param {(name: string) => void} options.onTarget Called when the target table is there.
 	 * @param {{dead: boolean}} options.instance The instance of the core, which several tables share.

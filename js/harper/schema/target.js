@@ -2,9 +2,9 @@
 
 import { randomUUID } from 'node:crypto';
 
-import { HostFailure } from './bigquery.js';
-import { DATABASE, findTable, readAll, readRecord } from './harper.js';
-import { commitAsWhole } from './whole-commits.js';
+import { HostFailure } from '../../bigquery.js';
+import { DATABASE, findTable, readAll, readRecord } from '../database.js';
+import { commitAsWhole } from '../sync/whole-commits.js';
 
 /** How long a new table may take to be known on this thread. */
 const TABLE_WAIT_MS = 10_000;
@@ -23,7 +23,7 @@ const MAKER = Symbol.for('bigquery-sync.tableMaker');
  * @typedef {(table: {table: string, database: string, schemaDefined: boolean, attributes: Definition[]}) => any} TableMaker
  *   Replaces the attributes of a table that is there.
  * @typedef {{name: string, type: string, indexed: boolean, accepts: string[]}} Attribute
- * @typedef {import('./batch.js').Layout & {attributes: Attribute[], mayCreate: boolean}} Target
+ * @typedef {import('../sync/batch.js').Layout & {attributes: Attribute[], mayCreate: boolean}} Target
  */
 
 /** @type {WeakSet<object>} The tables that were completed since this worker started. */

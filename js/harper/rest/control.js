@@ -1,7 +1,7 @@
 /** GET and POST /SyncControl: what the sync is doing, and what operators want of it. */
 
-import { Component, component } from './component.js';
-import { findTable, readAll } from './harper.js';
+import { Component, component } from '../component.js';
+import { findTable, readAll } from '../database.js';
 
 /** What a POST may ask for, and the wish that is recorded. */
 const ACTIONS = { start: 'started', stop: 'stopped' };

@@ -1,11 +1,11 @@
 /** The component on one worker thread: its configuration, the tables it runs, what it tells of them. */
 
-import { BigQueryConnection } from './bigquery.js';
-import { loadCore } from './core.js';
-import { findTable, readAll, readMembers } from './harper.js';
-import { SchemaWatch } from './schema-watch.js';
-import { TableHost } from './table-host.js';
-import { completeTargets } from './target.js';
+import { BigQueryConnection } from '../bigquery.js';
+import { loadCore } from '../core.js';
+import { findTable, readAll, readMembers } from './database.js';
+import { SchemaWatch } from './schema/watch.js';
+import { TableHost } from './sync/table-host.js';
+import { completeTargets } from './schema/target.js';
 
 /** How often this worker's row in SyncWorker is written while something changes. */
 const PUBLISH_INTERVAL_MS = 2_000;

@@ -1,8 +1,8 @@
 /** Looks for changes of the sources' columns, on one node at a time; who and when is decided by the core. */
 
-import { HostFailure } from './bigquery.js';
-import { findTable, readRecord, withoutValues } from './harper.js';
-import { adoptVersion, newestVersion } from './schema-versions.js';
+import { HostFailure } from '../../bigquery.js';
+import { findTable, readRecord, withoutValues } from '../database.js';
+import { adoptVersion, newestVersion } from './versions.js';
 
 /** How often a node asks whether it is its turn. */
 const LOOK_MS = 1_000;
@@ -18,7 +18,7 @@ export class SchemaWatch {
 	/**
 	 * @param {object} options
 	 * @param {any} options.configuration
-	 * @param {import('./bigquery.js').BigQueryConnection} options.connection
+	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {{id: string, targetTable: string}[]} options.tables
 	 * @param {string} options.node
 	 * @param {string} options.name The worker's.

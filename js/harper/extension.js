@@ -1,8 +1,8 @@
 /** Harper hands the function that makes tables, with types and indexes, to components of its older kind alone. */
 
-import { offerTableMaker } from './target.js';
+import { offerTableMaker } from './schema/target.js';
 
-/** @param {{ensureTable: import('./target.js').TableMaker}} offered */
+/** @param {{ensureTable: import('./schema/target.js').TableMaker}} offered */
 export function start({ ensureTable }) {
 	offerTableMaker(ensureTable);
 }

@@ -1,0 +1,48 @@
+/** What stands in Harper's database, and what Harper says of it. */
+
+/** The database of the targets and of the component's own tables. */
+export const DATABASE = 'data';
+
+/** @param {string} name */
+export function findTable(name) {
+	return databases[DATABASE]?.[name];
+}
+
+/**
+ * Reads a record as a plain object.
+ * @param {string} table
+ * @param {string} id
+ */
+export async function readRecord(table, id) {
+	const record = await findTable(table).get(id);
+	return record ? plainCopy(record) : null;
+}
+
+/**
+ * Reads records of one of the component's small tables; all of them, unless a condition is given.
+ * @param {string} table
+ * @param {HarperCondition[]} [conditions]
+ */
+export async function readAll(table, conditions = []) {
+	const records = [];
+	for await (const record of findTable(table).search({ conditions })) records.push(plainCopy(record));
+	return records;
+}
+
+/** The names of the cluster's nodes; none where Harper runs alone. */
+export async function readMembers() {
+	const nodes = databases.system?.hdb_nodes;
+	const names = [];
+	if (nodes) for await (const { name } of nodes.search({ conditions: [] })) names.push(name);
+	return names;
+}
+
+/** Harper's records are frozen views; the core wants plain objects. */
+function plainCopy(record) {
+	return JSON.parse(JSON.stringify(record));
+}
+
+/** An error's words without what they quote, which may be a row's value. */
+export function withoutValues(message) {
+	return String(message).replace(/"[^"]*"|'[^']*'|`[^`]*`/g, '…');
+}
