@@ -11,6 +11,11 @@ const UPLOAD_CHUNK_BYTES = 8 * 1024 * 1024;
 const PAGE_ROWS = 25_000;
 const REQUEST_TIMEOUT_MS = 280_000;
 const JOB_DEADLINE_MS = 600_000;
+/**
+ * Each request has a connection of its own: a server closes those that are idle, perhaps at the moment at which the next
+ * request goes out, and what creates something must not be sent twice.
+ */
+const OWN_CONNECTION = { connection: 'close' };
 
 /** BigQuery refused a request. */
 export class BigQueryError extends Error {
@@ -60,9 +65,9 @@ export class BigQueryClient {
 	async request(method, path, { body, query = {} } = {}) {
 		const url = new URL(`${this.url}/bigquery/v2/projects/${this.project}${path}`);
 		for (const [key, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(key, `${value}`);
-		const response = await fetchAgain(url, {
+		const response = await fetch(url, {
 			method,
-			headers: body === undefined ? {} : { 'content-type': 'application/json' },
+			headers: { ...OWN_CONNECTION, ...(body !== undefined && { 'content-type': 'application/json' }) },
 			body: body === undefined ? undefined : JSON.stringify(body),
 			signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
 		});
@@ -138,7 +143,11 @@ export class BigQueryClient {
 		};
 		const started = await fetch(`${this.url}/upload/bigquery/v2/projects/${this.project}/jobs?uploadType=resumable`, {
 			method: 'POST',
-			headers: { 'content-type': 'application/json', 'x-upload-content-type': 'application/octet-stream' },
+			headers: {
+				...OWN_CONNECTION,
+				'content-type': 'application/json',
+				'x-upload-content-type': 'application/octet-stream',
+			},
 			body: JSON.stringify({
 				jobReference: { projectId: this.project, jobId },
 				configuration: { load },
@@ -261,20 +270,6 @@ export class BigQueryClient {
 	}
 }
 
-/**
- * Fetches, and once more if the connection was one that the server had just closed for being idle.
- * @param {URL} url
- * @param {RequestInit} options
- */
-async function fetchAgain(url, options) {
-	try {
-		return await fetch(url, options);
-	} catch (error) {
-		if (/** @type {any} */ (error).cause?.code !== 'UND_ERR_SOCKET') throw error;
-		return fetch(url, options);
-	}
-}
-
 /** @param {Response} response */
 async function answerOf(response) {
 	const text = await response.text();
@@ -358,7 +353,7 @@ async function put(session, bytes, offset, total) {
 	const range = bytes.length === 0 ? `bytes */${total}` : `bytes ${offset}-${offset + bytes.length - 1}/${total}`;
 	const response = await fetch(session, {
 		method: 'PUT',
-		headers: { 'content-range': range, 'content-type': 'application/octet-stream' },
+		headers: { ...OWN_CONNECTION, 'content-range': range, 'content-type': 'application/octet-stream' },
 		body: /** @type {any} */ (bytes),
 		redirect: 'manual',
 		signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),

@@ -65,8 +65,10 @@ export class FaultProxy {
 	#lostJobs = new Set();
 	/** @type {Billing} */
 	#billing;
-	#server = http.createServer((request, response) => void this.#serve(request, response));
-	#agent = new http.Agent({ keepAlive: true });
+	/** Closes no idle connection, for a client might be about to use it. */
+	#server = http.createServer({ keepAliveTimeout: 0 }, (request, response) => void this.#serve(request, response));
+	/** Keeps no connection, for the emulator closes idle ones at moments of its own. */
+	#agent = new http.Agent({ keepAlive: false });
 
 	/**
 	 * @param {string} target

@@ -205,9 +205,7 @@ export class HarperNode {
 	 * @returns {Promise<any>}
 	 */
 	async operation(body, options) {
-		// A connection of its own: Harper may close one that is kept at the moment at which it is used again.
-		const headers = { ...options?.headers, connection: 'close' };
-		const response = await send(this.operationsUrl, { ...options, headers, method: 'POST', body });
+		const response = await send(this.operationsUrl, { ...options, method: 'POST', body });
 		const text = await response.text();
 		const isJson = response.headers.get('content-type')?.includes('json');
 		const answer = isJson ? parseExact(text) : text;
@@ -252,6 +250,7 @@ export class HarperNode {
 }
 
 /**
+ * Each request has a connection of its own: Harper may close one that is kept at the moment at which it is used again.
  * @param {string} url
  * @param {RequestOptions} [options]
  */
@@ -263,6 +262,7 @@ function send(url, { auth = true, method = 'GET', body, headers = {}, signal } =
 		headers: {
 			...(basic && { authorization: `Basic ${basic}` }),
 			...(body !== undefined && { 'content-type': 'application/json' }),
+			connection: 'close',
 			...headers,
 		},
 		body: body === undefined || typeof body === 'string' ? body : JSON.stringify(body),
