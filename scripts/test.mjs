@@ -2,90 +2,79 @@ import { parseArgs } from 'node:util';
 import { ensureBuilt } from './build.mjs';
 import { ensureToolchain } from './setup.mjs';
 import { colour, ExpectedFailure, formatSeconds, print, printFailure } from './terminal.mjs';
-import { runNativeSuite, runWasmSuite, wasmTestTargets } from './test/cargo.mjs';
-import { runNodeSuite, testFiles } from './test/node.mjs';
-import { addFailure, addOutcome, countTests, describeOutcome, emptyOutcome } from './test/outcome.mjs';
+import { fileLine } from './test/line.mjs';
+import { addFailure, addOutcome, describeOutcome, emptyOutcome } from './test/outcome.mjs';
+import { runJobs } from './test/schedule.mjs';
+import { chosenJobs, SUITES, testEnvironment } from './test/suites.mjs';
 
 const HELP = `Usage: npm test -- [options]
 
+  --quick           what is worth running often: fewer simulated worlds, few integration tests
+  --soak            with many rows and worlds, for an hour; the same as npm run test:soak
   --only a,b        run these suites alone: native, wasm, node, bench, integration
-  --filter pattern  run only the tests whose name contains the pattern
+  --filter text     run only the tests whose name contains the text
   --verbose         show everything that the tests print
   --help            show this text`;
-
-const SUITES = [
-	{ id: 'native', title: 'the core, natively', timeout_s: 1200, prepare: async () => ({}), run: runNativeSuite },
-	{
-		id: 'wasm',
-		title: 'the boundary, as WebAssembly in Node.js',
-		timeout_s: 900,
-		prepare: prepareWasm,
-		run: runWasmSuite,
-	},
-	nodeSuite('node', 'the built package', 'tests/node', { timeout_s: 600, fileTimeout_s: 300 }),
-	nodeSuite('bench', 'the test bench itself', 'tests/bench-selftest', { timeout_s: 1200, fileTimeout_s: 600 }),
-	nodeSuite('integration', 'against real servers', 'tests/integration', { timeout_s: 3600, fileTimeout_s: 900 }),
-];
 
 async function main() {
 	const options = readOptions();
 	if (!options) return;
+	const started_ms = performance.now();
 	const total = emptyOutcome();
-	const rows = [];
+	const suites = new Map();
 	try {
+		if (options.filter) await matchingJobs(options);
 		const { wasmBindgen } = await ensureToolchain();
 		await ensureBuilt();
-		for (const suite of SUITES.filter(({ id }) => !options.only || options.only.includes(id))) {
-			const row = await runSuite(suite, { ...options, wasmBindgen });
-			rows.push(row);
-			addOutcome(total, row.outcome);
-		}
+		const jobs = await matchingJobs(options);
+		const shared = { ...options, env: testEnvironment(options), wasmBindgen };
+		print();
+		await runJobs(jobs, async (job) => {
+			const row = suites.get(job.suite) ?? { outcome: emptyOutcome(), duration_ms: 0 };
+			suites.set(job.suite, row);
+			const jobStarted_ms = performance.now();
+			const outcome = await job.run({ ...shared, tests: job.tests ?? [] });
+			if (job.lane !== 'cargo') fileLine(job.name, outcome, jobStarted_ms);
+			row.duration_ms += performance.now() - jobStarted_ms;
+			addOutcome(row.outcome, outcome);
+		});
 	} catch (error) {
 		printFailure(error);
 		addFailure(total, 'set-up', '');
 	}
-	if (countTests(total) === 0) {
-		print(colour('red', '\nNo test ran.'));
-		process.exitCode = 1;
+	for (const { outcome } of suites.values()) addOutcome(total, outcome);
+	if (suites.size > 0) {
+		printFailures(total);
+		printSummary(suites, performance.now() - started_ms);
 	}
-	printSummary(rows);
 	print(describeOutcome(total));
 	if (total.failed > 0) process.exitCode = 1;
 }
 
-async function runSuite(suite, options) {
-	print(`\n${colour('bold', suite.id)}  ${suite.title}`);
-	const started_ms = performance.now();
-	const outcome = emptyOutcome();
-	const prepared = await suite.prepare();
-	if (!prepared) {
-		print(colour('yellow', '  absent: it has no test files'));
-		if (options.only) addFailure(outcome, suite.id, 'The suite was asked for and has no test files.');
-	} else {
-		addOutcome(outcome, await suite.run({ ...options, ...prepared, timeout_s: suite.timeout_s }));
-		if (countTests(outcome) === 0 && !options.filter) addFailure(outcome, suite.id, 'The suite ran no test.');
-	}
-	printFailures(outcome);
-	return { id: suite.id, outcome, absent: !prepared, duration_ms: performance.now() - started_ms };
-}
-
-async function prepareWasm() {
-	const targets = await wasmTestTargets();
-	return targets.length > 0 ? { targets } : undefined;
-}
-
-function nodeSuite(id, title, folder, { timeout_s, fileTimeout_s }) {
-	const prepare = async () => {
-		const files = await testFiles(folder);
-		return files.length > 0 ? { files, fileTimeout_s } : undefined;
-	};
-	return { id, title, timeout_s, prepare, run: runNodeSuite };
+/**
+ * The jobs that have a wanted test, or may have one; none at all is an error.
+ *
+ * @param {{filter?: string, only?: string[], quick?: boolean}} options
+ */
+async function matchingJobs({ filter, ...options }) {
+	const jobs = await chosenJobs(options);
+	if (filter === undefined) return jobs;
+	const narrowed = jobs.map((job) => ({
+		...job,
+		tests: job.tests && job.tests.filter((name) => name.includes(filter)),
+	}));
+	const matching = narrowed.filter(({ tests }) => tests === null || tests.length > 0);
+	if (matching.length > 0) return matching;
+	const where = options.only || options.quick ? ' among those that are asked for' : '';
+	throw new ExpectedFailure(`There is no test${where} whose name contains “${filter}”.`);
 }
 
 function readOptions() {
 	try {
 		const { values } = parseArgs({
 			options: {
+				quick: { type: 'boolean', default: false },
+				soak: { type: 'boolean', default: false },
 				only: { type: 'string' },
 				filter: { type: 'string' },
 				verbose: { type: 'boolean', default: false },
@@ -96,6 +85,7 @@ function readOptions() {
 			print(HELP);
 			return undefined;
 		}
+		if (values.quick && values.soak) throw new Error('--quick and --soak exclude each other.');
 		return { ...values, only: readOnly(values.only) };
 	} catch (error) {
 		const message = error instanceof Error ? error.message : String(error);
@@ -114,7 +104,7 @@ function readOnly(text) {
 }
 
 function printFailures({ failures }) {
-	for (const { name, error } of failures) {
+	for (const { name, error } of failures.filter((one) => one.error)) {
 		print(`\n  ${colour('red', `✗ ${name}`)}`);
 		print(
 			error
@@ -125,15 +115,17 @@ function printFailures({ failures }) {
 	}
 }
 
-function printSummary(rows) {
-	print(`\n${colour('bold', `${'suite'.padEnd(14)}${['passed', 'failed', 'skipped', 'time'].map(cell).join('')}`)}`);
-	for (const { id, outcome, absent, duration_ms } of rows) {
-		const { passed, failed, skipped } = outcome;
-		const counts = absent ? 'absent'.padStart(30) : [passed, failed, skipped].map(cell).join('');
-		const text = `${id.padEnd(14)}${counts}${absent ? '' : cell(formatSeconds(duration_ms))}`;
-		print(failed > 0 ? colour('red', text) : text);
+/** Files run side by side, so that the suites' times add up to more than the whole. */
+function printSummary(suites, duration_ms) {
+	const heading = `${'suite'.padEnd(14)}${['passed', 'failed', 'skipped', 'time'].map(cell).join('')}`;
+	print(`\n${colour('bold', heading)}`);
+	for (const { id } of SUITES.filter((suite) => suites.has(suite.id))) {
+		const { outcome, duration_ms: suite_ms } = suites.get(id);
+		const counts = [outcome.passed, outcome.failed, outcome.skipped].map(cell).join('');
+		const text = `${id.padEnd(14)}${counts}${cell(formatSeconds(suite_ms))}`;
+		print(outcome.failed > 0 ? colour('red', text) : text);
 	}
-	print();
+	print(`${'all, at once'.padEnd(44)}${cell(formatSeconds(duration_ms))}\n`);
 }
 
 function cell(value) {

@@ -10,31 +10,28 @@ const ERROR_LINES_MAX = 60;
 /** Where a panic went through code that is not ours. */
 const FOREIGN_FRAME = /^\s+at .*(?:wasm:\/\/|wasm-bindgen-test\.js)/;
 
-/**
- * @typedef {object} SuiteOptions
- * @property {string} [filter] only tests whose name contains it
- * @property {boolean} [verbose]
- * @property {number} timeout_s
- */
+const TIMEOUT_S = 3_600;
+
+/** @typedef {import('./suites.mjs').RunOptions} RunOptions */
 
 /**
  * Runs the native Rust tests: units, integration tests, examples in the documentation.
  *
- * @param {SuiteOptions} options
+ * @param {RunOptions} options
  */
-export function runNativeSuite(options) {
+export function runNativeTests(options) {
 	return runCargo(['test', '--no-fail-fast'], {}, options);
 }
 
 /**
  * Runs the tests of the wasm boundary in Node.js.
  *
- * @param {SuiteOptions & {wasmBindgen: string, targets: string[]}} options targets: as `wasmTestTargets` returns them
+ * @param {RunOptions & {targets: string[]}} options targets: as `wasmTestTargets` returns them
  */
-export function runWasmSuite(options) {
+export function runWasmTests(options) {
 	const environment = {
 		CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER: join(options.wasmBindgen, 'wasm-bindgen-test-runner'),
-		WASM_BINDGEN_TEST_TIMEOUT: String(options.timeout_s),
+		WASM_BINDGEN_TEST_TIMEOUT: String(TIMEOUT_S),
 	};
 	const args = ['test', '--no-fail-fast', '--target', 'wasm32-unknown-unknown', ...options.targets];
 	return runCargo(args, environment, options);
@@ -61,33 +58,33 @@ async function sourceHasWasmTests() {
 /**
  * @param {string[]} args
  * @param {Record<string, string>} env
- * @param {SuiteOptions} options
+ * @param {RunOptions} options
  */
-async function runCargo(args, env, { filter, verbose, timeout_s }) {
-	const environment = { RUST_BACKTRACE: verbose ? '1' : '0', ...env, CARGO_TERM_COLOR: 'never' };
+async function runCargo(args, env, { filter, verbose, env: wanted }) {
+	const environment = { RUST_BACKTRACE: verbose ? '1' : '0', ...wanted, ...env, CARGO_TERM_COLOR: 'never' };
 	const started_ms = performance.now();
-	const compiled = await busy('compiling', () => run('cargo', [...args, '--no-run'], { env: environment, timeout_s }));
-	if (compiled.code !== 0) return failed('compiling', compiled, timeout_s);
+	const limits = { env: environment, timeout_s: TIMEOUT_S };
+	const compiled = await busy('compiling', () => run('cargo', [...args, '--no-run'], limits));
+	if (compiled.code !== 0) return failed('compiling', compiled);
 	compiledLine(started_ms);
 
 	const reader = new CargoReader();
 	const result = await run('cargo', [...args, ...(filter ? [filter] : [])], {
-		env: environment,
-		timeout_s,
+		...limits,
 		merge: true,
 		echo: verbose,
 		onLine: (line) => reader.read(line),
 	});
 	const outcome = reader.finish();
 	if (result.timedOut || (result.code !== 0 && outcome.failed === 0)) {
-		addOutcome(outcome, failed('cargo test', result, timeout_s));
+		addOutcome(outcome, failed('cargo test', result));
 	}
 	return outcome;
 }
 
-function failed(name, result, timeout_s) {
+function failed(name, result) {
 	const outcome = emptyOutcome();
-	const reason = result.timedOut ? `It did not end within ${timeout_s} s.\n` : '';
+	const reason = result.timedOut ? `It did not end within ${TIMEOUT_S} s.\n` : '';
 	addFailure(outcome, name, reason + end(result.output));
 	return outcome;
 }
