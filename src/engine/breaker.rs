@@ -119,14 +119,11 @@ impl Side {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Environment};
+    use crate::engine::samples::table;
 
     #[test]
     fn a_circuit_opens_after_five_failures_and_lets_one_pass_a_minute_later() {
-        let root = serde_json::json!({"bigquery": {
-            "projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts"
-        }});
-        let pace = Config::parse(&root, &Environment::default()).unwrap().tables.remove(0).pace;
+        let pace = table().pace;
         let mut breaker = Breaker::default();
         let start = Micros(0);
         for _ in 0..4 {

@@ -24,7 +24,7 @@ impl Engine {
     /// Stores a new version, before anything is read under it.
     pub(super) fn adopt(&mut self, mut next: Box<SchemaVersion>, moment: Moment) -> Command {
         next.at = Some(moment.now);
-        next.by = self.worker_name();
+        next.by = self.worker.name();
         self.state = State::Adopting(next.version);
         Command::AdoptSchema(next)
     }

@@ -3,16 +3,22 @@
 //! The engine never acts, waits or looks at a clock. Its durable state is the checkpoint, which is committed
 //! with the rows; whatever else it knows can be lost at any point and is found out again.
 
+mod bill;
+mod boundary;
 pub mod breaker;
 pub mod checkpoint;
+mod condition;
 pub mod counts;
 mod division;
 mod evolution;
 mod ledger;
+mod meter;
 pub mod phase;
 mod planning;
 pub mod reading;
 pub mod retry;
+#[cfg(test)]
+mod samples;
 pub mod status;
 mod transfer;
 pub mod window;
@@ -25,138 +31,23 @@ use crate::bigquery::sql::{self, Selection};
 use crate::bigquery::table::{Description, Version};
 use crate::cluster::{Share, Standing};
 use crate::config::{Connection, TableConfig};
-use crate::error::{Failure, Kind, Recovery};
-use crate::harper::batch::Batch;
+use crate::error::{Failure, Kind};
 use crate::partition::Rule;
-use crate::schema::attributes::Target;
 use crate::schema::evolution::SchemaVersion;
 use crate::time::Micros;
-use breaker::{Health, Side};
+use bill::Bill;
+pub use boundary::{Answer, Command, Event, Incarnation, Moment, Note, Receipt, Stored, Worker, WriteOrder};
 use checkpoint::Checkpoint;
+use condition::Condition;
 use counts::Counts;
 use ledger::Ledger;
+use meter::Meter;
 use phase::Phase;
 use planning::Question;
 use reading::{Reading, Recent};
-use retry::Jitter;
-use serde::Serialize;
-use status::{Activity, Meter, Status};
+use status::{Activity, Status};
 use transfer::BatchSize;
 use window::Plan;
-
-/// When an event happened, and the randomness that the engine may use for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// The worker's clock.
-    pub now: Micros,
-    /// A fresh random number.
-    pub jitter: Jitter,
-}
-
-/// Something that happened.
-#[derive(Debug)]
-pub enum Event {
-    /// The engine is to begin. Only the first event.
-    Start,
-    /// The outcome of [`Command::Load`].
-    Loaded(Result<Box<Stored>, Failure>),
-    /// The outcome of [`Command::EnsureTarget`].
-    TargetReady(Result<Incarnation, Failure>),
-    /// The outcome of [`Command::AdoptSchema`].
-    SchemaAdopted(Result<(), Failure>),
-    /// The outcome of [`Command::Send`].
-    Answered(Result<Answer, Failure>),
-    /// The outcome of [`Command::Write`].
-    Written(Result<Receipt, Failure>),
-    /// The end of [`Command::ShareCounts`].
-    CountsShared,
-    /// The end of [`Command::Rest`].
-    Rested,
-    /// The engine is to end, whatever it was doing; comes instead of an outcome.
-    Stop,
-}
-
-/// Something to do; its outcome is the next event.
-#[derive(Debug)]
-pub enum Command {
-    /// Read what Harper holds of the table's progress.
-    Load,
-    /// Make the target table ready for rows.
-    EnsureTarget {
-        /// What it is to be like.
-        target: Box<Target>,
-        /// Whether this worker is the first to make it if it is missing; others wait a while for that.
-        is_first: bool,
-    },
-    /// Store a version of the schema, unless one with its number is stored.
-    AdoptSchema(Box<SchemaVersion>),
-    /// Send a request to BigQuery.
-    Send(Request),
-    /// Commit a batch and the checkpoints in one transaction.
-    Write(Box<WriteOrder>),
-    /// Tell the other workers how many rows the source's partitions have. Should that fail, they count themselves.
-    ShareCounts(Box<Counts>),
-    /// Do nothing for a while.
-    Rest {
-        /// How long.
-        delay_ms: u64,
-    },
-    /// Nothing more will be done; no event may follow.
-    Halt,
-}
-
-/// An HTTP answer.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// The server's clock, from the `Date` header.
-    pub server_time: Option<Micros>,
-    /// From the `Retry-After` header.
-    pub retry_after_ms: Option<u64>,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-/// What to commit in one transaction.
-#[derive(Debug)]
-pub struct WriteOrder {
-    /// The rows.
-    pub batch: Batch,
-    /// Whether the rows may be in Harper with ids of a former era, and then are to be replaced.
-    pub replaces: bool,
-    /// What else belongs into the audit.
-    pub notes: Vec<Note>,
-    /// The progress after them; the first one also counts the rows.
-    pub checkpoints: Vec<Checkpoint>,
-    /// A request that will most likely be sent next and may be started meanwhile.
-    pub ahead: Option<Request>,
-}
-
-/// An entry of the audit that is not about a single row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Note {
-    /// What it is about, as a stable word.
-    pub kind: &'static str,
-    /// What there is to say.
-    pub reason: String,
-}
-
-/// Changes when a component makes a target table (anew); empty if none ever made it.
-pub type Incarnation = String;
-
-/// What Harper holds of a table's progress.
-#[derive(Debug, Clone, Default)]
-pub struct Stored {
-    /// The checkpoints of all partitions.
-    pub checkpoints: Vec<Checkpoint>,
-    /// What some worker counted.
-    pub counts: Option<Counts>,
-    /// That of the target table.
-    pub incarnation: Incarnation,
-    /// The newest version of the schema.
-    pub schema: Option<Box<SchemaVersion>>,
-}
 
 /// A window to read for some partitions.
 #[derive(Debug, Clone)]
@@ -173,24 +64,6 @@ struct Task {
     replaces: bool,
     /// Whether it also reads what lies in the future, as far as is known.
     reads_future: bool,
-}
-
-/// What a commit came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Receipt {
-    /// Rows that Harper itself refused.
-    pub refused: u64,
-    /// How long the thread was busy from the commit's start to its end, without its waiting.
-    pub busy_ms: u64,
-}
-
-/// Who runs an engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Worker {
-    /// The node's name.
-    pub node: String,
-    /// The worker thread's index.
-    pub index: u32,
 }
 
 /// What the engine waits for, and what it does then.
@@ -279,13 +152,9 @@ pub struct Engine {
     query_server_time: Option<Micros>,
     without_cursor_counted: Option<(Micros, Option<Version>)>,
     notes: Vec<Note>,
-    bigquery: Health,
-    harper: Health,
+    condition: Condition,
+    bill: Bill,
     meter: Meter,
-    activity: Activity,
-    last_failure: Option<Failure>,
-    rejected_since_start: u64,
-    renew_token: bool,
 }
 
 impl Engine {
@@ -333,13 +202,9 @@ impl Engine {
             query_server_time: None,
             without_cursor_counted: None,
             notes: Vec::new(),
-            bigquery: Health::default(),
-            harper: Health::default(),
+            condition: Condition::default(),
+            bill: Bill::default(),
             meter: Meter::default(),
-            activity: Activity::Starting,
-            last_failure: None,
-            rejected_since_start: 0,
-            renew_token: false,
         }
     }
 
@@ -387,7 +252,7 @@ impl Engine {
     }
 
     fn end(&mut self, activity: Activity) -> Command {
-        self.activity = activity;
+        self.condition.set_activity(activity);
         self.reading = None;
         Command::Halt
     }
@@ -429,7 +294,7 @@ impl Engine {
         match outcome {
             Err(failure) => self.fail(failure, AfterRest::Load, moment),
             Ok(stored) => {
-                self.recover_from(Kind::HarperRead);
+                self.condition.recover_from(Kind::HarperRead);
                 self.schema = stored.schema.clone();
                 self.stored = Some(stored);
                 self.describe()
@@ -454,7 +319,7 @@ impl Engine {
     }
 
     fn dispatch(&mut self, request: &Request) -> Command {
-        let renew_token = std::mem::take(&mut self.renew_token);
+        let renew_token = self.condition.take_need_of_token();
         Command::Send(Request { renew_token, ..request.clone() })
     }
 
@@ -465,8 +330,7 @@ impl Engine {
         let since_ms = self.polled_at.map(|at| u64::try_from(moment.now.since(at)).unwrap_or(0) / 1_000);
         let delay_ms = interval_ms.saturating_sub(since_ms.unwrap_or(interval_ms));
         self.phase = Phase::of_lag(self.lag_s(moment.now), &self.config.pace);
-        self.activity = Activity::Idle;
-        self.meter.next_poll = Some(moment.now.plus(delay_ms as i64 * 1_000));
+        self.condition.rest(Activity::Idle, delay_ms, moment.now);
         self.state = State::Resting(AfterRest::Poll);
         Command::Rest { delay_ms }
     }
@@ -487,40 +351,11 @@ impl Engine {
 
     /// Notes a failure and decides whether and when to go on.
     fn fail(&mut self, failure: Failure, after: AfterRest, moment: Moment) -> Command {
-        let recovery = failure.kind.recovery();
-        let health = match Side::of(failure.kind) {
-            Side::BigQuery => &mut self.bigquery,
-            Side::Harper => &mut self.harper,
+        let Some(delay_ms) = self.condition.fail(failure, &self.config.pace, moment) else {
+            return self.end(Activity::Failed);
         };
-        let delay_ms = health.fail(&failure, moment.now, &self.config.pace, moment.jitter);
-        self.renew_token = failure.kind == Kind::Unauthenticated;
-        self.last_failure = Some(failure);
-        match recovery {
-            Recovery::Halt => return self.end(Activity::Failed),
-            Recovery::Retry => self.activity = Activity::Retrying,
-            Recovery::Recheck => self.activity = Activity::Blocked,
-        }
-        self.meter.next_poll = Some(moment.now.plus(delay_ms as i64 * 1_000));
         self.state = State::Resting(after);
         Command::Rest { delay_ms }
-    }
-
-    /// Notes that rows, or the news that there are none, have come through one side.
-    fn succeed(&mut self, side: Side) {
-        match side {
-            Side::BigQuery => self.bigquery.succeed(),
-            Side::Harper => self.harper.succeed(),
-        }
-        if self.last_failure.as_ref().is_some_and(|failure| Side::of(failure.kind) == side) {
-            self.last_failure = None;
-        }
-    }
-
-    /// Notes that what failed last has succeeded now, though it proves nothing about the rest of its side.
-    fn recover_from(&mut self, kind: Kind) {
-        if self.last_failure.as_ref().is_some_and(|failure| failure.kind == kind) {
-            self.succeed(Side::of(kind));
-        }
     }
 
     fn source<'s>(&'s self, projection: &'s Projection, selection: &'s Selection) -> sql::Source<'s> {
@@ -542,9 +377,5 @@ impl Engine {
         let proven = self.watermark().max(self.meter.unchanged_at)?;
         let lag_us = now.plus(self.meter.server_ahead_us).since(proven);
         Some(u64::try_from(lag_us).unwrap_or(0) / 1_000_000)
-    }
-
-    fn worker_name(&self) -> String {
-        format!("{}-{}", self.worker.node, self.worker.index)
     }
 }

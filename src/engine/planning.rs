@@ -1,6 +1,6 @@
 //! From the source's description to the next query, or to the knowledge that none is needed.
 
-use super::breaker::Side;
+use super::bill::{Bill, day_of};
 use super::counts::Counts;
 use super::ledger::Ledger;
 use super::reading::Recent;
@@ -21,7 +21,7 @@ use crate::error::{Failure, Kind};
 use crate::harper::batch::Layout;
 use crate::partition::{Division, Rule};
 use crate::schema::attributes::{Target, attributes};
-use crate::time::{DAY_US, Micros, SECOND_US};
+use crate::time::{Micros, SECOND_US};
 
 /// An unchanged table is queried all the same after this long, in case its version does not tell.
 const TRUST_US: i64 = 3_600 * SECOND_US;
@@ -113,7 +113,7 @@ impl Engine {
             Err(failure) => self.fail(failure, AfterRest::Describe, moment),
             Ok(incarnation) => {
                 self.target_ready = true;
-                self.recover_from(Kind::HarperTable);
+                self.condition.recover_from(Kind::HarperTable);
                 if incarnation == self.incarnation {
                     return self.plan(moment);
                 }
@@ -187,10 +187,8 @@ impl Engine {
 
     /// Rests without anything to do, until the cluster changes or the table does.
     fn stand_by(&mut self, moment: Moment) -> Command {
-        self.succeed(Side::BigQuery);
-        self.succeed(Side::Harper);
-        self.activity = Activity::Standby;
-        self.meter.next_poll = Some(moment.now.plus(STANDBY_MS as i64 * 1_000));
+        self.condition.succeed_idly();
+        self.condition.rest(Activity::Standby, STANDBY_MS, moment.now);
         self.state = State::Resting(AfterRest::Poll);
         Command::Rest { delay_ms: STANDBY_MS }
     }
@@ -205,7 +203,7 @@ impl Engine {
         let (Some(projection), Some(description)) = (&self.projection, &self.description) else {
             return self.describe();
         };
-        if let Some(failure) = self.budget_exceeded(0) {
+        if let Err(failure) = Bill::check_day(self.billed_today(), &self.config.pace) {
             return self.fail(failure, AfterRest::Poll, moment);
         }
         if self.must_count_without_cursor(projection, description, moment.now) {
@@ -326,7 +324,7 @@ impl Engine {
         self.polled_at = Some(moment.now);
         self.query_server_time = Some(self.server_time);
         self.queried_version = self.description.as_ref().and_then(|description| description.version.clone());
-        self.activity = Activity::Running;
+        self.condition.set_activity(Activity::Running);
         self.send(request)
     }
 
@@ -353,7 +351,7 @@ impl Engine {
     }
 
     fn sql_request(&self, sql: &str, page_rows: u64, moment: Moment) -> Request {
-        let request_id = format!("{}-{}-{:08x}", self.worker_name(), moment.now.0, moment.jitter.0);
+        let request_id = format!("{}-{}-{:08x}", self.worker.name(), moment.now.0, moment.jitter.0);
         let bytes_billed_max = self.config.pace.bytes_billed_max;
         request::start_query(
             &self.connection,
@@ -362,7 +360,7 @@ impl Engine {
     }
 
     fn ask_sql(&mut self, question: Question, sql: &str, moment: Moment) -> Command {
-        self.activity = Activity::Running;
+        self.condition.set_activity(Activity::Running);
         let request = self.sql_request(sql, 100_000, moment);
         self.ask(question, request)
     }
@@ -391,12 +389,12 @@ impl Engine {
         match question {
             Question::Cost => self.judge_cost(bytes, moment),
             Question::WithoutCursor => {
-                self.bill(bytes);
+                self.bill.add(bytes);
                 self.take_count_without_cursor(&rows, moment.now);
                 self.plan(moment)
             }
             Question::Backlog => {
-                self.bill(bytes);
+                self.bill.add(bytes);
                 self.take_backlog(&rows, moment)
             }
         }
@@ -443,43 +441,16 @@ impl Engine {
     /// Goes on with a window if it costs no more than is allowed.
     fn judge_cost(&mut self, bytes: u64, moment: Moment) -> Command {
         let Some(task) = self.task.take() else { return self.describe() };
-        let per_query = self.config.pace.bytes_billed_max;
-        if let Some(limit) = per_query.filter(|limit| bytes > *limit) {
-            let message = format!(
-                "the next query would bill {bytes} bytes, limits.maxBytesBilledPerQuery allows {limit}: raise the \
-                 limit, or partition the source table on the cursor column"
-            );
-            return self.fail(Failure::new(Kind::BytesBilledLimit, message), AfterRest::Describe, moment);
-        }
-        match self.budget_exceeded(bytes) {
-            Some(failure) => self.fail(failure, AfterRest::Poll, moment),
-            None => self.query(task, moment),
+        match Bill::check_query(bytes, self.billed_today(), &self.config.pace) {
+            Ok(()) => self.query(task, moment),
+            // A budget comes back by itself; a limit of one query does not.
+            Err(failure) if failure.kind == Kind::DayBudget => self.fail(failure, AfterRest::Poll, moment),
+            Err(failure) => self.fail(failure, AfterRest::Describe, moment),
         }
     }
 
-    /// Tells whether the day's budget is used up, or would be by a query of so many bytes.
-    fn budget_exceeded(&self, next_bytes: u64) -> Option<Failure> {
-        let limit = self.config.pace.day_bytes_billed_max?;
-        let day = self.server_time.0.div_euclid(DAY_US);
-        let billed = self.billed_on(day);
-        let over = if next_bytes == 0 { billed >= limit } else { billed.saturating_add(next_bytes) > limit };
-        over.then(|| {
-            let message = format!(
-                "limits.maxBytesBilledPerDay is {limit}; {billed} bytes were billed today and the next query would \
-                 add {next_bytes}: the table goes on at midnight UTC, or when the limit is raised"
-            );
-            Failure::new(Kind::DayBudget, message)
-        })
-    }
-
-    /// Returns the bytes billed on a day, by all workers as far as their checkpoints tell, and by this one.
-    pub(super) fn billed_on(&self, day: i64) -> u64 {
-        let billed = self.ledger.sum(|row| if row.billed_day == day { row.billed_on_day } else { 0 });
-        billed.saturating_add(self.meter.bytes_billed)
-    }
-
-    pub(super) fn bill(&mut self, bytes: u64) {
-        self.meter.bytes_billed = self.meter.bytes_billed.saturating_add(bytes);
+    fn billed_today(&self) -> u64 {
+        self.bill.on_day(day_of(self.server_time), &self.ledger)
     }
 
     /// Whether all that the table holds was read before, to judge by its version.
@@ -503,8 +474,7 @@ impl Engine {
     /// Makes no query. The watermark stays where a query has proven it: should the table have changed although it is
     /// said not to have, the next query still reads from there.
     fn skip_poll(&mut self, moment: Moment) -> Command {
-        self.succeed(Side::BigQuery);
-        self.succeed(Side::Harper);
+        self.condition.succeed_idly();
         self.polled_at = Some(moment.now);
         self.meter.unchanged_at = Some(self.server_time);
         if self.notes.is_empty() {

@@ -38,32 +38,25 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Environment};
-
-    fn pace() -> Pace {
-        let root = serde_json::json!({"bigquery": {
-            "projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts"
-        }});
-        Config::parse(&root, &Environment::default()).unwrap().tables.remove(0).pace
-    }
+    use crate::engine::samples::table;
 
     #[test]
     fn delays_double_up_to_a_limit_and_stay_there() {
         let mut backoff = Backoff::default();
         let delays: Vec<u64> =
-            (0..9).map(|_| backoff.fail(&pace(), None, Jitter(u32::MAX)).div_ceil(1_000)).collect();
+            (0..9).map(|_| backoff.fail(&table().pace, None, Jitter(u32::MAX)).div_ceil(1_000)).collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 32, 32, 32]);
     }
 
     #[test]
     fn jitter_takes_any_part_of_the_delay() {
-        assert_eq!(Backoff::default().fail(&pace(), None, Jitter(0)), DELAY_MS_MIN);
-        assert_eq!(Backoff::default().fail(&pace(), None, Jitter(1 << 31)), 500);
+        assert_eq!(Backoff::default().fail(&table().pace, None, Jitter(0)), DELAY_MS_MIN);
+        assert_eq!(Backoff::default().fail(&table().pace, None, Jitter(1 << 31)), 500);
     }
 
     #[test]
     fn a_requested_delay_is_respected_within_the_limit() {
-        assert_eq!(Backoff::default().fail(&pace(), Some(5_000), Jitter(0)), 5_000);
-        assert_eq!(Backoff::default().fail(&pace(), Some(9_999_999), Jitter(0)), DELAY_MS_MAX);
+        assert_eq!(Backoff::default().fail(&table().pace, Some(5_000), Jitter(0)), 5_000);
+        assert_eq!(Backoff::default().fail(&table().pace, Some(9_999_999), Jitter(0)), DELAY_MS_MAX);
     }
 }

@@ -1,10 +1,11 @@
 //! How a table is doing, for people and for the table of workers.
 
 use super::Engine;
-use super::breaker::{Circuit, Side};
+use super::bill::day_of;
+use super::breaker::Circuit;
 use super::phase::Phase;
 use crate::error::Kind;
-use crate::time::{DAY_US, Micros, SECOND_US};
+use crate::time::Micros;
 use serde::Serialize;
 
 /// What an engine is doing.
@@ -27,64 +28,6 @@ pub enum Activity {
     Standby,
     /// It was stopped.
     Stopped,
-}
-
-/// Measures of the current run.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Meter {
-    /// How far BigQuery's clock is ahead of ours.
-    pub server_ahead_us: i64,
-    /// Bytes billed that are not yet in a checkpoint.
-    pub bytes_billed: u64,
-    /// Rows that have no cursor, if they were counted.
-    pub rows_without_cursor: Option<u64>,
-    /// What the last query that was no part of a backlog billed.
-    pub poll_bytes: Option<u64>,
-    /// When something will be done next, while resting.
-    pub next_poll: Option<Micros>,
-    /// When, by BigQuery's clock, a poll found the source unchanged and so made no query.
-    pub unchanged_at: Option<Micros>,
-    rows: u64,
-    first_us: i64,
-    last_us: i64,
-    rows_per_second: f64,
-}
-
-/// Rows per second are taken over this time.
-const RATE_SPAN_US: i64 = 5 * SECOND_US;
-
-impl Meter {
-    /// Notes that rows are about to be written.
-    pub fn wrote(&mut self, rows: u64, now: Micros) {
-        if now.0.saturating_sub(self.last_us) > 2 * RATE_SPAN_US {
-            self.first_us = now.0;
-            self.rows = 0;
-            self.rows_per_second = 0.0;
-        }
-        self.rows += rows;
-        self.last_us = now.0;
-        let span_us = now.0.saturating_sub(self.first_us);
-        if span_us >= RATE_SPAN_US {
-            self.rows_per_second = self.rows as f64 * SECOND_US as f64 / span_us as f64;
-            self.rows = 0;
-            self.first_us = now.0;
-        }
-    }
-
-    /// Returns the rows written per second of late, zero when none were.
-    pub fn rows_per_second(&self, now: Micros) -> f64 {
-        if now.0.saturating_sub(self.last_us) > 2 * RATE_SPAN_US {
-            return 0.0;
-        }
-        let span_us = self.last_us.saturating_sub(self.first_us);
-        let first_span = self.rows_per_second == 0.0 && span_us > 0;
-        let rate = if first_span {
-            self.rows as f64 * SECOND_US as f64 / span_us as f64
-        } else {
-            self.rows_per_second
-        };
-        (rate * 10.0).round() / 10.0
-    }
 }
 
 /// A table's status.
@@ -163,31 +106,11 @@ pub struct LastError {
     pub attempts: u32,
 }
 
-/// US dollars for a tebibyte that a query scans, on demand, as Google's price list says for most regions.
-const DOLLARS_PER_TEBIBYTE: f64 = 6.25;
-/// A table that would cost more than this in a day is warned about.
-const DOLLARS_PER_DAY_MAX: f64 = 10.0;
-
 impl Engine {
-    fn projected_bytes_per_day(&self) -> Option<u64> {
-        let polls = DAY_US / 1_000 / i64::try_from(self.config.pace.poll_interval_ms.max(1)).ok()?;
-        self.meter.poll_bytes.map(|bytes| bytes.saturating_mul(polls.unsigned_abs()))
-    }
-
     fn warning(&self) -> Option<String> {
         let schema = self.schema.iter().flat_map(|schema| schema.warnings());
-        let warnings: Vec<String> = self.cost_warning().into_iter().chain(schema).collect();
+        let warnings: Vec<String> = self.bill.warning(&self.config.pace).into_iter().chain(schema).collect();
         (!warnings.is_empty()).then(|| warnings.join("; "))
-    }
-
-    fn cost_warning(&self) -> Option<String> {
-        let dollars = self.projected_bytes_per_day()? as f64 / (1_u64 << 40) as f64 * DOLLARS_PER_TEBIBYTE;
-        (dollars > DOLLARS_PER_DAY_MAX).then(|| {
-            format!(
-                "if the table changes all the time, this worker's polls bill about {dollars:.0} US dollars a day on \
-                 demand: raise pollInterval, list fewer columns, or partition the source table on the cursor column"
-            )
-        })
     }
 }
 
@@ -201,17 +124,17 @@ impl Status {
             target: engine.config.target_table.clone(),
             partition_by: engine.rule.name(),
             partitions: engine.own.clone(),
-            state: engine.activity,
+            state: engine.condition.activity(),
             phase: engine.phase,
             watermark: engine.watermark().map(|watermark| watermark.to_string()),
             lag_seconds: engine.lag_s(now),
             rows: ledger.sum(|row| row.records_ingested),
             rows_per_second: engine.meter.rows_per_second(now),
             rejected_rows: ledger.sum(|row| row.records_rejected),
-            bytes_billed: ledger.sum(|row| row.bytes_billed) + engine.meter.bytes_billed,
-            bytes_billed_today: engine.billed_on(now.0.div_euclid(DAY_US)),
-            poll_bytes: engine.meter.poll_bytes,
-            projected_bytes_per_day: engine.projected_bytes_per_day(),
+            bytes_billed: ledger.sum(|row| row.bytes_billed) + engine.bill.unsaved_bytes,
+            bytes_billed_today: engine.bill.on_day(day_of(now), ledger),
+            poll_bytes: engine.bill.poll_bytes,
+            projected_bytes_per_day: engine.bill.projected_bytes_per_day(&engine.config.pace),
             warning: engine.warning(),
             schema_version: engine.schema.as_ref().map(|schema| schema.version),
             rows_without_cursor: engine
@@ -219,21 +142,11 @@ impl Status {
                 .rows_without_cursor
                 .unwrap_or(ledger.sum(|row| row.rows_without_cursor)),
             key: engine.projection.as_ref().map(|projection| projection.key_names()).unwrap_or_default(),
-            next_poll: engine.meter.next_poll.filter(|at| *at > now).map(|at| at.to_string()),
+            next_poll: engine.condition.next_poll(now).map(|at| at.to_string()),
             unchanged_at: engine.meter.unchanged_at.map(|at| at.to_string()),
-            breaker: Circuits {
-                bigquery: engine.bigquery.breaker.circuit(now),
-                harper: engine.harper.breaker.circuit(now),
-            },
+            breaker: engine.condition.circuits(now),
             window_progress: ledger.open_window(&engine.own).map(|window| [window.offset, window.total_rows]),
-            last_error: engine.last_failure.as_ref().map(|failure| LastError {
-                code: failure.kind,
-                message: failure.message.clone(),
-                attempts: match Side::of(failure.kind) {
-                    Side::BigQuery => engine.bigquery.backoff.failures(),
-                    Side::Harper => engine.harper.backoff.failures(),
-                },
-            }),
+            last_error: engine.condition.last_error(),
         }
     }
 }

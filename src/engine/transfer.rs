@@ -1,5 +1,6 @@
 //! From a query's answer to rows in Harper: pages in, batches out, progress with every commit.
 
+use super::bill::day_of;
 use super::breaker::Side;
 use super::checkpoint::{Checkpoint, OpenWindow};
 use super::reading::{self, Progress, Reading, Step};
@@ -10,7 +11,7 @@ use crate::bigquery::request::{self, Purpose, Request};
 use crate::bigquery::sql::{Selection, Window};
 use crate::error::{Failure, Kind};
 use crate::harper::batch::{Batch, BatchBuilder};
-use crate::time::{DAY_US, Micros, SECOND_US};
+use crate::time::{Micros, SECOND_US};
 
 /// Pause before a running query is asked for again, on endpoints that do not hold the request open; it doubles.
 pub(super) const QUERY_POLL_MS: u64 = 250;
@@ -84,7 +85,7 @@ impl Engine {
         self.queried_version = None;
         self.query_server_time = None;
         self.polled_at = None;
-        self.activity = Activity::Running;
+        self.condition.set_activity(Activity::Running);
         self.send(request)
     }
 
@@ -206,7 +207,7 @@ impl Engine {
     fn lose_result(&mut self, failure: Failure, moment: Moment) -> Command {
         // The query is billed, whether its result can be used or not.
         let bytes = self.reading.as_mut().map_or(0, Reading::take_bytes_billed);
-        self.bill(bytes);
+        self.bill.add(bytes);
         self.drop_window();
         self.fail(failure, AfterRest::Describe, moment)
     }
@@ -225,7 +226,7 @@ impl Engine {
         };
         let nothing_to_write = matches!(&progress, Progress::Batch(batch)
             if batch.rows == 0 && batch.rejections.is_empty() && !reading.is_complete());
-        self.succeed(Side::BigQuery);
+        self.condition.succeed(Side::BigQuery);
         match progress {
             Progress::NeedsPage => self.ask_for_page(moment),
             Progress::Batch(_) if nothing_to_write => {
@@ -278,11 +279,11 @@ impl Engine {
 
     fn write(&mut self, batch: Batch, page_starts: bool, moment: Moment) -> Command {
         let bytes = self.reading.as_mut().map_or(0, Reading::take_bytes_billed);
-        self.bill(bytes);
+        self.bill.add(bytes);
         let Some(reading) = &self.reading else { return self.describe() };
         let window = reading.plan.window;
         if bytes > 0 && window.after.is_some() && window.until.is_none() {
-            self.meter.poll_bytes = Some(bytes);
+            self.bill.poll_bytes = Some(bytes);
         }
         let complete = reading.is_complete();
         let checkpoints = self.next_checkpoints(reading, &batch, moment);
@@ -300,7 +301,7 @@ impl Engine {
             self.close_window(moment.now);
         }
         self.meter.wrote(batch.rows as u64, moment.now);
-        self.activity = Activity::Running;
+        self.condition.set_activity(Activity::Running);
         self.state = State::Writing(checkpoints.clone());
         let notes = std::mem::take(&mut self.notes);
         Command::Write(Box::new(WriteOrder { batch, replaces, notes, checkpoints, ahead }))
@@ -387,8 +388,8 @@ impl Engine {
         if let Some(first) = checkpoints.first_mut() {
             first.records_ingested += batch.rows_to_write();
             first.records_rejected += batch.rejections.len() as u64;
-            first.bytes_billed += self.meter.bytes_billed;
-            first.billed_on_day += self.meter.bytes_billed;
+            first.bytes_billed += self.bill.unsaved_bytes;
+            first.billed_on_day += self.bill.unsaved_bytes;
             first.window = if complete { None } else { reading.job.as_ref().map(open) };
         }
         checkpoints
@@ -404,8 +405,8 @@ impl Engine {
         let (watermark, settled) = (self.ledger.watermark(partition), self.ledger.settled(&[partition]));
         let mut checkpoint = self.checkpoint_of(partition, watermark, &identity, moment);
         checkpoint.settled = settled;
-        checkpoint.bytes_billed += self.meter.bytes_billed;
-        checkpoint.billed_on_day += self.meter.bytes_billed;
+        checkpoint.bytes_billed += self.bill.unsaved_bytes;
+        checkpoint.billed_on_day += self.bill.unsaved_bytes;
         let checkpoints = vec![checkpoint];
         self.state = State::Writing(checkpoints.clone());
         let notes = std::mem::take(&mut self.notes);
@@ -420,7 +421,7 @@ impl Engine {
         moment: Moment,
     ) -> Checkpoint {
         let before = self.ledger.counters(partition);
-        let day = self.server_time.0.div_euclid(DAY_US);
+        let day = day_of(self.server_time);
         let without_cursor = self.meter.rows_without_cursor.filter(|_| partition == 0);
         Checkpoint {
             id: format!("{}:{partition}", self.config.id),
@@ -432,7 +433,7 @@ impl Engine {
             era: self.era(),
             old_ids_until: self.ledger.old_ids_until(partition, self.era()),
             node_id: self.worker.node.clone(),
-            owner: self.worker_name(),
+            owner: self.worker.name(),
             last_timestamp: watermark,
             settled: None,
             start_timestamp: self.config.pace.start,
@@ -462,31 +463,27 @@ impl Engine {
             // Whether the commit happened is unknown: the stored checkpoints tell.
             Err(failure) => return self.fail(failure, AfterRest::Load, moment),
         };
-        self.succeed(Side::Harper);
+        self.condition.succeed(Side::Harper);
         if let Some(recent) = self.next_recent.take() {
             self.recent = recent;
         }
+        let mut rejected_now = 0;
         if let Some(first) = checkpoints.first_mut() {
             let before = self.ledger.counters(first.partition);
             let (ingested, rejected) =
                 before.map_or((0, 0), |one| (one.records_ingested, one.records_rejected));
             let rows = first.records_ingested.saturating_sub(ingested);
             self.batch_size.learn(usize::try_from(rows).unwrap_or(usize::MAX), receipt.busy_ms);
-            self.rejected_since_start += first.records_rejected.saturating_sub(rejected) + receipt.refused;
+            rejected_now = first.records_rejected.saturating_sub(rejected) + receipt.refused;
             first.records_rejected += receipt.refused;
             first.records_ingested = first.records_ingested.saturating_sub(receipt.refused);
         }
-        self.meter.bytes_billed = 0;
+        self.bill.save();
         for checkpoint in checkpoints {
             self.ledger.set(checkpoint);
         }
-        let allowed = self.config.pace.rejected_rows_max;
-        if self.rejected_since_start > allowed {
-            let message = format!(
-                "{} rows could not be written, limits.maxRejectedRows is {allowed}: SyncAudit tells which and why",
-                self.rejected_since_start
-            );
-            return self.fail(Failure::new(Kind::TooManyRejectedRows, message), AfterRest::Load, moment);
+        if let Err(failure) = self.meter.reject(rejected_now, self.config.pace.rejected_rows_max) {
+            return self.fail(failure, AfterRest::Load, moment);
         }
         if self.standing.share != self.share {
             // Others may own these partitions now.

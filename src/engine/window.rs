@@ -97,18 +97,11 @@ pub fn next_bound(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Environment};
+    use crate::engine::samples::{at, table_with};
+    use serde_json::json;
 
     fn pace(start: Option<&str>) -> Pace {
-        let root = serde_json::json!({
-            "bigquery": {"projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts"},
-            "sync": {"startTimestamp": start}
-        });
-        Config::parse(&root, &Environment::default()).unwrap().tables.remove(0).pace
-    }
-
-    fn at(text: &str) -> Micros {
-        Micros::parse(text).unwrap()
+        table_with(json!({"sync": {"startTimestamp": start}})).pace
     }
 
     const TIMESTAMP: CursorType = CursorType::Timestamp;
