@@ -1,7 +1,6 @@
 //! Who is there, and who does what: the live workers of all nodes in one order, without a coordinator.
 
-use crate::engine::checkpoint::instant;
-use crate::time::{Micros, SECOND_US};
+use crate::time::{Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -8,7 +8,7 @@ pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod error;
-pub mod harper;
+pub mod mapping;
 pub mod partition;
 pub mod schema;
 pub mod time;

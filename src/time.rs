@@ -225,6 +225,25 @@ fn civil_from_days(day: i64) -> (i64, i64, i64) {
     (year, month, day_of_month)
 }
 
+/// Instants as texts, as they are stored.
+pub(crate) mod instant {
+    use super::Micros;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(instant: &Option<Micros>, serializer: S) -> Result<S::Ok, S::Error> {
+        match instant {
+            Some(instant) => serializer.serialize_str(&instant.to_string()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Micros>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let invalid = || serde::de::Error::custom("not an instant");
+        text.map(|text| Micros::parse(&text).ok_or_else(invalid)).transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

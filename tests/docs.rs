@@ -3,8 +3,8 @@
 use bigquery_sync::bigquery::schema::{Field, Type};
 use bigquery_sync::config::HarperType;
 use bigquery_sync::error::{Kind, Recovery};
-use bigquery_sync::harper::form::allowed_types;
-use bigquery_sync::schema::attributes::declared_type;
+use bigquery_sync::mapping::attributes::declared_type;
+use bigquery_sync::mapping::form::allowed_types;
 use std::fs;
 
 #[test]

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import { repository, runOrFail } from '../process.mjs';
 import { ExpectedFailure } from '../terminal.mjs';
+import { checkRooms } from './rooms.mjs';
 
 const LINES_MAX = 800;
 const CODE = new Set(['.css', '.html', '.js', '.mjs', '.py', '.rs', '.ts']);
@@ -53,6 +54,7 @@ function checkText(path, text) {
 	if (path.endsWith('package-lock.json') && /"resolved": "https?:/.test(text)) {
 		problems.push(`${path} names registry hosts; \`npm install --omit-lockfile-registry-resolved\` leaves them out`);
 	}
+	problems.push(...checkRooms(path, text));
 	if (path.endsWith('Cargo.lock')) problems.push(...checkSources(path, text));
 	return problems;
 }

@@ -1,9 +1,9 @@
 //! What BigQuery is asked and what it answers.
 
+pub mod cursor;
 pub mod failure;
 pub mod json;
 pub mod page;
-pub mod projection;
 pub mod request;
 pub mod schema;
 pub mod sql;

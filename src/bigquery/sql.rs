@@ -1,6 +1,6 @@
 //! The SQL that BigQuery is sent. Names are quoted here and nowhere else; values are typed literals.
 
-use super::projection::{CursorType, Projection};
+use super::cursor::CursorType;
 use super::schema::{Field, Type};
 use super::table::PartitionUnit;
 use crate::config::SourceTable;
@@ -41,13 +41,26 @@ pub enum Selection {
 /// The column that numbers identical rows, where the query does it.
 pub const OCCURRENCE: &str = "_bigquery_sync_occurrence";
 
+/// The columns of a table that are read.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns<'s> {
+    /// In the order of the result's cells.
+    pub fields: &'s [Field],
+    /// The name of the cursor column.
+    pub cursor: &'s str,
+    /// The cursor column's type.
+    pub cursor_type: CursorType,
+    /// Whether all columns are read, those too that the table has since it was described.
+    pub reads_all: bool,
+}
+
 /// A query of a source table.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'s> {
     /// The table.
     pub table: &'s SourceTable,
     /// The columns.
-    pub projection: &'s Projection,
+    pub columns: Columns<'s>,
     /// The configured condition.
     pub filter: Option<&'s str>,
     /// The rows of the table that are meant.
@@ -60,41 +73,41 @@ pub struct Source<'s> {
 /// cursor value. Bounds are literals, so that BigQuery can leave out partitions. With `numbered`, BigQuery itself
 /// counts identical rows, in the column [`OCCURRENCE`].
 pub fn read_window(source: Source<'_>, window: Window, numbered: bool) -> String {
-    let projection = source.projection;
-    let mut columns = selected_columns(projection);
+    let columns = source.columns;
+    let mut selected = selected_columns(columns);
     if numbered {
-        let names: Vec<String> = projection.fields.iter().map(|field| quote(&field.name)).collect();
-        let (cursor, row) = (quote(projection.cursor_name()), names.join(", "));
-        columns.push(format!(
+        let names: Vec<String> = columns.fields.iter().map(|field| quote(&field.name)).collect();
+        let (cursor, row) = (quote(columns.cursor), names.join(", "));
+        selected.push(format!(
             "ROW_NUMBER() OVER (PARTITION BY {cursor}, TO_JSON_STRING(STRUCT({row}))) - 1 AS {}",
             quote(OCCURRENCE)
         ));
     }
-    let mut conditions = bounds(projection, window);
+    let mut conditions = bounds(columns, window);
     if conditions.is_empty() {
         // Rows without a cursor are never read, whatever the bounds.
-        conditions.push(format!("{} IS NOT NULL", quote(projection.cursor_name())));
+        conditions.push(format!("{} IS NOT NULL", quote(columns.cursor)));
     }
-    conditions.extend(selection_condition(projection, source.selection));
+    conditions.extend(selection_condition(columns, source.selection));
     conditions.extend(filter_condition(source.filter));
     format!(
         "SELECT {}\nFROM {}\nWHERE {}",
-        columns.join(", "),
+        selected.join(", "),
         table_name(source.table),
         conditions.join("\n  AND ")
     )
 }
 
-fn selected_columns(projection: &Projection) -> Vec<String> {
+fn selected_columns(columns: Columns<'_>) -> Vec<String> {
     let is_converted = |field: &&Field| matches!(field.kind, Type::Geography) && !field.repeated;
     let select = |field: &Field| {
         let name = quote(&field.name);
         if is_converted(&field) { format!("ST_ASGEOJSON({name}) AS {name}") } else { name }
     };
-    if !projection.reads_all {
-        return projection.fields.iter().map(select).collect();
+    if !columns.reads_all {
+        return columns.fields.iter().map(select).collect();
     }
-    let converted: Vec<String> = projection.fields.iter().filter(is_converted).map(select).collect();
+    let converted: Vec<String> = columns.fields.iter().filter(is_converted).map(select).collect();
     if converted.is_empty() {
         return vec!["*".to_owned()];
     }
@@ -103,20 +116,20 @@ fn selected_columns(projection: &Projection) -> Vec<String> {
 
 /// Returns the query that counts the rows of each partition of a table after `after`, in their order.
 pub fn count_by_partition(source: Source<'_>, after: Option<Micros>, unit: PartitionUnit) -> String {
-    let cursor = quote(source.projection.cursor_name());
+    let cursor = quote(source.columns.cursor);
     let part = match unit {
         PartitionUnit::Hour => "HOUR",
         PartitionUnit::Day => "DAY",
         PartitionUnit::Month => "MONTH",
         PartitionUnit::Year => "YEAR",
     };
-    let start = match source.projection.cursor_type {
+    let start = match source.columns.cursor_type {
         CursorType::DateTime => format!("TIMESTAMP(DATETIME_TRUNC({cursor}, {part}))"),
         CursorType::Date => format!("TIMESTAMP(DATE_TRUNC({cursor}, {part}))"),
         CursorType::Timestamp | CursorType::Integer(_) => format!("TIMESTAMP_TRUNC({cursor}, {part})"),
     };
     let mut conditions = vec![format!("{cursor} IS NOT NULL")];
-    conditions.extend(bounds(source.projection, Window { after, until: None }));
+    conditions.extend(bounds(source.columns, Window { after, until: None }));
     conditions.extend(filter_condition(source.filter));
     format!(
         "SELECT UNIX_MICROS({start}) AS starts, COUNT(*) AS row_count\nFROM {}\nWHERE {}\nGROUP BY starts\nORDER BY starts",
@@ -127,7 +140,7 @@ pub fn count_by_partition(source: Source<'_>, after: Option<Micros>, unit: Parti
 
 /// Returns the query that counts the rows which no window holds, because they have no cursor.
 pub fn count_without_cursor(source: Source<'_>) -> String {
-    let mut conditions = vec![format!("{} IS NULL", quote(source.projection.cursor_name()))];
+    let mut conditions = vec![format!("{} IS NULL", quote(source.columns.cursor))];
     conditions.extend(filter_condition(source.filter));
     format!(
         "SELECT COUNT(*) AS row_count\nFROM {}\nWHERE {}",
@@ -136,25 +149,25 @@ pub fn count_without_cursor(source: Source<'_>) -> String {
     )
 }
 
-fn bounds(projection: &Projection, window: Window) -> Vec<String> {
-    let cursor = quote(projection.cursor_name());
-    let literal = |instant| literal(projection.cursor_type, instant);
+fn bounds(columns: Columns<'_>, window: Window) -> Vec<String> {
+    let cursor = quote(columns.cursor);
+    let literal = |instant| literal(columns.cursor_type, instant);
     let after = window.after.map(|after| format!("{cursor} > {}", literal(after)));
     let until = window.until.map(|until| format!("{cursor} <= {}", literal(until)));
     after.into_iter().chain(until).collect()
 }
 
-fn selection_condition(projection: &Projection, selection: &Selection) -> Option<String> {
+fn selection_condition(columns: Columns<'_>, selection: &Selection) -> Option<String> {
     match selection {
         Selection::All => None,
-        Selection::Partitions(rule, partitions) => Some(partition_condition(projection, *rule, partitions)),
+        Selection::Partitions(rule, partitions) => Some(partition_condition(columns, *rule, partitions)),
         Selection::Segments(rule, partitions, segments) => {
             let ranges: Vec<String> = segments
                 .iter()
                 .map(|segment| {
-                    let mut terms = range(projection, segment);
+                    let mut terms = range(columns, segment);
                     if segment.is_mixed || terms.is_empty() {
-                        terms.push(partition_condition(projection, *rule, partitions));
+                        terms.push(partition_condition(columns, *rule, partitions));
                     }
                     format!("({})", terms.join(" AND "))
                 })
@@ -164,10 +177,10 @@ fn selection_condition(projection: &Projection, selection: &Selection) -> Option
     }
 }
 
-fn range(projection: &Projection, segment: &Segment) -> Vec<String> {
-    let cursor = quote(projection.cursor_name());
+fn range(columns: Columns<'_>, segment: &Segment) -> Vec<String> {
+    let cursor = quote(columns.cursor);
     let bound = |operator: &str, instant: Micros| {
-        format!("{cursor} {operator} {}", literal(projection.cursor_type, instant))
+        format!("{cursor} {operator} {}", literal(columns.cursor_type, instant))
     };
     // Beyond what BigQuery can hold, there is nothing to bound, and no literal.
     let from = segment.from.filter(|from| *from > Micros::MIN).map(|from| bound(">", from.plus(-1)));
@@ -176,8 +189,8 @@ fn range(projection: &Projection, segment: &Segment) -> Vec<String> {
 }
 
 /// Returns the condition that a row is in one of some partitions, exactly as [`Rule::partition`] decides it.
-fn partition_condition(projection: &Projection, rule: Rule, partitions: &[u32]) -> String {
-    let micros = cursor_micros(projection);
+fn partition_condition(columns: Columns<'_>, rule: Rule, partitions: &[u32]) -> String {
+    let micros = cursor_micros(columns);
     let count = rule.partitions.max(1);
     let number = match rule.division {
         Division::Whole => "0".to_owned(),
@@ -206,9 +219,9 @@ fn partition_condition(projection: &Projection, rule: Rule, partitions: &[u32]) 
 }
 
 /// Returns the cursor in microseconds since the epoch.
-fn cursor_micros(projection: &Projection) -> String {
-    let cursor = quote(projection.cursor_name());
-    match projection.cursor_type {
+fn cursor_micros(columns: Columns<'_>) -> String {
+    let cursor = quote(columns.cursor);
+    match columns.cursor_type {
         CursorType::Timestamp => format!("UNIX_MICROS({cursor})"),
         CursorType::DateTime => format!("UNIX_MICROS(TIMESTAMP({cursor}))"),
         CursorType::Date => format!("UNIX_DATE({cursor}) * {DAY_US}"),
@@ -273,34 +286,36 @@ fn literal(cursor_type: CursorType, instant: Micros) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bigquery::table::Description;
-    use crate::config::{Config, Environment};
+    use crate::config::CursorUnit;
 
-    fn resolved(cursor: Type) -> (SourceTable, Projection) {
-        let root = serde_json::json!({"bigquery": {
-            "projectId": "my-project", "dataset": "d", "table": "t", "timestampColumn": "ts",
-            "timestampUnit": "milliseconds"
-        }});
-        let config = Config::parse(&root, &Environment::default()).unwrap().tables.remove(0);
-        let field =
-            |name: &str, kind| Field { name: name.to_owned(), kind, repeated: false, required: false };
-        let fields =
-            vec![field("ts", cursor), field("place", Type::Geography), field("odd `name\\", Type::Int64)];
-        let description = Description { fields, ..Description::read(br#"{"schema":{}}"#).unwrap() };
-        (config.source.clone(), Projection::resolve(&config, &description, None).unwrap())
+    const NAME: &str = "odd `name\\";
+
+    fn table() -> SourceTable {
+        let name = |name: &str| name.to_owned();
+        SourceTable { project_id: name("my-project"), dataset: name("d"), table: name("t") }
     }
 
-    fn sql(cursor: Type, filter: Option<&str>, window: Window, numbered: bool) -> String {
-        let (table, projection) = resolved(cursor);
-        let source = Source { table: &table, projection: &projection, filter, selection: &Selection::All };
-        read_window(source, window, numbered)
+    fn fields() -> [Field; 3] {
+        let field =
+            |name: &str, kind| Field { name: name.to_owned(), kind, repeated: false, required: false };
+        [field("ts", Type::Timestamp), field("place", Type::Geography), field(NAME, Type::Int64)]
+    }
+
+    fn columns(fields: &[Field], cursor_type: CursorType) -> Columns<'_> {
+        Columns { fields, cursor: "ts", cursor_type, reads_all: true }
+    }
+
+    fn sql(cursor_type: CursorType, filter: Option<&str>, window: Window, numbered: bool) -> String {
+        let (table, fields) = (table(), fields());
+        let columns = columns(&fields, cursor_type);
+        read_window(Source { table: &table, columns, filter, selection: &Selection::All }, window, numbered)
     }
 
     const BOTH: Window = Window { after: Some(Micros(-1)), until: Some(Micros(1_704_067_200_000_000)) };
 
     #[test]
     fn a_window_is_read_whole_with_literal_bounds() {
-        insta::assert_snapshot!(sql(Type::Timestamp, Some("x > 1 -- why"), BOTH, false), @r"
+        insta::assert_snapshot!(sql(CursorType::Timestamp, Some("x > 1 -- why"), BOTH, false), @r"
         SELECT * REPLACE (ST_ASGEOJSON(`place`) AS `place`)
         FROM `my-project`.`d`.`t`
         WHERE `ts` > TIMESTAMP '1969-12-31 23:59:59.999999+00'
@@ -312,10 +327,9 @@ mod tests {
 
     #[test]
     fn columns_are_listed_where_not_all_of_a_table_are_read() {
-        let (table, mut projection) = resolved(Type::Timestamp);
-        projection.reads_all = false;
-        let selection = Selection::All;
-        let source = Source { table: &table, projection: &projection, filter: None, selection: &selection };
+        let (table, fields, selection) = (table(), fields(), Selection::All);
+        let columns = Columns { reads_all: false, ..columns(&fields, CursorType::Timestamp) };
+        let source = Source { table: &table, columns, filter: None, selection: &selection };
         insta::assert_snapshot!(read_window(source, Window { after: None, until: None }, false), @r"
         SELECT `ts`, ST_ASGEOJSON(`place`) AS `place`, `odd \`name\\`
         FROM `my-project`.`d`.`t`
@@ -326,7 +340,7 @@ mod tests {
     #[test]
     fn identical_rows_can_be_numbered_by_bigquery() {
         let whole = Window { after: None, until: None };
-        insta::assert_snapshot!(sql(Type::Timestamp, None, whole, true), @r"
+        insta::assert_snapshot!(sql(CursorType::Timestamp, None, whole, true), @r"
         SELECT * REPLACE (ST_ASGEOJSON(`place`) AS `place`), ROW_NUMBER() OVER (PARTITION BY `ts`, TO_JSON_STRING(STRUCT(`ts`, `place`, `odd \`name\\`))) - 1 AS `_bigquery_sync_occurrence`
         FROM `my-project`.`d`.`t`
         WHERE `ts` IS NOT NULL
@@ -335,9 +349,9 @@ mod tests {
 
     #[test]
     fn partitions_are_counted_by_reading_the_cursor_alone() {
-        let (table, projection) = resolved(Type::Date);
-        let source =
-            Source { table: &table, projection: &projection, filter: Some("a"), selection: &Selection::All };
+        let (table, fields, selection) = (table(), fields(), Selection::All);
+        let columns = columns(&fields, CursorType::Date);
+        let source = Source { table: &table, columns, filter: Some("a"), selection: &selection };
         insta::assert_snapshot!(count_by_partition(source, BOTH.after, PartitionUnit::Month), @r"
         SELECT UNIX_MICROS(TIMESTAMP(DATE_TRUNC(`ts`, MONTH))) AS starts, COUNT(*) AS row_count
         FROM `my-project`.`d`.`t`
@@ -354,15 +368,16 @@ mod tests {
     fn bounds_have_the_type_of_the_cursor_column() {
         let until = Window { after: None, ..BOTH };
         assert!(
-            sql(Type::DateTime, None, until, false)
+            sql(CursorType::DateTime, None, until, false)
                 .ends_with("WHERE `ts` <= DATETIME '2024-01-01 00:00:00.000000'")
         );
         assert!(
-            sql(Type::Date, None, BOTH, false)
+            sql(CursorType::Date, None, BOTH, false)
                 .ends_with("WHERE `ts` > DATE '1969-12-31'\n  AND `ts` <= DATE '2024-01-01'")
         );
         assert!(
-            sql(Type::Int64, None, BOTH, false).ends_with("WHERE `ts` > -1\n  AND `ts` <= 1704067200000")
+            sql(CursorType::Integer(CursorUnit::Milliseconds), None, BOTH, false)
+                .ends_with("WHERE `ts` > -1\n  AND `ts` <= 1704067200000")
         );
     }
 }

@@ -5,9 +5,9 @@ use super::counts::Counts;
 use super::retry::Jitter;
 use crate::bigquery::request::Request;
 use crate::error::Failure;
-use crate::harper::batch::Batch;
-use crate::schema::attributes::Target;
-use crate::schema::evolution::SchemaVersion;
+use crate::mapping::attributes::Target;
+use crate::mapping::batch::Batch;
+use crate::mapping::version::SchemaVersion;
 use crate::time::Micros;
 use serde::Serialize;
 

@@ -2,8 +2,8 @@
 
 use super::phase::Phase;
 use crate::bigquery::page::JobReference;
-use crate::time::Micros;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use crate::time::{Micros, instant};
+use serde::{Deserialize, Serialize};
 
 /// What is stored in the table SyncCheckpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,22 +111,4 @@ pub struct OpenWindow {
     pub offset: u64,
     /// Rows of the result.
     pub total_rows: u64,
-}
-
-/// Instants as texts, as they are stored.
-pub(crate) mod instant {
-    use super::{Deserialize, Deserializer, Micros, Serializer};
-
-    pub fn serialize<S: Serializer>(instant: &Option<Micros>, serializer: S) -> Result<S::Ok, S::Error> {
-        match instant {
-            Some(instant) => serializer.serialize_str(&instant.to_string()),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Micros>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        let invalid = || serde::de::Error::custom("not an instant");
-        text.map(|text| Micros::parse(&text).ok_or_else(invalid)).transpose()
-    }
 }

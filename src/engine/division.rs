@@ -1,10 +1,10 @@
 //! Which rule divides a table, and which part of a window a group of partitions is.
 
-use crate::bigquery::projection::Projection;
 use crate::bigquery::sql::{Segment, Selection, Window};
 use crate::bigquery::table::{Description, PartitionUnit};
 use crate::config::{PartitionBy, TableConfig};
 use crate::error::{Failure, Kind};
+use crate::mapping::projection::Projection;
 use crate::partition::{Division, Rule, Span};
 use crate::time::Micros;
 use std::collections::BTreeSet;

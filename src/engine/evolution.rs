@@ -1,9 +1,10 @@
 //! From one version of the source's schema to the next, in the middle of everything else.
 
 use super::{AfterRest, Command, Engine, Moment, State, Task};
-use crate::bigquery::projection::Projection;
 use crate::error::{Failure, Kind};
-use crate::schema::evolution::{SchemaVersion, next_version};
+use crate::mapping::evolution::next_version;
+use crate::mapping::projection::Projection;
+use crate::mapping::version::SchemaVersion;
 use crate::time::Micros;
 
 impl Engine {

@@ -25,15 +25,15 @@ pub mod window;
 
 use crate::bigquery::failure::{self, Subject};
 use crate::bigquery::page::Page;
-use crate::bigquery::projection::Projection;
 use crate::bigquery::request::{Purpose, Request};
 use crate::bigquery::sql::{self, Selection};
 use crate::bigquery::table::{Description, Version};
 use crate::cluster::{Share, Standing};
 use crate::config::{Connection, TableConfig};
 use crate::error::{Failure, Kind};
+use crate::mapping::projection::Projection;
+use crate::mapping::version::SchemaVersion;
 use crate::partition::Rule;
-use crate::schema::evolution::SchemaVersion;
 use crate::time::Micros;
 use bill::Bill;
 pub use boundary::{Answer, Command, Event, Incarnation, Moment, Note, Receipt, Stored, Worker, WriteOrder};
@@ -361,7 +361,7 @@ impl Engine {
     fn source<'s>(&'s self, projection: &'s Projection, selection: &'s Selection) -> sql::Source<'s> {
         sql::Source {
             table: &self.config.source,
-            projection,
+            columns: projection.columns(),
             filter: self.config.filter.as_deref(),
             selection,
         }

@@ -12,15 +12,15 @@ use super::{
 };
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Page};
-use crate::bigquery::projection::Projection;
 use crate::bigquery::request::{self, Purpose, Request};
 use crate::bigquery::sql::{self, Selection};
 use crate::bigquery::table::{Description, PartitionUnit};
 use crate::cluster::Share;
 use crate::error::{Failure, Kind};
-use crate::harper::batch::Layout;
+use crate::mapping::attributes::{Target, attributes};
+use crate::mapping::layout::Layout;
+use crate::mapping::projection::Projection;
 use crate::partition::{Division, Rule};
-use crate::schema::attributes::{Target, attributes};
 use crate::time::{Micros, SECOND_US};
 
 /// An unchanged table is queried all the same after this long, in case its version does not tell.

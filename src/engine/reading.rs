@@ -3,12 +3,13 @@
 use super::window::Plan;
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Envelope, JobReference, Page, Rows};
-use crate::bigquery::projection::Projection;
 use crate::bigquery::schema::{Field, Type};
 use crate::bigquery::sql::OCCURRENCE;
 use crate::bigquery::value::Value;
 use crate::error::{Failure, Kind};
-use crate::harper::batch::{Batch, BatchBuilder, RowKey, parse_row, recognise};
+use crate::mapping::batch::{Batch, BatchBuilder};
+use crate::mapping::projection::Projection;
+use crate::mapping::row::{RowKey, parse_row, recognise};
 use crate::time::Micros;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};

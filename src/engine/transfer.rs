@@ -10,7 +10,7 @@ use crate::bigquery::page::{JobReference, Page};
 use crate::bigquery::request::{self, Purpose, Request};
 use crate::bigquery::sql::{Selection, Window};
 use crate::error::{Failure, Kind};
-use crate::harper::batch::{Batch, BatchBuilder};
+use crate::mapping::batch::{Batch, BatchBuilder};
 use crate::time::{Micros, SECOND_US};
 
 /// Pause before a running query is asked for again, on endpoints that do not hold the request open; it doubles.

@@ -1,6 +1,6 @@
 //! Which cursor range to read next.
 
-use crate::bigquery::projection::CursorType;
+use crate::bigquery::cursor::CursorType;
 use crate::bigquery::sql::Window;
 use crate::config::Pace;
 use crate::time::{DAY_US, Micros, SECOND_US};

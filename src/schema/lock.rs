@@ -1,8 +1,7 @@
 //! Who looks for changes of a source table's schema, and when: one node at a time, more rarely the longer nothing changes.
 
 use crate::config::Polling;
-use crate::engine::checkpoint::instant;
-use crate::time::{Micros, SECOND_US};
+use crate::time::{Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
 
 /// A lock that was not renewed for so long is free.

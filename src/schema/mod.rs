@@ -1,7 +1,4 @@
-//! What a target table is like in Harper, and what becomes of it when the source table changes.
+//! Watches the columns of the sources: who looks for changes, and what is told of them.
 
-pub mod attributes;
-pub mod diff;
-pub mod evolution;
 pub mod lock;
 pub mod report;

@@ -1,11 +1,12 @@
 //! How a source table's columns differ from what is stored, and what will be done about it.
 
-use super::attributes::attributes;
-use super::evolution::{Change, SchemaVersion, next_version};
-use crate::bigquery::projection::Projection;
 use crate::bigquery::table::Description;
 use crate::config::TableConfig;
 use crate::error::Failure;
+use crate::mapping::attributes::attributes;
+use crate::mapping::evolution::next_version;
+use crate::mapping::projection::Projection;
+use crate::mapping::version::{Change, SchemaVersion};
 use serde::{Deserialize, Serialize};
 
 /// An attribute of the target, as Harper tells of it.
@@ -168,7 +169,7 @@ impl Report {
 mod tests {
     use super::*;
     use crate::config::{Config, Environment};
-    use crate::schema::evolution::evolve;
+    use crate::mapping::evolution::evolve;
     use serde_json::{Value, json};
 
     fn config() -> TableConfig {

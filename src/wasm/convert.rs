@@ -4,7 +4,7 @@ use crate::engine::checkpoint::Checkpoint;
 use crate::engine::counts::Counts;
 use crate::engine::{Answer, Incarnation, Note, Receipt, Stored, WriteOrder};
 use crate::error::{Failure, Kind};
-use crate::schema::evolution::{Change, SchemaVersion};
+use crate::mapping::version::{Change, SchemaVersion};
 use crate::time::Micros;
 use js_sys::{Float64Array, JsString, Object, Reflect, Uint8Array, Uint32Array};
 use serde::{Deserialize, Serialize};

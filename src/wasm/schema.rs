@@ -4,7 +4,7 @@ use super::{Configuration, convert, driver};
 use crate::bigquery::request;
 use crate::bigquery::table::Description;
 use crate::config::TableConfig;
-use crate::schema::evolution::SchemaVersion;
+use crate::mapping::version::SchemaVersion;
 use crate::schema::lock::{self, Lock};
 use crate::schema::report::{self, Declared, Findings};
 use serde::de::DeserializeOwned;

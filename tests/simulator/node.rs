@@ -4,7 +4,7 @@ use crate::source::Row;
 use bigquery_sync::cluster::Heartbeat;
 use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::counts::Counts;
-use bigquery_sync::schema::evolution::SchemaVersion;
+use bigquery_sync::mapping::version::SchemaVersion;
 use std::collections::{BTreeMap, VecDeque};
 
 /// When and where something was written; of two versions the one with the larger stamp wins.

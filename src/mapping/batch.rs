@@ -1,70 +1,16 @@
 //! Rows on their way to Harper: columns in few buffers, so that nothing crosses to JavaScript per row.
 
-use super::form::Form;
 use super::id;
+use super::layout::Layout;
+use super::projection::{ID, Projection};
+use super::row::RowKey;
 use crate::bigquery::json;
 use crate::bigquery::page::Cell;
-use crate::bigquery::projection::{CursorType, ID, Projection};
-use crate::bigquery::schema::Type;
-use crate::bigquery::value::{
-    Patch, Patches, Special, Unreadable, Value, exact_double, parse_datetime, write_canonical_field,
-};
+use crate::bigquery::value::{Patch, Patches, Special, Unreadable, Value, exact_double};
 use crate::config::IdType;
-use crate::time::{self, DAY_US, Micros};
+use crate::time::Micros;
 use serde::Serialize;
 use std::collections::HashMap;
-
-/// How a column's values travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Carrier {
-    /// As doubles in the numbers' buffer.
-    Number,
-    /// As milliseconds since 1970 in the numbers' buffer.
-    Date,
-    /// As JSON in the text.
-    Text,
-    /// As digits in JSON strings in the text; what is a number or null there stays so.
-    BigInt,
-    /// As base64 in JSON strings in the text.
-    Bytes,
-}
-
-impl Carrier {
-    fn is_in_numbers(self) -> bool {
-        match self {
-            Carrier::Number | Carrier::Date => true,
-            Carrier::Text | Carrier::BigInt | Carrier::Bytes => false,
-        }
-    }
-}
-
-/// A column of a batch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ColumnLayout {
-    /// The attribute's name in Harper.
-    pub name: String,
-    /// How its values travel.
-    pub carrier: Carrier,
-    /// The era since which its values are as they are.
-    pub since: u32,
-}
-
-/// How a batch's buffers are to be read; the same for all batches of a projection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Layout {
-    /// What the ids are.
-    pub id_type: IdType,
-    /// The attributes besides `id`, in the order of their buffers.
-    pub columns: Vec<ColumnLayout>,
-    /// The attribute that tells which of two versions of a row is newer; absent where rows have no key.
-    pub newer_by: Option<String>,
-    /// Attributes that no row brings any more; what a record has of them stays.
-    pub retired: Vec<String>,
-    /// The era of the ids of rows without key.
-    pub era: u32,
-}
 
 /// A row that could not be converted, for the audit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -104,15 +50,6 @@ impl Batch {
     }
 }
 
-/// What a row is recognised by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RowKey {
-    /// The cursor's value.
-    pub cursor: Micros,
-    /// The content's hash; zero where rows have a key.
-    pub hash: id::ContentHash,
-}
-
 /// Collects rows.
 #[derive(Debug)]
 pub struct BatchBuilder {
@@ -142,89 +79,6 @@ struct TextColumn {
     values: Vec<u8>,
     newest_at: usize,
     newest_row: usize,
-}
-
-impl Layout {
-    /// Decides how the columns of a projection travel.
-    pub fn of(projection: &Projection) -> Layout {
-        let mut columns = Vec::with_capacity(projection.fields.len());
-        for (index, field) in projection.fields.iter().enumerate() {
-            if projection.is_id(index) {
-                continue;
-            }
-            let number = matches!(field.kind, Type::Int64 | Type::Float64) && !field.repeated;
-            let own = if number { Carrier::Number } else { Carrier::Text };
-            let carrier = projection.form(index).map_or(own, Form::carrier);
-            let (name, since) = (projection.attribute(index).to_owned(), projection.since(index));
-            columns.push(ColumnLayout { name, carrier, since });
-        }
-        let newer_by =
-            (!projection.key.is_empty()).then(|| projection.attribute(projection.cursor).to_owned());
-        let (retired, era) = (projection.retired.clone(), projection.era);
-        Layout { id_type: projection.id_type, columns, newer_by, retired, era }
-    }
-}
-
-/// Parses the cells of a row.
-///
-/// # Errors
-/// When a value does not have the form that its column's type promises.
-pub fn parse_row<'a>(
-    projection: &'a Projection,
-    cells: &[Cell<'a>],
-    values: &mut Vec<Value<'a>>,
-) -> Result<(), Unreadable> {
-    values.clear();
-    if cells.len() != projection.fields.len() {
-        return Err(Unreadable {
-            column: "the row".to_owned(),
-            expected: "as many values as columns".to_owned(),
-        });
-    }
-    for (cell, field) in cells.iter().zip(&projection.fields) {
-        values.push(Value::parse(*cell, field)?);
-    }
-    Ok(())
-}
-
-/// Tells what a row is recognised by; `canonical` is a buffer to work in.
-///
-/// # Errors
-/// When the row has no cursor, or (of rows without key) a nested value is unreadable.
-pub fn recognise(
-    projection: &Projection,
-    values: &[Value<'_>],
-    canonical: &mut Vec<u8>,
-) -> Result<RowKey, Unreadable> {
-    let cursor = values.get(projection.cursor).and_then(|value| instant_of(projection.cursor_type, value));
-    let cursor = cursor.ok_or_else(|| Unreadable {
-        column: projection.cursor_name().to_owned(),
-        expected: "a cursor".to_owned(),
-    })?;
-    let mut hash = [0; 32];
-    if projection.key.is_empty() {
-        canonical.clear();
-        for (index, tag) in &projection.by_name {
-            if let Some(value) = values.get(*index) {
-                write_canonical_field(canonical, *tag, value)?;
-            }
-        }
-        hash = id::content_hash(canonical);
-    }
-    Ok(RowKey { cursor, hash })
-}
-
-fn instant_of(cursor_type: CursorType, value: &Value<'_>) -> Option<Micros> {
-    let plain = |raw| std::str::from_utf8(raw).ok();
-    match (cursor_type, value) {
-        (CursorType::Timestamp, Value::Instant(instant)) => Some(*instant),
-        (CursorType::DateTime, Value::Text(text)) => plain(text.raw).and_then(parse_datetime),
-        (CursorType::Date, Value::Text(text)) => {
-            plain(text.raw).and_then(time::parse_date).map(|day| Micros(day * DAY_US))
-        }
-        (CursorType::Integer(unit), Value::Int(count)) => Some(Micros(count.saturating_mul(unit.us()))),
-        _ => None,
-    }
 }
 
 impl BatchBuilder {
@@ -477,9 +331,11 @@ fn located(mut unreadable: Unreadable, column: &str) -> Unreadable {
 mod tests {
     use super::*;
     use crate::bigquery::page::Page;
-    use crate::bigquery::schema::Field;
+    use crate::bigquery::schema::{Field, Type};
     use crate::bigquery::table::Description;
     use crate::config::{Config, Environment};
+    use crate::mapping::layout::Carrier;
+    use crate::mapping::row::{parse_row, recognise};
     use serde_json::json;
 
     fn projection(key: &[&str]) -> Projection {

@@ -1,11 +1,11 @@
 //! Which attributes a target table has, of which types, and which of them are worth an index.
 
-use crate::bigquery::projection::{Projection, SYNCED_AT};
+use super::form::{Form, own_type};
+use super::layout::Layout;
+use super::projection::{Projection, SYNCED_AT};
 use crate::bigquery::schema::{Field, Type};
 use crate::bigquery::table::Description;
 use crate::config::{HarperType, SchemaOverride};
-use crate::harper::batch::Layout;
-use crate::harper::form::{Form, own_type};
 use serde::Serialize;
 
 /// The component chooses no more indexes than this by itself: each one costs about as much as writing the rows.

@@ -1,6 +1,5 @@
 //! The forms in which `schemaOverrides` can have a column's values stored, instead of the component's own.
 
-use super::batch::Carrier;
 use crate::bigquery::json::{self, Text};
 use crate::bigquery::schema::{Field, Type};
 use crate::bigquery::value::{EXACT_INTEGER_MAX, Patches, Unreadable, Value, parse_float};
@@ -83,17 +82,6 @@ impl Form {
             HarperType::Boolean => Some(Form::Boolean),
             HarperType::Date => Some(Form::Date),
             HarperType::Bytes => Some(Form::Bytes),
-        }
-    }
-
-    /// Returns how values of this form travel.
-    pub fn carrier(self) -> Carrier {
-        match self {
-            Form::Int | Form::Long | Form::Float => Carrier::Number,
-            Form::Date => Carrier::Date,
-            Form::String | Form::Boolean => Carrier::Text,
-            Form::BigInt => Carrier::BigInt,
-            Form::Bytes => Carrier::Bytes,
         }
     }
 

@@ -1,13 +1,15 @@
 //! Which columns of a source table are read, and what role each one plays.
 
-use super::schema::{Field, Type};
-use super::table::{Description, Storage};
-use super::value::{NameTag, name_tag};
-use crate::config::{Columns, CursorUnit, HarperType, IdType, SchemaOverride, TableConfig, nearest};
+use super::diff::same_name as same;
+use super::form::{self, Form};
+use super::version::SchemaVersion;
+use crate::bigquery::cursor::CursorType;
+use crate::bigquery::schema::{Field, Type};
+use crate::bigquery::sql;
+use crate::bigquery::table::{Description, Storage};
+use crate::bigquery::value::{NameTag, name_tag};
+use crate::config::{Columns, HarperType, IdType, SchemaOverride, TableConfig, nearest};
 use crate::error::{Failure, Kind};
-use crate::harper::form::{self, Form};
-use crate::schema::diff::same_name as same;
-use crate::schema::evolution::SchemaVersion;
 
 /// The attribute that holds the row's id.
 pub const ID: &str = "id";
@@ -19,19 +21,6 @@ const HARPERS_OWN: [&str; 2] = ["__createdtime__", "__updatedtime__"];
 const JAVASCRIPTS_OWN: [&str; 2] = ["__proto__", "toJSON"];
 /// One more, of columns only: Harper 4.7 can neither make nor search a table that has it.
 const PROMISES_OWN: &str = "then";
-
-/// The types that can order rows in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CursorType {
-    /// Microseconds in UTC.
-    Timestamp,
-    /// Microseconds of civil time, taken as UTC.
-    DateTime,
-    /// Days, taken as their midnight in UTC.
-    Date,
-    /// An integer that counts units since the epoch.
-    Integer(CursorUnit),
-}
 
 /// The columns that are read, in the order of the result's cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +136,16 @@ impl Projection {
             version.current(field).map_or(field, |column| column.name())
         };
         self.by_name.sort_by(|(one, _), (other, _)| spelled(*one).cmp(spelled(*other)));
+    }
+
+    /// Returns what queries need to know of the columns.
+    pub fn columns(&self) -> sql::Columns<'_> {
+        sql::Columns {
+            fields: &self.fields,
+            cursor: self.cursor_name(),
+            cursor_type: self.cursor_type,
+            reads_all: self.reads_all,
+        }
     }
 
     /// Returns the attribute that holds a column's values.

@@ -1,7 +1,8 @@
 use super::*;
-use crate::bigquery::projection::Projection;
+use crate::bigquery::schema::WireField;
 use crate::bigquery::table::Description;
 use crate::config::{Config, Environment};
+use crate::time::Micros;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,91 @@
+//! How the rows of a target travel: which attribute is in which buffer.
+
+use super::form::Form;
+use super::projection::Projection;
+use crate::bigquery::schema::{Field, Type};
+use crate::config::IdType;
+use serde::Serialize;
+
+/// How a column's values travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// As doubles in the numbers' buffer.
+    Number,
+    /// As milliseconds since 1970 in the numbers' buffer.
+    Date,
+    /// As JSON in the text.
+    Text,
+    /// As digits in JSON strings in the text; what is a number or null there stays so.
+    BigInt,
+    /// As base64 in JSON strings in the text.
+    Bytes,
+}
+
+impl Carrier {
+    fn of(field: &Field, form: Option<Form>) -> Carrier {
+        match form {
+            None if matches!(field.kind, Type::Int64 | Type::Float64) && !field.repeated => Carrier::Number,
+            None => Carrier::Text,
+            Some(Form::Int | Form::Long | Form::Float) => Carrier::Number,
+            Some(Form::Date) => Carrier::Date,
+            Some(Form::String | Form::Boolean) => Carrier::Text,
+            Some(Form::BigInt) => Carrier::BigInt,
+            Some(Form::Bytes) => Carrier::Bytes,
+        }
+    }
+
+    /// Whether values of columns that travel like this are in the numbers' buffer.
+    pub fn is_in_numbers(self) -> bool {
+        match self {
+            Carrier::Number | Carrier::Date => true,
+            Carrier::Text | Carrier::BigInt | Carrier::Bytes => false,
+        }
+    }
+}
+
+/// A column of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ColumnLayout {
+    /// The attribute's name in Harper.
+    pub name: String,
+    /// How its values travel.
+    pub carrier: Carrier,
+    /// The era since which its values are as they are.
+    pub since: u32,
+}
+
+/// How a batch's buffers are to be read; the same for all batches of a projection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layout {
+    /// What the ids are.
+    pub id_type: IdType,
+    /// The attributes besides `id`, in the order of their buffers.
+    pub columns: Vec<ColumnLayout>,
+    /// The attribute that tells which of two versions of a row is newer; absent where rows have no key.
+    pub newer_by: Option<String>,
+    /// Attributes that no row brings any more; what a record has of them stays.
+    pub retired: Vec<String>,
+    /// The era of the ids of rows without key.
+    pub era: u32,
+}
+
+impl Layout {
+    /// Decides how the columns of a projection travel.
+    pub fn of(projection: &Projection) -> Layout {
+        let mut columns = Vec::with_capacity(projection.fields.len());
+        for (index, field) in projection.fields.iter().enumerate() {
+            if projection.is_id(index) {
+                continue;
+            }
+            let carrier = Carrier::of(field, projection.form(index));
+            let (name, since) = (projection.attribute(index).to_owned(), projection.since(index));
+            columns.push(ColumnLayout { name, carrier, since });
+        }
+        let newer_by =
+            (!projection.key.is_empty()).then(|| projection.attribute(projection.cursor).to_owned());
+        let (retired, era) = (projection.retired.clone(), projection.era);
+        Layout { id_type: projection.id_type, columns, newer_by, retired, era }
+    }
+}
