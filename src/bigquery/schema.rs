@@ -114,6 +114,11 @@ impl Field {
         }
     }
 
+    /// Tells whether each value is a single one of a simple type.
+    pub fn is_simple(&self) -> bool {
+        !self.repeated && self.kind.is_simple()
+    }
+
     /// Returns the type in BigQuery's SQL, like `ARRAY<STRUCT<a INT64>>`.
     pub fn type_text(&self) -> String {
         let one = match &self.kind {
@@ -176,6 +181,29 @@ fn scalar(name: &str) -> Type {
 }
 
 impl Type {
+    /// Tells whether values are neither composed, nor written in a notation of their own.
+    pub fn is_simple(&self) -> bool {
+        match self {
+            Type::Int64
+            | Type::Float64
+            | Type::Numeric
+            | Type::BigNumeric
+            | Type::Bool
+            | Type::String
+            | Type::Bytes
+            | Type::Timestamp
+            | Type::Date
+            | Type::Time
+            | Type::DateTime => true,
+            Type::Geography
+            | Type::Interval
+            | Type::Json
+            | Type::Range(_)
+            | Type::Record(_)
+            | Type::Unknown(_) => false,
+        }
+    }
+
     /// Returns the type's name in BigQuery's SQL.
     pub fn name(&self) -> &str {
         match self {

@@ -6,19 +6,19 @@ use serde::Serialize;
 /// The types that an attribute in Harper can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum HarperType {
-    /// Integers of 32 bits.
+    /// Numbers without fraction, of 32 bits.
     Int,
-    /// Integers that are exact in a double.
+    /// Numbers without fraction that are exact in a double.
     Long,
-    /// Doubles.
+    /// Doubles: the very integer or double, the one nearest to a decimal.
     Float,
-    /// Integers of any size.
+    /// Integers of any size; zero is a number, because Harper 4.7 loses a bigint that is zero.
     BigInt,
     /// Text.
     String,
     /// Truth values.
     Boolean,
-    /// Instants, in milliseconds.
+    /// Instants, cut to milliseconds.
     Date,
     /// Bytes.
     Bytes,

@@ -418,23 +418,5 @@ fn are_like(found: &[Field], wanted: &[Field]) -> bool {
 
 /// Whether endpoints tell a type in results as they tell it of tables.
 fn is_told_plainly(kind: &Type) -> bool {
-    match kind {
-        Type::Int64
-        | Type::Float64
-        | Type::Bool
-        | Type::String
-        | Type::Bytes
-        | Type::Timestamp
-        | Type::Date
-        | Type::Time
-        | Type::DateTime
-        | Type::Numeric => true,
-        Type::BigNumeric
-        | Type::Geography
-        | Type::Interval
-        | Type::Json
-        | Type::Range(_)
-        | Type::Record(_)
-        | Type::Unknown(_) => false,
-    }
+    kind.is_simple() && *kind != Type::BigNumeric
 }

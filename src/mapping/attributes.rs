@@ -1,6 +1,6 @@
 //! Which attributes a target table has, of which types, and which of them are worth an index.
 
-use super::form::{Form, own_type};
+use super::form::own_type;
 use super::layout::Layout;
 use super::projection::{Projection, SYNCED_AT};
 use crate::bigquery::schema::{Field, Type};
@@ -69,26 +69,26 @@ pub fn attributes(
 }
 
 /// Returns the type that all values of a column fit, in the form in which they are stored.
-pub fn declared_type(field: &Field, form: Option<Form>) -> HarperType {
+pub fn declared_type(field: &Field, form: HarperType) -> HarperType {
     match form {
-        None => own_type(field),
+        HarperType::Any => own_type(field),
         // Harper 4.7 loses a zero in an attribute that is declared BigInt.
-        Some(Form::BigInt) => HarperType::Any,
-        Some(form) => form.harper_type(),
+        HarperType::BigInt => HarperType::Any,
+        form => form,
     }
 }
 
 /// Returns the types that take the values of a column, or at least those that are within the type's range.
-fn accepted_types(field: &Field, form: Option<Form>) -> &'static [HarperType] {
+fn accepted_types(field: &Field, form: HarperType) -> &'static [HarperType] {
     use HarperType::{Any, BigInt, Boolean, Bytes, Date, Float, Int, Long, String};
     match form {
-        Some(Form::Int | Form::Long | Form::Float) => return &[Int, Long, Float, BigInt, Any],
-        Some(Form::BigInt) => return &[BigInt, Any],
-        Some(Form::String) => return &[String, Any],
-        Some(Form::Boolean) => return &[Boolean, Any],
-        Some(Form::Date) => return &[Date, Any],
-        Some(Form::Bytes) => return &[Bytes, Any],
-        None => {}
+        Int | Long | Float => return &[Int, Long, Float, BigInt, Any],
+        BigInt => return &[BigInt, Any],
+        String => return &[String, Any],
+        Boolean => return &[Boolean, Any],
+        Date => return &[Date, Any],
+        Bytes => return &[Bytes, Any],
+        Any => {}
     }
     if field.repeated {
         return &[Any];
@@ -139,26 +139,7 @@ enum Reason {
 
 /// Whether values are single ones of moderate length.
 fn is_indexable(field: &Field) -> bool {
-    let single = match field.kind {
-        Type::Int64
-        | Type::Float64
-        | Type::Numeric
-        | Type::BigNumeric
-        | Type::Bool
-        | Type::String
-        | Type::Timestamp
-        | Type::Date
-        | Type::Time
-        | Type::DateTime => true,
-        Type::Bytes
-        | Type::Geography
-        | Type::Interval
-        | Type::Json
-        | Type::Range(_)
-        | Type::Record(_)
-        | Type::Unknown(_) => false,
-    };
-    single && !field.repeated
+    field.is_simple() && field.kind != Type::Bytes
 }
 
 fn reason_of_name(field: &Field) -> Option<Reason> {

@@ -1,13 +1,13 @@
 //! Rows on their way to Harper: columns in few buffers, so that nothing crosses to JavaScript per row.
 
-use super::id;
 use super::layout::Layout;
 use super::projection::{ID, Projection};
 use super::row::RowKey;
+use super::{form, id};
 use crate::bigquery::json;
 use crate::bigquery::page::Cell;
 use crate::bigquery::value::{Patch, Patches, Special, Unreadable, Value, exact_double};
-use crate::config::IdType;
+use crate::config::{HarperType, IdType};
 use crate::time::Micros;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -200,13 +200,15 @@ impl BatchBuilder {
                 Some(Column::Numbers(numbers)) => {
                     let number = match (value, form) {
                         (Value::Null, _) => None,
-                        (value, Some(form)) => Some(form.number(value).map_err(located)?),
-                        (Value::Float(number), None) => Some(*number),
-                        (Value::Int(integer), None) => Some(exact_double(*integer).unwrap_or_else(|| {
-                            self.patches.add(Special::Bigint(integer.to_string()));
-                            0.0
-                        })),
-                        (_, None) => None,
+                        (Value::Float(number), HarperType::Any) => Some(*number),
+                        (Value::Int(integer), HarperType::Any) => {
+                            Some(exact_double(*integer).unwrap_or_else(|| {
+                                self.patches.add(Special::Bigint(integer.to_string()));
+                                0.0
+                            }))
+                        }
+                        (_, HarperType::Any) => None,
+                        (value, form) => Some(form::number(form, value).map_err(located)?),
                     };
                     if number.is_none() {
                         self.nulls.extend([place as u32, self.rows as u32]);
@@ -217,10 +219,10 @@ impl BatchBuilder {
                     column.newest_at = column.values.len();
                     column.newest_row = self.rows;
                     let written = match (value, form) {
-                        (Value::Null, _) | (_, None) => {
+                        (Value::Null, _) | (_, HarperType::Any) => {
                             value.write_json(&mut column.values, &mut self.patches)
                         }
-                        (value, Some(form)) => form.write_json(value, &mut column.values),
+                        (value, form) => form::write_json(form, value, &mut column.values),
                     };
                     written.map_err(located)?;
                     column.values.push(b',');

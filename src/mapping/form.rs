@@ -1,4 +1,5 @@
-//! The forms in which `schemaOverrides` can have a column's values stored, instead of the component's own.
+//! The forms in which `schemaOverrides` can have a column's values stored, each named by the type that asks for it;
+//! `Any` is the component's own form.
 
 use crate::bigquery::json::{self, Text};
 use crate::bigquery::schema::{Field, Type};
@@ -8,27 +9,6 @@ use crate::time::Micros;
 
 /// Integers with more digits than BIGNUMERIC has are no numbers to anybody.
 const DIGITS_MAX: usize = 76;
-
-/// A form that differs from the component's own for its column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// A number without fraction, of 32 bits.
-    Int,
-    /// A number without fraction that is exact in a double.
-    Long,
-    /// A number: the very integer or double, the one nearest to a decimal.
-    Float,
-    /// A bigint; zero is a number, because Harper 4.7 loses a bigint that is zero.
-    BigInt,
-    /// A text.
-    String,
-    /// A truth value.
-    Boolean,
-    /// A Date: an instant cut to milliseconds.
-    Date,
-    /// Bytes.
-    Bytes,
-}
 
 /// Returns the types that a column's values can be stored as.
 pub fn allowed_types(field: &Field) -> &'static [HarperType] {
@@ -67,89 +47,67 @@ pub fn ordered_types(field: &Field) -> &'static [HarperType] {
     }
 }
 
-impl Form {
-    /// Returns the form that an allowed type means for a column; none when it is the component's own.
-    pub fn of(harper_type: HarperType, field: &Field) -> Option<Form> {
-        let own = own_type(field);
-        (harper_type != own).then_some(())?;
-        match harper_type {
-            HarperType::Any => None,
-            HarperType::Int => Some(Form::Int),
-            HarperType::Long => Some(Form::Long),
-            HarperType::Float => Some(Form::Float),
-            HarperType::BigInt => Some(Form::BigInt),
-            HarperType::String => Some(Form::String),
-            HarperType::Boolean => Some(Form::Boolean),
-            HarperType::Date => Some(Form::Date),
-            HarperType::Bytes => Some(Form::Bytes),
+/// Returns the form that an allowed type means for a column; `Any` when it is the component's own.
+pub fn resolve(wanted: HarperType, field: &Field) -> HarperType {
+    if wanted == own_type(field) { HarperType::Any } else { wanted }
+}
+
+/// Converts a value that is not NULL to the number that stands for it, milliseconds for a Date.
+///
+/// # Errors
+/// When the form has no such value.
+pub fn number(form: HarperType, value: &Value<'_>) -> Result<f64, Unreadable> {
+    let found = match form {
+        HarperType::Int => whole(value).and_then(|whole| i32::try_from(whole).ok()).map(f64::from),
+        HarperType::Long => {
+            whole(value).filter(|whole| whole.unsigned_abs() <= EXACT_INTEGER_MAX).map(|whole| whole as f64)
+        }
+        HarperType::Float => double(value),
+        HarperType::Date => millis(value).map(|millis| millis as f64),
+        HarperType::BigInt
+        | HarperType::String
+        | HarperType::Boolean
+        | HarperType::Bytes
+        | HarperType::Any => None,
+    };
+    found.ok_or_else(|| misfit(form))
+}
+
+/// Appends a value that is not NULL as the JSON that stands for it: digits for a bigint, base64 for bytes.
+///
+/// # Errors
+/// When the form has no such value.
+pub fn write_json(form: HarperType, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Unreadable> {
+    match form {
+        HarperType::BigInt => {
+            let digits = digits(value).ok_or_else(|| misfit(form))?;
+            if matches!(digits.as_str(), "0" | "-0") {
+                out.push(b'0');
+            } else {
+                json::write_string(out, digits.as_bytes());
+            }
+            Ok(())
+        }
+        HarperType::String => write_text(value, out),
+        HarperType::Boolean => {
+            let truth = truth(value).ok_or_else(|| misfit(form))?;
+            out.extend_from_slice(if truth { b"true" } else { b"false" });
+            Ok(())
+        }
+        HarperType::Bytes => {
+            let encoded = base64(value).ok_or_else(|| misfit(form))?;
+            json::write_string(out, &encoded);
+            Ok(())
+        }
+        HarperType::Int | HarperType::Long | HarperType::Float | HarperType::Date | HarperType::Any => {
+            Err(misfit(form))
         }
     }
+}
 
-    /// Returns the type that asks for this form.
-    pub fn harper_type(self) -> HarperType {
-        match self {
-            Form::Int => HarperType::Int,
-            Form::Long => HarperType::Long,
-            Form::Float => HarperType::Float,
-            Form::BigInt => HarperType::BigInt,
-            Form::String => HarperType::String,
-            Form::Boolean => HarperType::Boolean,
-            Form::Date => HarperType::Date,
-            Form::Bytes => HarperType::Bytes,
-        }
-    }
-
-    /// Converts a value that is not NULL to the number that stands for it, milliseconds for a Date.
-    ///
-    /// # Errors
-    /// When the form has no such value.
-    pub fn number(self, value: &Value<'_>) -> Result<f64, Unreadable> {
-        let number = match self {
-            Form::Int => whole(value).and_then(|whole| i32::try_from(whole).ok()).map(f64::from),
-            Form::Long => whole(value)
-                .filter(|whole| whole.unsigned_abs() <= EXACT_INTEGER_MAX)
-                .map(|whole| whole as f64),
-            Form::Float => double(value),
-            Form::Date => millis(value).map(|millis| millis as f64),
-            Form::BigInt | Form::String | Form::Boolean | Form::Bytes => None,
-        };
-        number.ok_or_else(|| self.misfit())
-    }
-
-    /// Appends a value that is not NULL as the JSON that stands for it: digits for a bigint, base64 for bytes.
-    ///
-    /// # Errors
-    /// When the form has no such value.
-    pub fn write_json(self, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Unreadable> {
-        match self {
-            Form::BigInt => {
-                let digits = digits(value).ok_or_else(|| self.misfit())?;
-                if matches!(digits.as_str(), "0" | "-0") {
-                    out.push(b'0');
-                } else {
-                    json::write_string(out, digits.as_bytes());
-                }
-                Ok(())
-            }
-            Form::String => write_text(value, out),
-            Form::Boolean => {
-                let truth = truth(value).ok_or_else(|| self.misfit())?;
-                out.extend_from_slice(if truth { b"true" } else { b"false" });
-                Ok(())
-            }
-            Form::Bytes => {
-                let encoded = base64(value).ok_or_else(|| self.misfit())?;
-                json::write_string(out, &encoded);
-                Ok(())
-            }
-            Form::Int | Form::Long | Form::Float | Form::Date => Err(self.misfit()),
-        }
-    }
-
-    fn misfit(self) -> Unreadable {
-        let name = self.harper_type().name();
-        Unreadable { column: String::new(), expected: format!("{name}, which schemaOverrides asks for") }
-    }
+fn misfit(form: HarperType) -> Unreadable {
+    let name = form.name();
+    Unreadable { column: String::new(), expected: format!("{name}, which schemaOverrides asks for") }
 }
 
 /// Returns the type that asks for what the component stores anyway.
@@ -301,16 +259,16 @@ mod tests {
             integer in prop_oneof![any::<i64>(), (-1_i64 << 55)..1 << 55, -10_i64..10, (1_i64 << 31) - 2..(1 << 31) + 2]
         ) {
             let value = Value::Int(integer);
-            for form in [Form::Int, Form::Long, Form::Float] {
-                if let Ok(number) = form.number(&value) {
-                    prop_assert_eq!(number as i128, i128::from(integer));
+            for form in [HarperType::Int, HarperType::Long, HarperType::Float] {
+                if let Ok(found) = number(form, &value) {
+                    prop_assert_eq!(found as i128, i128::from(integer));
                 }
             }
-            prop_assert_eq!(Form::Int.number(&value).is_ok(), i32::try_from(integer).is_ok());
-            prop_assert_eq!(Form::Long.number(&value).is_ok(), integer.unsigned_abs() <= 1 << 53);
-            for form in [Form::BigInt, Form::String] {
+            prop_assert_eq!(number(HarperType::Int, &value).is_ok(), i32::try_from(integer).is_ok());
+            prop_assert_eq!(number(HarperType::Long, &value).is_ok(), integer.unsigned_abs() <= 1 << 53);
+            for form in [HarperType::BigInt, HarperType::String] {
                 let mut json = Vec::new();
-                form.write_json(&value, &mut json).unwrap();
+                write_json(form, &value, &mut json).unwrap();
                 let text = String::from_utf8(json).unwrap();
                 prop_assert_eq!(text.trim_matches('"'), integer.to_string());
             }
@@ -318,7 +276,7 @@ mod tests {
 
         #[test]
         fn a_date_is_the_millisecond_that_the_instant_lies_in(us in Micros::MIN.0..=Micros::MAX.0) {
-            let millis = Form::Date.number(&Value::Instant(Micros(us))).unwrap();
+            let millis = number(HarperType::Date, &Value::Instant(Micros(us))).unwrap();
             prop_assert!((0..1_000).contains(&(us - millis as i64 * 1_000)));
         }
     }

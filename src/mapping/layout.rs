@@ -1,9 +1,8 @@
 //! How the rows of a target travel: which attribute is in which buffer.
 
-use super::form::Form;
 use super::projection::Projection;
 use crate::bigquery::schema::{Field, Type};
-use crate::config::IdType;
+use crate::config::{HarperType, IdType};
 use serde::Serialize;
 
 /// How a column's values travel.
@@ -23,15 +22,17 @@ pub enum Carrier {
 }
 
 impl Carrier {
-    fn of(field: &Field, form: Option<Form>) -> Carrier {
+    /// Decides how values of a form travel; `Any` is the component's own form.
+    fn of(field: &Field, form: HarperType) -> Carrier {
         match form {
-            None if matches!(field.kind, Type::Int64 | Type::Float64) && !field.repeated => Carrier::Number,
-            None => Carrier::Text,
-            Some(Form::Int | Form::Long | Form::Float) => Carrier::Number,
-            Some(Form::Date) => Carrier::Date,
-            Some(Form::String | Form::Boolean) => Carrier::Text,
-            Some(Form::BigInt) => Carrier::BigInt,
-            Some(Form::Bytes) => Carrier::Bytes,
+            HarperType::Int | HarperType::Long | HarperType::Float => Carrier::Number,
+            HarperType::Date => Carrier::Date,
+            HarperType::String | HarperType::Boolean => Carrier::Text,
+            HarperType::BigInt => Carrier::BigInt,
+            HarperType::Bytes => Carrier::Bytes,
+            HarperType::Any if field.repeated => Carrier::Text,
+            HarperType::Any if matches!(field.kind, Type::Int64 | Type::Float64) => Carrier::Number,
+            HarperType::Any => Carrier::Text,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which columns of a source table are read, and what role each one plays.
 
 use super::diff::same_name as same;
-use super::form::{self, Form};
+use super::form;
 use super::version::SchemaVersion;
 use crate::bigquery::cursor::CursorType;
 use crate::bigquery::schema::{Field, Type};
@@ -33,8 +33,8 @@ pub struct Projection {
     pub cursor_type: CursorType,
     /// Indexes of the key columns; empty when rows are identified by content.
     pub key: Vec<usize>,
-    /// Per column: the form that is wanted of its values, none for the component's own.
-    forms: Vec<Option<Form>>,
+    /// Per column: the form that is wanted of its values.
+    forms: Vec<HarperType>,
     /// Per column: the attribute in Harper, and the era since which its values are as they are.
     attributes: Vec<(String, u32)>,
     /// Whether all columns of a table are read, those too that it has since it was described: a result then shows them.
@@ -163,9 +163,9 @@ impl Projection {
         self.fields.get(index).is_some_and(|field| field.name == ID)
     }
 
-    /// Returns the form that is wanted of a column's values, none for the component's own.
-    pub fn form(&self, index: usize) -> Option<Form> {
-        self.forms.get(index).copied().flatten()
+    /// Returns the form that is wanted of a column's values, `Any` for the component's own.
+    pub fn form(&self, index: usize) -> HarperType {
+        self.forms.get(index).copied().unwrap_or(HarperType::Any)
     }
 
     /// Returns a column's name.
@@ -263,25 +263,7 @@ fn unfit_name(field: &Field) -> Option<&str> {
 
 fn refuse_unfit_keys(fields: &[Field], key: &[usize]) -> Result<(), Failure> {
     for field in key.iter().filter_map(|index| fields.get(*index)) {
-        let fit = match field.kind {
-            Type::Int64
-            | Type::Numeric
-            | Type::BigNumeric
-            | Type::Bool
-            | Type::String
-            | Type::Bytes
-            | Type::Timestamp
-            | Type::Date
-            | Type::Time
-            | Type::DateTime => !field.repeated,
-            Type::Float64
-            | Type::Geography
-            | Type::Interval
-            | Type::Json
-            | Type::Range(_)
-            | Type::Record(_)
-            | Type::Unknown(_) => false,
-        };
+        let fit = field.is_simple() && field.kind != Type::Float64;
         if !fit {
             let (name, kind) = (&field.name, field.kind.name());
             let message =
@@ -331,8 +313,8 @@ fn resolve_forms(
     overrides: &[&SchemaOverride],
     config: &TableConfig,
     newer_by: Option<usize>,
-) -> Result<Vec<Option<Form>>, Failure> {
-    let mut forms = vec![None; fields.len()];
+) -> Result<Vec<HarperType>, Failure> {
+    let mut forms = vec![HarperType::Any; fields.len()];
     for SchemaOverride { column, harper_type, .. } in overrides {
         let index = find(fields, column, config)?;
         let (Some(field), Some(harper_type)) = (fields.get(index), *harper_type) else { continue };
@@ -359,7 +341,7 @@ fn resolve_forms(
             return refuse(ordered, " and tells which version of a row is newer");
         }
         if let Some(place) = forms.get_mut(index) {
-            *place = Form::of(harper_type, field);
+            *place = form::resolve(harper_type, field);
         }
     }
     Ok(forms)
@@ -416,8 +398,8 @@ mod tests {
         );
         let left_out = json!({"columns": ["ts"], "schemaOverrides": {"speed": {"type": "Int"}}});
         assert!(refusal(&fields, left_out).contains("which columns leaves out"));
-        assert_eq!(resolve(&fields, overrides("SPEED", "Int")).unwrap().form(1), Some(Form::Int));
-        assert_eq!(resolve(&fields, overrides("speed", "Float")).unwrap().form(1), None);
+        assert_eq!(resolve(&fields, overrides("SPEED", "Int")).unwrap().form(1), HarperType::Int);
+        assert_eq!(resolve(&fields, overrides("speed", "Float")).unwrap().form(1), HarperType::Any);
     }
 
     #[test]
