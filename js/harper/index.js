@@ -5,7 +5,7 @@ import { stat, utimes } from 'node:fs/promises';
 import { component } from './component.js';
 import { syncControl } from './rest/control.js';
 import { schemaDiff } from './rest/schema-diff.js';
-import { commitCheckpointsAsWhole } from './sync/whole-commits.js';
+import { commitOwnAsWhole } from './sync/whole-commits.js';
 
 /** The name that config.yaml gives the sub-folder that starts the component as the application itself. */
 const STARTER = 'bigquery-sync-starter';
@@ -17,11 +17,11 @@ const PLUGIN_WAIT_MS = 3_000;
 const CONFIGURATION_LOOK_MS = 500;
 
 // What other nodes have written meanwhile may arrive before the application starts.
-commitCheckpointsAsWhole();
+commitOwnAsWhole();
 
 /** @param {any} scope */
 export function handleApplication(scope) {
-	commitCheckpointsAsWhole();
+	commitOwnAsWhole();
 	const current = component();
 	const isStarter = scope.options.getAll()?.package === STARTER;
 	scope.resources.set('SyncControl', syncControl());

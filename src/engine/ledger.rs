@@ -160,14 +160,17 @@ impl Ledger {
         Group { watermark, partitions: group, next: self.lowest(&others) }
     }
 
-    /// Returns a window that was left open over some of the partitions, and can be read on: its partitions are where it
-    /// started from.
+    /// Returns a window that was left open over some of the partitions, and can be read on: each of its partitions is
+    /// where it started from, or where it leads to, for its last commit may have been cut short.
     pub fn open_window(&self, partitions: &[u32]) -> Option<&OpenWindow> {
         let windows = partitions.iter().filter_map(|partition| self.get(*partition)?.window.as_ref());
         let fits = |window: &&OpenWindow| {
             let own = |partition: &u32| partitions.binary_search(partition).is_ok();
-            window.partitions.iter().all(own)
-                && window.partitions.iter().all(|partition| self.watermark(*partition) == window.started_from)
+            let is_there = |partition: &u32| {
+                let watermark = self.watermark(*partition);
+                watermark == window.started_from || watermark == window.watermark
+            };
+            window.partitions.iter().all(own) && window.partitions.iter().all(is_there)
         };
         windows.filter(fits).max_by_key(|window| window.offset)
     }

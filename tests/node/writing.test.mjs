@@ -15,7 +15,7 @@ let commits = () => {};
 
 before(() => {
 	const table = { put() {} };
-	globals.databases = { data: { SyncCheckpoint: table, SyncAudit: table } };
+	globals.databases = { data: { SyncCheckpoint: table, SyncAudit: table, SyncBatch: table } };
 	globals.transaction = async (/** @type {object} */ context, /** @type {(context: object) => any} */ action) => {
 		await action(context);
 		await commits();

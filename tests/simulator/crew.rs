@@ -5,7 +5,7 @@ use crate::run::{add_row_now, alter, engine};
 use crate::sabotage;
 use crate::world::{Actor, World, pair};
 use bigquery_sync::cluster::{Heartbeat, Observer};
-use bigquery_sync::engine::{Command, Engine, Event, Worker};
+use bigquery_sync::engine::{Command, Engine, Event, Worker, WriteOrder};
 use bigquery_sync::time::{Micros, SECOND_US};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -23,6 +23,8 @@ pub struct Crew {
     next_beat: i64,
     /// Whether rows are added while the workers work.
     adds_rows: bool,
+    /// A node that ends in one of its next commits, and how many of them come before.
+    doomed: Option<(usize, u64)>,
 }
 
 /// What the workers of a node share.
@@ -52,6 +54,7 @@ impl Crew {
             crashes: 0,
             next_beat: world.now,
             adds_rows: true,
+            doomed: None,
         };
         world.nodes.clear();
         world.skews_us.clear();
@@ -97,9 +100,11 @@ impl Crew {
         }
     }
 
-    /// Ends a node at once. What it has committed is sent when it is back.
+    /// Ends a node at once. What it has committed is sent when it is back. Where it ends itself, what it is in the middle
+    /// of committing may be cut short.
     fn crash(&mut self, world: &mut World, node: usize) {
-        world.note(format!("node {node} crashes"));
+        let ends_itself = world.random.one_in(2);
+        world.note(format!("node {node} {}", if ends_itself { "ends itself" } else { "crashes" }));
         self.crashes += 1;
         for hand in self.workers.iter_mut().filter(|hand| hand.actor.node == node) {
             let Some((at, event)) = hand.next.take() else { continue };
@@ -109,7 +114,7 @@ impl Crew {
                 if let Command::Write(order) = hand.engine.step(event, moment)
                     && world.nodes[node].target_exists
                 {
-                    world.apply(hand.actor, *order);
+                    world.apply(hand.actor, *order, ends_itself);
                 }
             }
         }
@@ -141,12 +146,15 @@ impl Crew {
         }
         let scene_us = world.random.pick(&[2, 20, 200, 200, 900]) * SECOND_US;
         let end = world.now + scene_us;
+        self.doomed = world.random.one_in(2).then(|| (node, world.random.below(12)));
         self.work_until(world, end);
         if world.violation.is_some() {
             return;
         }
         world.splits.clear();
-        self.crash(world, node);
+        if self.doomed.take().is_some() || world.nodes[node].is_up {
+            self.crash(world, node);
+        }
         if present.len() > 1 && world.random.one_in(8) {
             world.note(format!("node {node} is removed"));
             // What it had committed has reached the others, or is known to nobody.
@@ -234,6 +242,13 @@ impl Crew {
         if world.random.one_in(2) {
             hand.engine.prepare();
         }
+        let command = match command {
+            Command::Write(order) if self.is_doomed(place) => {
+                return self.end_in_commit(world, place, *order);
+            }
+            command => command,
+        };
+        let hand = &mut self.workers[place];
         match world.execute(&mut hand.actor, command) {
             Some((duration_us, event)) if hand.steps < STEPS_MAX => {
                 hand.next = Some((world.now + duration_us, event));
@@ -251,6 +266,27 @@ impl Crew {
             }
             add_row_now(world);
         }
+    }
+
+    /// Whether a worker's node ends in the commit that the worker is about to make.
+    fn is_doomed(&mut self, place: usize) -> bool {
+        let node = self.workers[place].actor.node;
+        let Some((_, left)) = self.doomed.as_mut().filter(|(doomed, _)| *doomed == node) else {
+            return false;
+        };
+        let is_due = *left == 0;
+        *left = left.saturating_sub(1);
+        is_due
+    }
+
+    /// Ends a node in the middle of a commit, of which a part may happen.
+    fn end_in_commit(&mut self, world: &mut World, place: usize, order: WriteOrder) {
+        let actor = self.workers[place].actor;
+        self.doomed = None;
+        if world.nodes[actor.node].target_exists && world.random.one_in(2) {
+            world.apply(actor, order, true);
+        }
+        self.crash(world, actor.node);
     }
 
     /// Each node tells that it lives, and looks who else does.

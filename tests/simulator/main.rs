@@ -114,6 +114,11 @@ fn a_watermark_that_is_committed_before_the_rows_is_caught() {
 }
 
 #[test]
+fn progress_that_is_put_before_the_rows_is_caught() {
+    assert!(is_caught(Sabotage::ProgressFirst));
+}
+
+#[test]
 fn a_window_that_leaves_out_its_last_instant_is_caught() {
     assert!(is_caught(Sabotage::EndsExclusive));
 }

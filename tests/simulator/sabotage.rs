@@ -29,6 +29,8 @@ pub enum Sabotage {
     FormerErasWriteOn,
     /// Nobody reads one of the partitions.
     PartitionForgotten,
+    /// The progress is the first that a transaction puts, not the last.
+    ProgressFirst,
     /// Workers do not care that others may still write versions of the same rows.
     NeverUnsettled,
 }

@@ -36,6 +36,13 @@ pub struct World {
     only: Actor,
 }
 
+/// One of a transaction's writes.
+enum Write {
+    Put(String, Row),
+    Delete(String),
+    Progress(Box<Checkpoint>),
+}
+
 /// A worker, as the world sees it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Actor {
@@ -230,16 +237,49 @@ impl World {
             self.note("commit failed".to_owned());
             return lost;
         }
-        self.apply(actor, order);
+        self.apply(actor, order, false);
         if fails { lost } else { Ok(Receipt { refused: 0, busy_ms: self.random.below(60) }) }
     }
 
-    /// Makes rows and progress durable.
-    pub fn apply(&mut self, actor: Actor, order: WriteOrder) {
-        let node = actor.node;
+    /// Makes rows and progress durable; if the node ends itself meanwhile, only the first of the writes.
+    pub fn apply(&mut self, actor: Actor, order: WriteOrder, is_cut: bool) {
+        let mut writes = self.writes(actor.node, &order);
+        if is_cut {
+            writes.truncate(self.random.below(writes.len() as u64 + 1) as usize);
+        }
+        let mut transaction = Transaction::default();
+        for write in writes {
+            match write {
+                Write::Put(id, row) => transaction.rows.push((id, row)),
+                Write::Delete(id) => transaction.replaced.push(id),
+                Write::Progress(checkpoint) => transaction.checkpoints.push(*checkpoint),
+            }
+        }
+        let first = &order.checkpoints[0];
+        self.note(format!(
+            "{} commits {} of {} rows, {} of {} checkpoints from {} to {:?}, window {:?}",
+            first.owner,
+            transaction.rows.len(),
+            order.batch.rows,
+            transaction.checkpoints.len(),
+            order.checkpoints.len(),
+            first.id,
+            first.last_timestamp.map(|at| at.to_string()),
+            first.window.as_ref().map(|window| (window.offset, window.total_rows))
+        ));
+        let is_complete = first.window.is_none();
+        let moved: Vec<Checkpoint> = transaction.checkpoints.clone();
+        let moved =
+            moved.into_iter().filter(|one| self.moves(actor.node, one) && is_complete).collect::<Vec<_>>();
+        self.publish(actor.node, transaction);
+        self.check_watermarks(&moved, actor.served_made_at);
+    }
+
+    /// Returns what a commit writes, in its order.
+    fn writes(&self, node: usize, order: &WriteOrder) -> Vec<Write> {
         let columns: Value = serde_json::from_slice(&order.batch.text).unwrap();
         let text = |column: usize, row: usize| columns[column][row].as_str().unwrap().to_owned();
-        let mut rows = Vec::new();
+        let mut writes = Vec::new();
         let mut replaced = Vec::new();
         for row in 0..order.batch.rows {
             if order.batch.superseded.contains(&(row as u32)) {
@@ -247,33 +287,26 @@ impl World {
             }
             let cursor = Some(Micros::parse(&text(1, row)).unwrap().0);
             let record = Row { cursor, key: text(2, row), text: text(3, row) };
-            let id = sabotage::id(self.sabotage, &text(0, row), &order);
+            let id = sabotage::id(self.sabotage, &text(0, row), order);
             let stored = self.nodes[node].target.get(&id);
             let newer_stored = stored.is_some_and(|(stored, _)| stored.cursor > record.cursor);
             if self.source.habits.keyed && newer_stored && self.sabotage != Some(Sabotage::OlderOverwrites) {
                 continue;
             }
+            let mut former = Vec::new();
             if order.replaces && self.sabotage != Some(Sabotage::OldIdsStay) {
-                replaced.extend(self.former_ids(node, &id, &record, &replaced));
+                former = self.former_ids(node, &id, &record, &replaced);
+                replaced.extend(former.clone());
             }
-            rows.push((id, record));
+            writes.push(Write::Put(id, record));
+            writes.extend(former.into_iter().map(Write::Delete));
         }
-        let is_complete = order.checkpoints[0].window.is_none();
-        let moved: Vec<Checkpoint> =
-            order.checkpoints.iter().filter(|one| self.moves(node, one) && is_complete).cloned().collect();
-        let WriteOrder { batch, checkpoints, .. } = order;
-        let first = &checkpoints[0];
-        self.note(format!(
-            "{} commits {} rows, {} checkpoints from {} to {:?}, window {:?}",
-            first.owner,
-            batch.rows,
-            checkpoints.len(),
-            first.id,
-            first.last_timestamp.map(|at| at.to_string()),
-            first.window.as_ref().map(|window| (window.offset, window.total_rows))
-        ));
-        self.publish(node, Transaction { rows, replaced, checkpoints, ..Transaction::default() });
-        self.check_watermarks(&moved, actor.served_made_at);
+        let (first, others) = order.checkpoints.split_first().unwrap();
+        let progress = others.iter().chain([first]).map(|one| Write::Progress(Box::new(one.clone())));
+        if self.sabotage == Some(Sabotage::ProgressFirst) {
+            return progress.chain(writes).collect();
+        }
+        writes.into_iter().chain(progress).collect()
     }
 
     /// Finds the row under ids of former eras, one of each, as Harper's side of the component does.
@@ -283,9 +316,6 @@ impl World {
         let candidates = target.range(id[..11].to_owned()..).take_while(|(other, _)| other[..11] == id[..11]);
         let fits =
             |other: &String, row: &Row| era(other) < era(id) && row == record && !taken.contains(other);
-        if target.contains_key(id) {
-            return Vec::new();
-        }
         let fitting = candidates.filter(|(other, (row, _))| fits(other, row));
         fitting
             .map(|(other, _)| (era(other), other.clone()))

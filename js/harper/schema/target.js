@@ -4,7 +4,6 @@ import { randomUUID } from 'node:crypto';
 
 import { HostFailure } from '../../bigquery.js';
 import { DATABASE, findTable, readAll, readRecord } from '../database.js';
-import { commitAsWhole } from '../sync/whole-commits.js';
 
 /** How long a new table may take to be known on this thread. */
 const TABLE_WAIT_MS = 10_000;
@@ -57,7 +56,6 @@ export async function ensureTarget(name, target, isFirst) {
 	const table = findTable(name);
 	refuseUnfitTable(table, target);
 	if (target.mayCreate) await remember(name, definitionsOf(target));
-	commitAsWhole(table);
 	return { table, incarnation: await readIncarnation(name) };
 }
 

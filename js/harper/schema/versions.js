@@ -44,12 +44,13 @@ export async function adoptVersion(version, notes, nodeId) {
 	await transaction(context, async () => {
 		const versions = findTable('SchemaVersion');
 		if (await versions.get(version.id, context)) return;
-		versions.put(version, context);
 		const at = new Date().toISOString();
 		for (const [index, { kind, reason }] of notes.entries()) {
 			// The same id on each node, should several be at it.
 			const id = `${version.tableId}:${kind}.${version.version}.${index}`;
 			findTable('SyncAudit').put({ id, tableId: version.tableId, kind, rowId: null, reason, nodeId, at }, context);
 		}
+		// Last, for a Harper that ends itself in between keeps what was put before.
+		versions.put(version, context);
 	});
 }

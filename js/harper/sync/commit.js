@@ -4,6 +4,7 @@ import { findTable } from '../database.js';
 import { assembleRecords } from './batch.js';
 import { succeed } from './succession.js';
 import { Turn } from './turn.js';
+import { beginWhole } from './whole-commits.js';
 
 /** Harper encodes the rows at the start of a commit, on this thread; a timer of this length fires just behind that. */
 const COMMIT_START_MS = 1;
@@ -16,6 +17,12 @@ const COMMIT_START_MS = 1;
  *   rejections: {rowId: string | null, reason: string}[],
  *   notes: {kind: string, reason: string}[],
  * }} Order
+ *
+ * @typedef {object} Write Where records go.
+ * @property {any} table
+ * @property {import('./batch.js').Layout} layout
+ * @property {{tableId: string, owner: string}} owner Whose they are: a table's, written by a worker.
+ * @property {Map<string | number, string[]>} replaced Of records' ids, those that they replace.
  */
 
 /**
@@ -35,51 +42,55 @@ export async function commit(table, layout, order, onWait) {
 	const superseded = new Set(order.superseded);
 	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
 	const replaced = await succeed(table, layout, order.replaces, records);
-	// The progress comes first: the table that a transaction touches first decides how it is applied, on all nodes.
-	const progress = (refused) => (context) => {
-		const { checkpoints, rejections, notes } = order;
-		const [first, ...others] = checkpoints;
-		// The first one counts the rows.
-		const counted = {
-			...first,
-			recordsIngested: first.recordsIngested - refused.length,
-			recordsRejected: first.recordsRejected + refused.length,
-		};
-		for (const checkpoint of [counted, ...others]) findTable('SyncCheckpoint').put(checkpoint, context);
-		for (const entry of auditEntries(first, [...rejections, ...refused], notes, syncedAt)) {
-			findTable('SyncAudit').put(entry, context);
-		}
-		for (const { rowId } of refused) replaced.delete(rowId);
-		for (const id of [...replaced.values()].flat()) table.delete(id, context);
-	};
+	const progress = (refused) => (context) => putProgress(order, refused, syncedAt, context);
+	const write = { table, layout, owner: order.checkpoints[0], replaced };
 	let refused = [];
 	try {
-		await putAll(table, layout, records, { progress: progress([]), onWait });
+		await putAll(write, records, { progress: progress([]), onWait });
 	} catch (error) {
 		if (error.statusCode !== 400) throw error;
-		refused = await putAcceptable(table, layout, records);
-		await putAll(table, layout, [], { progress: progress(refused) });
+		refused = await putAcceptable(write, records);
+		await putAll(write, [], { progress: progress(refused) });
 	}
 	return { refused: refused.length, busyMs: performance.eventLoopUtilization(before).active };
 }
 
+/** Puts what a batch says of itself; the first checkpoint, which counts the rows and keeps the open window, is the last. */
+function putProgress({ checkpoints, rejections, notes }, refused, syncedAt, context) {
+	const [first, ...others] = checkpoints;
+	for (const entry of auditEntries(first, [...rejections, ...refused], notes, syncedAt)) {
+		findTable('SyncAudit').put(entry, context);
+	}
+	for (const checkpoint of others) findTable('SyncCheckpoint').put(checkpoint, context);
+	const counted = {
+		...first,
+		recordsIngested: first.recordsIngested - refused.length,
+		recordsRejected: first.recordsRejected + refused.length,
+	};
+	findTable('SyncCheckpoint').put(counted, context);
+}
+
 /**
- * Puts the progress and records in one transaction. Harper validates at its end, and refuses all or nothing.
- * @param {any} table
- * @param {import('./batch.js').Layout} layout
+ * Puts records and the progress behind them in one transaction. Harper validates at its end, and refuses all or nothing.
+ *
+ * A Harper that ends itself in the middle of a commit keeps a prefix of the writes. So the progress comes last: whatever
+ * the prefix, the rows that the progress does not tell of are written again, under the same ids.
+ * @param {Write} write
  * @param {any[]} records
  * @param {{progress?: (context: object) => void, onWait?: () => void}} [around]
  */
-async function putAll(table, layout, records, { progress, onWait } = {}) {
+async function putAll({ table, layout, owner, replaced }, records, { progress, onWait } = {}) {
 	const context = {};
 	await transaction(context, async () => {
-		progress?.(context);
+		beginWhole(owner, context);
 		const turn = new Turn();
 		for (const record of records) {
 			if (layout.newerBy !== null && (await isOlder(table, layout.newerBy, record, context))) continue;
 			table.put(record, context);
+			for (const id of replaced.get(record.id) ?? []) table.delete(id, context);
 			if (turn.isOver()) await turn.end();
 		}
+		progress?.(context);
 		if (onWait) setTimeout(onWait, COMMIT_START_MS);
 	});
 }
@@ -88,17 +99,17 @@ async function putAll(table, layout, records, { progress, onWait } = {}) {
  * Puts the records that Harper accepts, and returns the others, with the reason. The progress is committed after them:
  * rows that are written twice get the same ids.
  */
-async function putAcceptable(table, layout, records) {
+async function putAcceptable(write, records) {
 	try {
-		await putAll(table, layout, records);
+		await putAll(write, records);
 		return [];
 	} catch (error) {
 		if (error.statusCode !== 400) throw error;
 		if (records.length === 1) return [{ rowId: String(records[0].id), reason: refusalOf(error) }];
 	}
 	const middle = Math.ceil(records.length / 2);
-	const first = await putAcceptable(table, layout, records.slice(0, middle));
-	return [...first, ...(await putAcceptable(table, layout, records.slice(middle)))];
+	const first = await putAcceptable(write, records.slice(0, middle));
+	return [...first, ...(await putAcceptable(write, records.slice(middle)))];
 }
 
 /** Whether Harper holds a newer version of the row. A cursor that is declared or wanted as Date is compared as one. */

@@ -62,8 +62,9 @@ async function findKeyless(table, layout, cursors, replaces, record) {
 		cursors.set(prefix, rows);
 	}
 	const own = rows.own.get(record.id);
-	if (own) return [own];
-	return replaces ? rows.take(record) : [];
+	// A Harper that ended itself may have kept the new row, and the former one with it.
+	const former = replaces ? rows.take(record) : [];
+	return own ? [own, ...former] : former;
 }
 
 /** The stored rows of one cursor value. */
