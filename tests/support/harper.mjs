@@ -8,7 +8,7 @@ import path from 'node:path';
 import { Gate } from './gate.mjs';
 import { CREDENTIALS, HARPER_COMMAND, harperEnvironment, installHarper } from './harper-template.mjs';
 import { claimAddresses } from './ports.mjs';
-import { startProcess, temporaryFolder } from './processes.mjs';
+import { adoptProcess, startProcess, temporaryFolder } from './processes.mjs';
 import { parseExact } from './values.mjs';
 import { until } from './wait.mjs';
 
@@ -164,6 +164,20 @@ export class HarperNode {
 	 */
 	async kill(signal = 'SIGKILL') {
 		await this.#process?.kill(signal);
+	}
+
+	/** Has Harper restart itself, by its own operation: another process takes the place of the one that there was. */
+	async restart() {
+		const before = this.#process;
+		await this.operation({ operation: 'restart' });
+		const pidFile = path.join(this.root, 'hdb.pid');
+		const successor = () => existsSync(pidFile) && Number(readFileSync(pidFile, 'utf8'));
+		const what = `${this.name} to restart`;
+		const pid = await until(() => successor() !== before?.pid && successor(), { deadlineMs: START_DEADLINE_MS, what });
+		this.#process = adoptProcess(Number(pid));
+		await before?.stop();
+		const answers = async () => (await this.request('/').catch(() => undefined)) !== undefined;
+		await until(answers, { deadlineMs: START_DEADLINE_MS, everyMs: 100, what });
 	}
 
 	/** Cuts the connections that other nodes have made to this one, until heal(); those that it has made remain. */

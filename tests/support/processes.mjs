@@ -3,7 +3,7 @@
  */
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -163,6 +163,51 @@ export async function startProcess(command, args, { cwd, env, group = false, log
 		await exited;
 	};
 	return { pid, output: () => output, exited, isAlive: () => alive.has(pid), kill, stop };
+}
+
+/**
+ * Takes over a process that a child has put in its own place; it ends with this one, too.
+ * @param {number} pid
+ * @returns {RunningProcess}
+ */
+export function adoptProcess(pid) {
+	hook();
+	alive.set(pid, { group: false });
+	tellGuardian(`+${pid}`);
+	const exited = untilGone(pid).then(() => {
+		alive.delete(pid);
+		tellGuardian(`-${pid}`);
+		return { code: null, signal: null };
+	});
+	const kill = async (/** @type {NodeJS.Signals} */ signal) => {
+		send(pid, signal, false);
+		await exited;
+	};
+	const stop = async () => {
+		send(pid, 'SIGTERM', false);
+		const late = sleep(STOP_GRACE_MS, 'late', { ref: false });
+		if ((await Promise.race([exited, late])) === 'late') await kill('SIGKILL');
+	};
+	return { pid, output: () => '', exited, isAlive: () => alive.has(pid), kill, stop };
+}
+
+/** @param {number} pid */
+async function untilGone(pid) {
+	while (isRunning(pid)) await sleep(20);
+}
+
+/**
+ * Whether a process runs; one that has ended and waits for its parent to notice does not.
+ * @param {number} pid
+ */
+function isRunning(pid) {
+	try {
+		process.kill(pid, 0);
+		return !/^\d+ \(.*\) Z/s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+	} catch (error) {
+		// Without /proc, on macOS, whoever can be signalled runs.
+		return /** @type {NodeJS.ErrnoException} */ (error).code === 'ENOENT' && !existsSync('/proc/self');
+	}
 }
 
 /**
