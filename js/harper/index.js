@@ -55,7 +55,7 @@ function run(current, scope, isApplication) {
 		current.configure(scope, root, isApplication);
 	};
 	configure();
-	current.followWishes();
+	current.followCommands();
 	// Harper's event tells of changes in the component's own entry only, and not of an entry that comes back.
 	const look = setInterval(configure, CONFIGURATION_LOOK_MS);
 	look.unref();

@@ -1,5 +1,18 @@
 /** The rooms of the core in one order: each may import those before it, and none behind it. */
-const ROOMS = ['time', 'error', 'config', 'cluster', 'partition', 'bigquery', 'mapping', 'schema', 'engine', 'wasm'];
+const ROOMS = [
+	'time',
+	'error',
+	'log',
+	'config',
+	'cluster',
+	'partition',
+	'bigquery',
+	'mapping',
+	'schema',
+	'engine',
+	'operations',
+	'wasm',
+];
 
 /** Finds what a file of the core imports against the order of the rooms. */
 export function checkRooms(path, text) {

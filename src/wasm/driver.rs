@@ -8,6 +8,7 @@ use crate::engine::retry::Jitter;
 use crate::engine::status::{Activity, Status};
 use crate::engine::{Answer, Command, Engine, Event, Moment, WriteOrder};
 use crate::error::{Failure, Kind};
+use crate::operations::news::News;
 use crate::time::Micros;
 use gloo_timers::future::TimeoutFuture;
 use js_sys::{Date, Math, Promise};
@@ -89,6 +90,7 @@ impl Driver {
     pub async fn run(&self, host: &Host) {
         let mut event = Event::Start;
         let mut reported = None;
+        let mut news = News::default();
         loop {
             let event_or_stop = if self.stopping.get() { Event::Stop } else { event };
             self.event.replace(Some(event_or_stop));
@@ -96,7 +98,7 @@ impl Driver {
                 return;
             }
             let Some(command) = self.command.take() else { return };
-            self.report(host, &mut reported);
+            self.report(host, &mut reported, &mut news);
             event = match command {
                 Command::Load => {
                     Event::Loaded(settle(host.load(), Kind::HarperRead).await.and_then(convert::stored))
@@ -128,13 +130,15 @@ impl Driver {
         }
     }
 
-    /// Tells the host when the state or the last error changed.
-    fn report(&self, host: &Host, reported: &mut Option<(Activity, Option<Kind>)>) {
+    /// Tells the host when the state or the last error changed, and when there is something to log.
+    fn report(&self, host: &Host, reported: &mut Option<(Activity, Option<Kind>)>, news: &mut News) {
         let status = self.status();
         let state = (status.state, status.last_error.as_ref().map(|error| error.code));
-        if reported.as_ref() != Some(&state) {
+        let lines = news.of(&status);
+        if reported.as_ref() != Some(&state) || !lines.is_empty() {
             *reported = Some(state);
-            host.report(convert::to_js(&status).unwrap_or(JsValue::UNDEFINED));
+            let lines = convert::to_js(&lines).unwrap_or(JsValue::UNDEFINED);
+            host.report(convert::to_js(&status).unwrap_or(JsValue::UNDEFINED), lines);
         }
     }
 

@@ -37,7 +37,7 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub fn guard(this: &Host) -> bool;
 
-    /// Learns that the table's state or its last error changed.
+    /// Learns that the table's state or its last error changed, and what is to be logged of it: `[{level, text}]`.
     #[wasm_bindgen(method)]
-    pub fn report(this: &Host, status: JsValue);
+    pub fn report(this: &Host, status: JsValue, news: JsValue);
 }

@@ -84,7 +84,6 @@ test('a panic of the core ends the runs of its instance and nothing else', async
 	const host = new TableHost({
 		table: { id: 't', targetTable: 'T' },
 		connection: /** @type {any} */ (null),
-		onReport() {},
 		onTarget() {},
 		instance,
 		onDeath: (error) => deaths.push(error),

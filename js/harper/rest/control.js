@@ -1,9 +1,10 @@
 /** GET and POST /SyncControl: what the sync is doing, and what operators want of it. */
 
-import { Component, component } from '../component.js';
-import { findTable, readAll } from '../database.js';
+import { desired, recordWishes } from '../commands.js';
+import { component } from '../component.js';
+import { readAll } from '../database.js';
 
-/** What a POST may ask for, and the wish that is recorded. */
+/** What a POST may ask for, and the wish that is recorded. @type {Record<string, 'started' | 'stopped'>} */
 const ACTIONS = { start: 'started', stop: 'stopped' };
 
 /** Stands for a body that could not be parsed. */
@@ -82,7 +83,7 @@ async function report() {
 		tables: own.tables.map((table) => ({
 			id: table.id,
 			target: table.targetTable,
-			desired: Component.desired(table, wished.get(table.id)),
+			desired: desired(table, wished.get(table.id)),
 			...together(
 				running.filter(({ id }) => id === table.id),
 				checkpoints.filter(({ tableId }) => tableId === table.id)
@@ -135,21 +136,9 @@ async function command(data, user) {
 	const ids = own.tables.map(({ id }) => id);
 	if (table !== undefined && !ids.includes(table)) return refusal('table', table, ids);
 	const wanted = table === undefined ? ids : [table];
-	await record(wanted, ACTIONS[action], user ?? null);
+	await recordWishes(wanted, ACTIONS[action], user ?? null);
 	await own.follow();
 	return { action, tables: wanted };
-}
-
-async function record(ids, desired, changedBy) {
-	const states = findTable('SyncControlState');
-	const context = {};
-	await transaction(context, async () => {
-		for (const id of ids) {
-			const before = await states.get(id, context);
-			const version = (before?.version ?? 0) + 1;
-			states.put({ id, desired, version, changedAt: new Date().toISOString(), changedBy }, context);
-		}
-	});
 }
 
 function refusal(what, found, allowed) {

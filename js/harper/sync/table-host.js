@@ -19,15 +19,13 @@ export class TableHost {
 	 * @param {object} options
 	 * @param {{id: string, targetTable: string}} options.table
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
-	 * @param {(status: any) => void} options.onReport
 	 * @param {(name: string) => void} options.onTarget Called when the target table is there.
 	 * @param {{dead: boolean}} options.instance The instance of the core, which several tables share.
 	 * @param {(error: unknown) => void} options.onDeath Called when this table's step killed it.
 	 */
-	constructor({ table, connection, onReport, onTarget, instance, onDeath }) {
+	constructor({ table, connection, onTarget, instance, onDeath }) {
 		this.table = table;
 		this.connection = connection;
-		this.onReport = onReport;
 		this.onTarget = onTarget;
 		this.instance = instance;
 		this.onDeath = onDeath;
@@ -110,8 +108,12 @@ export class TableHost {
 		});
 	}
 
-	report(status) {
-		this.onReport(status);
+	/**
+	 * @param {any} _status
+	 * @param {{level: 'info' | 'warn' | 'error', text: string}[]} news
+	 */
+	report(_status, news) {
+		for (const { level, text } of news) logger[level]?.(`bigquery-sync: ${text}`);
 	}
 }
 

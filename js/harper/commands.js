@@ -1,0 +1,80 @@
+/** What the operators want, as it is recorded in SyncControlState: each worker of each node follows it. */
+
+import { findTable, readAll } from './database.js';
+
+/** How often a worker looks for commands that were given elsewhere. */
+const LOOK_MS = 500;
+
+/** @typedef {{id: string, desired: 'started' | 'stopped', version: number}} Wish */
+
+/**
+ * Whether operators want a table to run.
+ * @param {{autoStart: boolean}} table
+ * @param {Wish | undefined} wish
+ */
+export function desired(table, wish) {
+	return wish?.desired ?? (table.autoStart ? 'started' : 'stopped');
+}
+
+/**
+ * Records what somebody wants of tables.
+ * @param {string[]} ids
+ * @param {'started' | 'stopped'} wanted
+ * @param {string | null} changedBy
+ */
+export async function recordWishes(ids, wanted, changedBy) {
+	const states = findTable('SyncControlState');
+	const context = {};
+	await transaction(context, async () => {
+		for (const id of ids) {
+			const before = await states.get(id, context);
+			const version = (before?.version ?? 0) + 1;
+			states.put({ id, desired: wanted, version, changedAt: new Date().toISOString(), changedBy }, context);
+		}
+	});
+}
+
+/**
+ * Notices commands. A subscription would make Harper decode each row again that anybody writes into this database.
+ */
+export class Commands {
+	#known = '';
+	#failing = false;
+	/** @type {NodeJS.Timeout | undefined} */
+	#timer;
+
+	/** @param {() => void} onChange */
+	constructor(onChange) {
+		this.onChange = onChange;
+	}
+
+	/** The wishes, by the tables' ids. @returns {Promise<Map<string, Wish>>} */
+	async read() {
+		const wishes = await readAll('SyncControlState');
+		return new Map(wishes.map((wish) => [wish.id, wish]));
+	}
+
+	/** Looks for changes from now on. */
+	watch() {
+		clearInterval(this.#timer);
+		this.#timer = setInterval(() => this.#look(), LOOK_MS);
+		this.#timer.unref();
+	}
+
+	stop() {
+		clearInterval(this.#timer);
+	}
+
+	async #look() {
+		try {
+			const wishes = JSON.stringify(await readAll('SyncControlState'));
+			this.#failing = false;
+			if (wishes === this.#known) return;
+			this.#known = wishes;
+			this.onChange();
+		} catch (error) {
+			if (!this.#failing) logger.error?.(`bigquery-sync: commands given on other workers are not noticed: ${error}`);
+			this.#failing = true;
+		}
+	}
+}

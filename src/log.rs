@@ -1,0 +1,24 @@
+//! Lines for the log.
+
+use serde::Serialize;
+
+/// Who has to look at a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Nobody: the state has changed.
+    Info,
+    /// Somebody, at some time: it works, but it is odd.
+    Warn,
+    /// Somebody, now: it does not work.
+    Error,
+}
+
+/// A line for the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// Its level.
+    pub level: Level,
+    /// What it says, without values and secrets.
+    pub text: String,
+}

@@ -1,0 +1,3 @@
+//! What the people who run the sync are told.
+
+pub mod news;
