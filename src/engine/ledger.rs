@@ -1,8 +1,11 @@
 //! What is known of a table's checkpoints: those of the own partitions, and, for sums, those of all others.
 
 use super::checkpoint::{Checkpoint, OpenWindow};
-use crate::time::Micros;
+use crate::time::{Micros, SECOND_US};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// A watermark that is further ahead of BigQuery's clock than this comes from a wrong clock.
+const CLOCK_TOLERANCE_US: i64 = 60 * SECOND_US;
 
 /// The checkpoints of a table, by partition.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -55,11 +58,6 @@ impl Ledger {
         self.rows.get(&partition).or(self.others.get(&partition))
     }
 
-    /// Returns all checkpoints, to change what is known of them.
-    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut Checkpoint> {
-        self.rows.values_mut()
-    }
-
     /// Returns where partitions without a checkpoint start.
     pub fn inherited(&self) -> Option<Micros> {
         self.inherited
@@ -77,6 +75,12 @@ impl Ledger {
             Some(row) if row.era == era => row.old_ids_until,
             Some(_) | None => (era > 0).then_some(Micros::MAX),
         }
+    }
+
+    /// Tells whether rows of some partitions behind `after` may be in Harper with ids of an era before `era`.
+    pub fn may_have_old_ids(&self, partitions: &[u32], era: u32, after: Option<Micros>) -> bool {
+        let bounds = partitions.iter().filter_map(|partition| self.old_ids_until(*partition, era));
+        bounds.max().is_some_and(|bound| after.is_none_or(|after| after < bound))
     }
 
     /// Tells whether some partition was read to its end since the era began.
@@ -115,11 +119,19 @@ impl Ledger {
         self.proven = std::mem::take(&mut other.proven);
     }
 
-    /// Forgets proofs, and tells whether there were any.
-    pub fn forget_proofs(&mut self, which: impl Fn(Micros) -> bool) -> bool {
-        let before = self.proven.len();
-        self.proven.retain(|_, at| !which(*at));
-        self.proven.len() != before
+    /// Takes back what is ahead of BigQuery's clock: a clock was wrong when it was written, and nothing is proven beyond
+    /// the time at which the rows were read. Tells whether there was something.
+    pub fn step_back_behind(&mut self, server_time: Micros) -> bool {
+        let is_ahead = |at: &Micros| at.since(server_time) > CLOCK_TOLERANCE_US;
+        let proofs_before = self.proven.len();
+        self.proven.retain(|_, at| !is_ahead(at));
+        let mut stepped_back = self.proven.len() != proofs_before;
+        for row in self.rows.values_mut().filter(|row| row.last_timestamp.as_ref().is_some_and(is_ahead)) {
+            row.last_timestamp = Some(row.last_sync_time.unwrap_or(server_time).min(server_time));
+            row.window = None;
+            stepped_back = true;
+        }
+        stepped_back
     }
 
     /// Tells whether another ledger says the same of some partitions' stored watermarks.
@@ -196,16 +208,7 @@ fn partitions_of(rule: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn checkpoint(partition: u32, last: &str, settled: &str) -> Checkpoint {
-        serde_json::from_value(json!({
-            "id": format!("t:{partition}"), "tableId": "t", "partition": partition, "rule": "day/2",
-            "nodeId": "n", "owner": "n-0", "lastTimestamp": last, "settled": settled, "phase": "steady",
-            "recordsIngested": 0, "batchSize": 1, "identity": ""
-        }))
-        .unwrap()
-    }
+    use crate::engine::samples::{at, checkpoint};
 
     #[test]
     fn a_partition_that_lags_behind_does_not_hide_that_another_one_is_unsettled() {
@@ -214,5 +217,26 @@ mod tests {
         let ledger = Ledger::of(stored, "day/2");
         assert!(ledger.is_settled(&[0]) && ledger.is_settled(&[2]));
         assert!(!ledger.is_settled(&[1]) && !ledger.is_settled(&[0, 1]));
+    }
+
+    #[test]
+    fn a_watermark_ahead_of_bigquery_s_clock_is_taken_back_and_one_slightly_ahead_is_not() {
+        let stored = vec![checkpoint(0, "2024-01-01T02:00:00Z", "2024-01-01T00:00:00Z")];
+        let mut ledger = Ledger::of(stored, "day/2");
+        ledger.prove(&[1], at("2024-01-01T03:00:00Z"));
+        assert!(!ledger.clone().step_back_behind(at("2024-01-01T02:59:00Z")));
+        assert!(ledger.step_back_behind(at("2024-01-01T01:00:00Z")));
+        assert_eq!(ledger.watermark(0), Some(at("2024-01-01T01:00:00Z")));
+        assert_eq!(ledger.watermark(1), None);
+    }
+
+    #[test]
+    fn old_ids_may_be_anywhere_until_a_partition_was_read_in_the_new_era() {
+        let day = "2024-01-01T00:00:00Z";
+        let replaced = Checkpoint { era: 1, old_ids_until: Some(at(day)), ..checkpoint(0, day, day) };
+        let ledger = Ledger::of(vec![replaced], "day/2");
+        assert!(!ledger.may_have_old_ids(&[0, 1], 0, None));
+        assert!(ledger.may_have_old_ids(&[0], 1, None) && !ledger.may_have_old_ids(&[0], 1, Some(at(day))));
+        assert!(ledger.may_have_old_ids(&[0, 1], 1, Some(at(day))));
     }
 }

@@ -6,12 +6,6 @@ use crate::time::{Micros, SECOND_US};
 /// Measures of the current run.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Meter {
-    /// How far BigQuery's clock is ahead of ours.
-    pub server_ahead_us: i64,
-    /// Rows that have no cursor, if they were counted.
-    pub rows_without_cursor: Option<u64>,
-    /// When, by BigQuery's clock, a poll found the source unchanged and so made no query.
-    pub unchanged_at: Option<Micros>,
     /// Rows that could not be written.
     rejected_rows: u64,
     rows: u64,

@@ -1,5 +1,6 @@
 //! Reads a window's result page by page and cuts it into batches.
 
+use super::late::{Fingerprints, Identity, Recent};
 use super::window::Plan;
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Envelope, JobReference, Page, Rows};
@@ -11,15 +12,13 @@ use crate::mapping::batch::{Batch, BatchBuilder};
 use crate::mapping::projection::Projection;
 use crate::mapping::row::{RowKey, parse_row, recognise};
 use crate::time::Micros;
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 /// Text per Harper transaction.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Rows passed over (counted or already known) before a batch ends although it is not full.
 const PASSED_ROWS_MAX: u64 = 5_000;
-/// Rows of the late range that are remembered; what is beyond is written again, which does no harm.
-const RECENT_ROWS_MAX: usize = 1_000_000;
 
 /// A window's result on its way to Harper.
 #[derive(Debug)]
@@ -47,76 +46,11 @@ pub struct Reading {
     prepared: Option<Step>,
 }
 
-/// The rows of the late range, by the fingerprints of their texts.
-#[derive(Debug, Clone, Default)]
-pub struct Recent {
-    rows: Fingerprints,
-}
-
 /// How many identical rows a window had so far.
 #[derive(Debug, Default)]
 struct Occurrences {
     once: Fingerprints,
     more: HashMap<u64, u32, BuildHasherDefault<Identity>>,
-}
-
-/// A set of hashes in parts, none of which takes long to grow: one large table would be moved at once, and keep Harper
-/// from answering for that time.
-#[derive(Debug, Clone)]
-struct Fingerprints {
-    parts: Vec<HashSet<u64, BuildHasherDefault<Identity>>>,
-    count: usize,
-}
-
-impl Default for Fingerprints {
-    fn default() -> Fingerprints {
-        Fingerprints { parts: vec![HashSet::default(); Self::PARTS], count: 0 }
-    }
-}
-
-impl Fingerprints {
-    const PARTS: usize = 64;
-
-    /// Adds a fingerprint; tells whether it is new.
-    fn insert(&mut self, fingerprint: u64) -> bool {
-        let is_new =
-            self.parts.get_mut(Self::place(fingerprint)).is_some_and(|part| part.insert(fingerprint));
-        self.count += usize::from(is_new);
-        is_new
-    }
-
-    fn contains(&self, fingerprint: u64) -> bool {
-        self.parts.get(Self::place(fingerprint)).is_some_and(|part| part.contains(&fingerprint))
-    }
-
-    fn len(&self) -> usize {
-        self.count
-    }
-
-    /// The tables themselves use the lowest and the highest bits.
-    fn place(fingerprint: u64) -> usize {
-        (fingerprint >> 40) as usize % Self::PARTS
-    }
-}
-
-/// A hasher for keys that are hashes already.
-#[derive(Debug, Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
 }
 
 impl Occurrences {
@@ -130,20 +64,6 @@ impl Occurrences {
         let before = self.more.entry(fingerprint).or_insert(0);
         *before += 1;
         *before
-    }
-}
-
-impl Recent {
-    fn fingerprint(text: &str, occurrence: u32) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (text, occurrence).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    fn remember(&mut self, fingerprint: u64) {
-        if self.rows.len() < RECENT_ROWS_MAX {
-            self.rows.insert(fingerprint);
-        }
     }
 }
 
@@ -350,12 +270,12 @@ impl Reading {
             Ok(key) => self.remember_after.is_some_and(|after| key.cursor > after),
             Err(_) => true,
         };
-        if read_again || known.rows.len() > 0 {
+        if read_again || !known.is_empty() {
             let fingerprint = Recent::fingerprint(text, occurrence);
             if read_again {
                 self.recent.remember(fingerprint);
             }
-            if known.rows.contains(fingerprint) {
+            if known.knows(fingerprint) {
                 return;
             }
         }

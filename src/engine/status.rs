@@ -108,7 +108,7 @@ pub struct LastError {
 
 impl Engine {
     fn warning(&self) -> Option<String> {
-        let schema = self.schema.iter().flat_map(|schema| schema.warnings());
+        let schema = self.schema.version().into_iter().flat_map(|version| version.warnings());
         let warnings: Vec<String> = self.bill.warning(&self.config.pace).into_iter().chain(schema).collect();
         (!warnings.is_empty()).then(|| warnings.join("; "))
     }
@@ -116,17 +116,17 @@ impl Engine {
 
 impl Status {
     pub(super) fn of(engine: &Engine, now: Micros) -> Status {
-        let ledger = &engine.ledger;
+        let ledger = &engine.holding.ledger;
         let source = &engine.config.source;
         Status {
             id: engine.config.id.clone(),
             source: format!("{}.{}.{}", source.project_id, source.dataset, source.table),
             target: engine.config.target_table.clone(),
-            partition_by: engine.rule.name(),
-            partitions: engine.own.clone(),
+            partition_by: engine.holding.rule().name(),
+            partitions: engine.holding.own().to_vec(),
             state: engine.condition.activity(),
-            phase: engine.phase,
-            watermark: engine.watermark().map(|watermark| watermark.to_string()),
+            phase: engine.sizes.phase(),
+            watermark: engine.holding.watermark().map(|watermark| watermark.to_string()),
             lag_seconds: engine.lag_s(now),
             rows: ledger.sum(|row| row.records_ingested),
             rows_per_second: engine.meter.rows_per_second(now),
@@ -136,16 +136,15 @@ impl Status {
             poll_bytes: engine.bill.poll_bytes,
             projected_bytes_per_day: engine.bill.projected_bytes_per_day(&engine.config.pace),
             warning: engine.warning(),
-            schema_version: engine.schema.as_ref().map(|schema| schema.version),
-            rows_without_cursor: engine
-                .meter
-                .rows_without_cursor
-                .unwrap_or(ledger.sum(|row| row.rows_without_cursor)),
-            key: engine.projection.as_ref().map(|projection| projection.key_names()).unwrap_or_default(),
+            schema_version: engine.schema.version().map(|version| version.version),
+            rows_without_cursor: engine.rows_without_cursor(),
+            key: engine.schema.projection().map(|projection| projection.key_names()).unwrap_or_default(),
             next_poll: engine.condition.next_poll(now).map(|at| at.to_string()),
-            unchanged_at: engine.meter.unchanged_at.map(|at| at.to_string()),
+            unchanged_at: engine.source.unchanged_at().map(|at| at.to_string()),
             breaker: engine.condition.circuits(now),
-            window_progress: ledger.open_window(&engine.own).map(|window| [window.offset, window.total_rows]),
+            window_progress: ledger
+                .open_window(engine.holding.own())
+                .map(|window| [window.offset, window.total_rows]),
             last_error: engine.condition.last_error(),
         }
     }

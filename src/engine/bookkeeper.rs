@@ -1,0 +1,181 @@
+//! Writes checkpoints: what is true of the partitions once a commit has happened.
+
+use super::bill::{Bill, day_of};
+use super::boundary::Worker;
+use super::checkpoint::Checkpoint;
+use super::holding::Holding;
+use super::schema::Schema;
+use super::sizes::Sizes;
+use super::source::Source;
+use super::transfer::Transfer;
+use crate::config::TableConfig;
+use crate::mapping::batch::Batch;
+use crate::mapping::projection::Projection;
+use crate::time::Micros;
+
+/// Whoever writes checkpoints, with all that they tell of.
+#[derive(Debug, Clone, Copy)]
+pub struct Bookkeeper<'e> {
+    /// The table.
+    pub config: &'e TableConfig,
+    /// Who writes.
+    pub worker: &'e Worker,
+    /// The checkpoints before.
+    pub holding: &'e Holding,
+    /// What rows are read under.
+    pub schema: &'e Schema,
+    /// BigQuery's clock, and the rows without cursor.
+    pub source: &'e Source,
+    /// The phase, and the size of pages.
+    pub sizes: &'e Sizes,
+    /// What is to be billed with the next commit.
+    pub bill: &'e Bill,
+    /// The worker's clock.
+    pub now: Micros,
+}
+
+impl Bookkeeper<'_> {
+    /// Returns the checkpoints that are true once the batch is in Harper: in mid-window that of the first partition,
+    /// which keeps the progress and counts the rows; at its end, those of all.
+    pub fn of_batch(&self, transfer: &Transfer, batch: &Batch) -> Vec<Checkpoint> {
+        let task = &transfer.task;
+        let projection = &transfer.described.projection;
+        let complete = transfer.reading.is_complete();
+        let moves = complete && !transfer.awaits_history(self.holding.watermark());
+        let is_sole = task.is_sole && self.holding.is_sole_at(self.now);
+        let has_replaced_all = complete && task.replaces && self.reads_all_old_ids(transfer);
+        let written = if complete { task.partitions.len() } else { 1 };
+        let next = |partition: &u32| {
+            let mut row = self.current(*partition, projection);
+            if moves {
+                // A clock that was set back does not take back what was read.
+                row.last_timestamp = row.last_timestamp.max(Some(task.plan.watermark));
+            }
+            if moves && is_sole {
+                row.settled = row.last_timestamp;
+            }
+            if has_replaced_all {
+                row.old_ids_until = task.plan.window.after;
+            }
+            row
+        };
+        let mut checkpoints: Vec<Checkpoint> = task.partitions.iter().take(written).map(next).collect();
+        if let Some(first) = checkpoints.first_mut() {
+            first.records_ingested += batch.rows_to_write();
+            first.records_rejected += batch.rejections.len() as u64;
+            self.enter_bill(first);
+            first.window = if complete { None } else { transfer.open_window(self.schema.number()) };
+        }
+        checkpoints
+    }
+
+    /// Returns the checkpoint to commit with notes alone; none of a worker that owns nothing.
+    pub fn of_notes(&self, projection: &Projection) -> Option<Checkpoint> {
+        let mut row = self.current(*self.holding.own().first()?, projection);
+        self.enter_bill(&mut row);
+        Some(row)
+    }
+
+    fn enter_bill(&self, row: &mut Checkpoint) {
+        row.bytes_billed += self.bill.unsaved_bytes;
+        row.billed_on_day += self.bill.unsaved_bytes;
+    }
+
+    /// Whether no row behind the window's start has an id of a former era once it was read. Rows of the future, whichever
+    /// partition they are in, are read by who owns the present; nobody is done before that one is.
+    fn reads_all_old_ids(&self, transfer: &Transfer) -> bool {
+        let era = transfer.described.projection.era;
+        let is_future_done =
+            transfer.task.reads_future || self.holding.ledger.has_only_new_ids_somewhere(era);
+        transfer.task.is_open_ended() && is_future_done
+    }
+
+    /// Returns a partition's checkpoint as it is if nothing is read.
+    fn current(&self, partition: u32, projection: &Projection) -> Checkpoint {
+        let Bookkeeper { config, holding, .. } = *self;
+        let (ledger, era) = (&holding.ledger, projection.era);
+        let before = ledger.counters(partition);
+        let count = |number: fn(&Checkpoint) -> u64| before.map_or(0, number);
+        let day = day_of(self.source.server_time());
+        let billed_on_day = before.map_or(0, |row| if row.billed_day == day { row.billed_on_day } else { 0 });
+        let without_cursor = self.source.rows_without_cursor().filter(|_| partition == 0);
+        Checkpoint {
+            id: format!("{}:{partition}", config.id),
+            table_id: config.id.clone(),
+            partition,
+            rule: holding.rule().name(),
+            inherited: ledger.inherited(),
+            incarnation: self.schema.incarnation().clone(),
+            era,
+            old_ids_until: ledger.old_ids_until(partition, era),
+            node_id: self.worker.node.clone(),
+            owner: self.worker.name(),
+            last_timestamp: ledger.watermark(partition),
+            settled: ledger.settled(&[partition]),
+            start_timestamp: config.pace.start,
+            phase: self.sizes.phase(),
+            records_ingested: count(|row| row.records_ingested),
+            records_rejected: count(|row| row.records_rejected),
+            bytes_billed: count(|row| row.bytes_billed),
+            billed_day: day,
+            billed_on_day,
+            rows_without_cursor: without_cursor.unwrap_or(count(|row| row.rows_without_cursor)),
+            last_sync_time: Some(self.now),
+            batch_size: self.sizes.page_rows(),
+            window: None,
+            identity: config.identity(&projection.key_names()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Standing;
+    use crate::engine::late::LateRange;
+    use crate::engine::reading::Progress;
+    use crate::engine::samples::{at, moment, table, transfer};
+    use crate::partition::Rule;
+
+    /// Returns the checkpoints of one batch of so many rows, of a window of five.
+    fn after(rows: usize, standing: Standing) -> Vec<Checkpoint> {
+        let config = table();
+        let worker = Worker { node: "n".to_owned(), index: 2 };
+        let mut holding = Holding::new(standing);
+        holding.take(Vec::new(), Rule::WHOLE, 0);
+        let (schema, source, sizes) = (Schema::default(), Source::default(), Sizes::new(&config.pace));
+        let bill = Bill { unsaved_bytes: 7, poll_bytes: None };
+        let bookkeeper = Bookkeeper {
+            config: &config,
+            worker: &worker,
+            holding: &holding,
+            schema: &schema,
+            source: &source,
+            sizes: &sizes,
+            bill: &bill,
+            now: moment(5).now,
+        };
+        let mut transfer = transfer(1, 5);
+        let Progress::Batch(batch) = transfer.next_step(&LateRange::default(), rows).progress.unwrap() else {
+            panic!("no batch");
+        };
+        bookkeeper.of_batch(&transfer, &batch)
+    }
+
+    #[test]
+    fn in_mid_window_the_progress_is_the_offset_and_the_watermark_stays() {
+        let checkpoints = after(3, Standing::ALONE);
+        let [row] = checkpoints.as_slice() else { panic!("{checkpoints:?}") };
+        assert_eq!((row.owner.as_str(), row.records_ingested, row.bytes_billed), ("n-2", 3, 7));
+        assert_eq!((row.last_timestamp, row.window.as_ref().unwrap().offset), (None, 3));
+    }
+
+    #[test]
+    fn at_the_end_of_a_window_the_watermark_moves_and_is_settled_if_nobody_else_wrote() {
+        let end = Some(at("2024-01-01"));
+        let row = after(5, Standing::ALONE).remove(0);
+        assert_eq!((row.last_timestamp, row.settled, row.window), (end, end, None));
+        let row = after(5, Standing { is_settled: false, ..Standing::ALONE }).remove(0);
+        assert_eq!((row.last_timestamp, row.settled), (end, None));
+    }
+}

@@ -1,0 +1,225 @@
+//! From a query's answer to rows in Harper: pages in, batches out, progress with every commit.
+
+use super::boundary::{Answer, Command, Moment, Receipt, WriteOrder};
+use super::breaker::Side;
+use super::checkpoint::Checkpoint;
+use super::query::{self, Query};
+use super::reading::{Progress, Step};
+use super::status::Activity;
+use super::transfer::Transfer;
+use super::{AfterWrite, Engine, Inquiry, Next, State};
+use crate::bigquery::page::Page;
+use crate::bigquery::request::Request;
+use crate::error::{Failure, Kind};
+use crate::mapping::batch::Batch;
+
+impl Engine {
+    pub(super) fn query_answered(
+        &mut self,
+        mut query: Box<Query>,
+        request: Request,
+        outcome: Result<Answer, Failure>,
+    ) -> Next {
+        let page = match self.open_page(&request, outcome) {
+            Ok(page) => page,
+            Err(failure) => {
+                let may_repeat = query.may_repeat(failure.kind);
+                let repeat = || Next::Ask(Inquiry::Query(query), request);
+                let next = if may_repeat { repeat() } else { Next::Describe(None) };
+                return Next::fail(failure, next);
+            }
+        };
+        if page.envelope().complete {
+            return self.open_result(*query, page);
+        }
+        match Query::result_request(&page, self.sizes.page_rows()) {
+            Ok(request) => await_result(query, request),
+            Err(failure) => Next::fail(failure, Next::Describe(None)),
+        }
+    }
+
+    pub(super) fn result_answered(
+        &mut self,
+        query: Box<Query>,
+        request: Request,
+        outcome: Result<Answer, Failure>,
+    ) -> Next {
+        match self.open_page(&request, outcome) {
+            Ok(page) if page.envelope().complete => self.open_result(*query, page),
+            Ok(_) => await_result(query, request),
+            Err(failure) if query::may_come(failure.kind, false) => {
+                Next::fail(failure, Next::Ask(Inquiry::Result(query), request))
+            }
+            Err(failure) => self.lose_result(failure, 0),
+        }
+    }
+
+    fn open_result(&mut self, query: Query, page: Page) -> Next {
+        match Transfer::open(query, page, &self.config.pace) {
+            Ok(transfer) => Next::ReadOn(Box::new(transfer)),
+            Err(failure) => Next::fail(failure, Next::Describe(None)),
+        }
+    }
+
+    pub(super) fn page_answered(
+        &mut self,
+        mut transfer: Box<Transfer>,
+        request: Request,
+        outcome: Result<Answer, Failure>,
+    ) -> Next {
+        let page = match self.open_page(&request, outcome) {
+            Ok(page) => page,
+            Err(failure) if query::may_come(failure.kind, true) => {
+                return Next::fail(failure, Next::Ask(Inquiry::Page(transfer), request));
+            }
+            Err(failure) => return self.lose_page(failure, *transfer),
+        };
+        if !page.envelope().complete {
+            let delay_ms = transfer.pauses.next_ms();
+            return Next::rest(delay_ms, Next::Ask(Inquiry::Page(transfer), request));
+        }
+        match transfer.take_page(page) {
+            Ok(()) => Next::ReadOn(transfer),
+            Err(failure) => self.lose_page(failure, *transfer),
+        }
+    }
+
+    fn lose_page(&mut self, failure: Failure, mut transfer: Transfer) -> Next {
+        self.lose_result(failure, transfer.reading.take_bytes_billed())
+    }
+
+    /// Makes a new query for a result that cannot be used. The former one is billed all the same.
+    fn lose_result(&mut self, failure: Failure, bytes: u64) -> Next {
+        self.bill.add(bytes);
+        self.holding.ledger.forget_windows();
+        Next::fail(failure, Next::Describe(None))
+    }
+
+    /// Cuts the next batch out of the page, or asks for the next page.
+    pub(super) fn read_on(&mut self, mut transfer: Box<Transfer>, moment: Moment) -> Next {
+        let Step { page_starts, progress } = transfer.next_step(&self.late, self.sizes.batch.rows());
+        let progress = match progress {
+            Ok(progress) => progress,
+            Err(failure) if failure.kind == Kind::ResultLost => return self.lose_page(failure, *transfer),
+            // The page is asked for again, from the first row that was not yet read.
+            Err(failure) => match transfer.next_page(self.sizes.page_rows()) {
+                Ok(request) => return Next::fail(failure, Next::Ask(Inquiry::Page(transfer), request)),
+                Err(_) => return Next::fail(failure, Next::Load),
+            },
+        };
+        self.condition.succeed(Side::BigQuery);
+        match progress {
+            Progress::NeedsPage => {
+                self.sizes.learn_page(transfer.reading.page_rows_read(), &self.config.pace);
+                match transfer.next_page(self.sizes.page_rows()) {
+                    Ok(request) => Next::Ask(Inquiry::Page(transfer), request),
+                    Err(failure) => Next::fail(failure, Next::Load),
+                }
+            }
+            Progress::Batch(batch) if is_empty(&batch) && !transfer.reading.is_complete() => {
+                Next::rest(0, Next::ReadOn(transfer))
+            }
+            Progress::Batch(batch) => self.write(transfer, batch, page_starts, moment),
+        }
+    }
+
+    fn write(
+        &mut self,
+        mut transfer: Box<Transfer>,
+        batch: Batch,
+        page_starts: bool,
+        moment: Moment,
+    ) -> Next {
+        let bytes = transfer.reading.take_bytes_billed();
+        self.bill.add(bytes);
+        let plan = transfer.task.plan;
+        if bytes > 0 && plan.window.after.is_some() && plan.window.until.is_none() {
+            self.bill.poll_bytes = Some(bytes);
+        }
+        let checkpoints = self.bookkeeper(moment).of_batch(&transfer, &batch);
+        let ahead = transfer.page_ahead(self.sizes.page_rows()).filter(|_| page_starts);
+        // Rows of the future are read now by one worker, now by another.
+        let is_of_future = transfer.described.projection.era > 0 && batch.newest > Some(plan.watermark);
+        let replaces = is_of_future || transfer.task.replaces;
+        self.meter.wrote(batch.rows as u64, moment.now);
+        self.condition.set_activity(Activity::Running);
+        let after = if transfer.reading.is_complete() {
+            self.close(*transfer, moment)
+        } else {
+            AfterWrite::ReadOn(transfer)
+        };
+        let notes = std::mem::take(&mut self.notes);
+        let order = WriteOrder { batch, replaces, notes, checkpoints: checkpoints.clone(), ahead };
+        Next::Await(State::Writing(checkpoints, after), Command::Write(Box::new(order)))
+    }
+
+    /// Learns what a completely read window tells of the source, whether its last rows arrive in Harper or not.
+    fn close(&mut self, transfer: Transfer, moment: Moment) -> AfterWrite {
+        let own = self.holding.own();
+        if transfer.has_all_rows(own, &self.config) {
+            self.source.count_without_cursor(0, &transfer.described.description, moment.now);
+        }
+        if let Some(version) = transfer.read_version(own) {
+            self.source.learn_trust(version, transfer.reading.has_news());
+        }
+        AfterWrite::Close(Box::new(transfer.close(own, &self.config.pace)))
+    }
+
+    pub(super) fn written(
+        &mut self,
+        mut checkpoints: Vec<Checkpoint>,
+        after: AfterWrite,
+        outcome: Result<Receipt, Failure>,
+    ) -> Next {
+        let receipt = match outcome {
+            Ok(receipt) => receipt,
+            // Whether the commit happened is unknown: the stored checkpoints tell.
+            Err(failure) => return Next::fail(failure, Next::Load),
+        };
+        self.condition.succeed(Side::Harper);
+        let rejected = self.count_written(&mut checkpoints, receipt);
+        self.bill.save();
+        for checkpoint in checkpoints {
+            self.holding.ledger.set(checkpoint);
+        }
+        let (is_backlog_left, next) = match after {
+            AfterWrite::ReadOn(transfer) => (false, Next::ReadOn(transfer)),
+            AfterWrite::Close(closing) => {
+                let was_last = closing.conclude(&mut self.source, &mut self.late);
+                (!was_last, Next::RestUntilPoll)
+            }
+            AfterWrite::Rest => (false, Next::RestUntilPoll),
+        };
+        if let Err(failure) = self.meter.reject(rejected, self.config.pace.rejected_rows_max) {
+            return Next::fail(failure, Next::Load);
+        }
+        if self.holding.is_outdated() {
+            // Others may own these partitions now.
+            return Next::Load;
+        }
+        if is_backlog_left { Next::Describe(None) } else { next }
+    }
+
+    /// Learns from what a commit came to, and corrects what the checkpoints count. Returns the rows that were rejected.
+    fn count_written(&mut self, checkpoints: &mut [Checkpoint], receipt: Receipt) -> u64 {
+        let Some(first) = checkpoints.first_mut() else { return 0 };
+        let before = self.holding.ledger.counters(first.partition);
+        let (ingested, rejected) =
+            before.map_or((0, 0), |before| (before.records_ingested, before.records_rejected));
+        let rows = first.records_ingested.saturating_sub(ingested);
+        self.sizes.batch.learn(usize::try_from(rows).unwrap_or(usize::MAX), receipt.busy_ms);
+        let rejected = first.records_rejected.saturating_sub(rejected) + receipt.refused;
+        first.records_rejected += receipt.refused;
+        first.records_ingested = first.records_ingested.saturating_sub(receipt.refused);
+        rejected
+    }
+}
+
+fn await_result(mut query: Box<Query>, request: Request) -> Next {
+    let delay_ms = query.pauses.next_ms();
+    Next::rest(delay_ms, Next::Ask(Inquiry::Result(query), request))
+}
+
+fn is_empty(batch: &Batch) -> bool {
+    batch.rows == 0 && batch.rejections.is_empty()
+}

@@ -1,0 +1,162 @@
+//! From what Harper holds and what BigQuery describes to a target that is ready for rows.
+
+use super::boundary::{Answer, Command, Incarnation, Moment, Stored};
+use super::source::Described;
+use super::status::Activity;
+use super::{Engine, Next, State, division, schema};
+use crate::bigquery::request::Purpose;
+use crate::bigquery::table::Description;
+use crate::error::{Failure, Kind};
+use crate::mapping::attributes::{Target, attributes};
+use crate::mapping::layout::Layout;
+use crate::mapping::projection::Projection;
+use crate::partition::Rule;
+use std::sync::Arc;
+
+/// How often a worker without a share looks whether the table, or its rule, gave it one.
+const STANDBY_MS: u64 = 300_000;
+
+impl Engine {
+    pub(super) fn loaded(&mut self, outcome: Result<Box<Stored>, Failure>) -> Next {
+        match outcome {
+            Err(failure) => Next::fail(failure, Next::Load),
+            Ok(mut stored) => {
+                self.condition.recover_from(Kind::HarperRead);
+                self.schema.load(stored.schema.take());
+                Next::Describe(Some(stored))
+            }
+        }
+    }
+
+    pub(super) fn described(
+        &mut self,
+        stored: Option<Box<Stored>>,
+        outcome: Result<Answer, Failure>,
+        moment: Moment,
+    ) -> Next {
+        let resolved =
+            self.accept(Purpose::DescribeTable, outcome).and_then(|answer| self.resolve(&answer, moment));
+        let (description, projection, rule) = match resolved {
+            Ok(resolved) => resolved,
+            Err(failure) => return Next::fail(failure, Next::Describe(stored)),
+        };
+        if stored.is_none() && (rule != self.holding.rule() || self.holding.is_outdated()) {
+            return Next::Load;
+        }
+        let identity = self.config.identity(&projection.key_names());
+        if let Some(failure) = stored.as_ref().and_then(|stored| self.mismatch(stored, &identity)) {
+            return Next::fail(failure, Next::Load);
+        }
+        match self.schema.next(&self.config, &projection) {
+            Err(failure) => return Next::fail(failure, Next::Load),
+            // It is stored before anything is read under it.
+            Ok(Some(next)) => {
+                let state = State::Adopting(next.version);
+                return Next::Await(state, Command::AdoptSchema(schema::sign(next, &self.worker, moment)));
+            }
+            Ok(None) => {}
+        }
+        if let Some(stored) = stored {
+            self.take_stored(*stored, rule, &identity);
+        }
+        let (projection, is_void) = self.schema.follow(projection);
+        if is_void {
+            self.forget_rows();
+        }
+        self.get_ready(Arc::new(Described { description, projection }), moment)
+    }
+
+    /// Reads the source's description, and sets BigQuery's clock.
+    fn resolve(
+        &mut self,
+        answer: &Answer,
+        moment: Moment,
+    ) -> Result<(Description, Projection, Rule), Failure> {
+        let description = Description::read(&answer.body)?;
+        let projection = Projection::resolve(&self.config, &description, self.schema.version())?;
+        let rule = division::resolve(&self.config, &projection, &description)?;
+        self.source.set_clock(answer.server_time, moment.now);
+        Ok((description, projection, rule))
+    }
+
+    /// Goes on to the target, if there is anything to do.
+    fn get_ready(&mut self, described: Arc<Described>, moment: Moment) -> Next {
+        if self.holding.own().is_empty() {
+            // Nothing to do until the cluster changes, or the table does.
+            self.condition.succeed_idly();
+            self.condition.rest(Activity::Standby, STANDBY_MS, moment.now);
+            return Next::rest(STANDBY_MS, Next::Poll);
+        }
+        if self.schema.is_target_ready() {
+            return Next::Plan(described);
+        }
+        let Described { description, projection } = &*described;
+        let target = Box::new(Target {
+            layout: Layout::of(projection),
+            attributes: attributes(projection, description, &self.config.schema_overrides),
+            may_create: self.config.may_create,
+        });
+        let is_first = self.holding.is_first();
+        Next::Await(State::Preparing(described), Command::EnsureTarget { target, is_first })
+    }
+
+    pub(super) fn prepared(
+        &mut self,
+        described: Arc<Described>,
+        outcome: Result<Incarnation, Failure>,
+    ) -> Next {
+        match outcome {
+            Err(failure) => Next::fail(failure, Next::Describe(None)),
+            Ok(incarnation) => {
+                self.condition.recover_from(Kind::HarperTable);
+                if self.schema.target_is_ready(&incarnation) {
+                    return Next::Plan(described);
+                }
+                // What is stored of a table that had been there before stands for nothing any more.
+                Next::Poll
+            }
+        }
+    }
+
+    pub(super) fn adopted(&mut self, number: u32, outcome: Result<(), Failure>) -> Next {
+        match outcome {
+            Err(failure) => Next::fail(failure, Next::Load),
+            Ok(()) => {
+                self.schema.adopt(number);
+                // Another worker may have been faster, with another version.
+                Next::Poll
+            }
+        }
+    }
+
+    /// Tells whether rows would get other ids than those that the checkpoints stand for.
+    fn mismatch(&self, stored: &Stored, identity: &str) -> Option<Failure> {
+        stored.checkpoints.iter().any(|checkpoint| checkpoint.identity != identity).then(|| {
+            let message = format!(
+                "columns, key, where, timestampColumn, timestampUnit, idType, schemaOverrides, targetTable or \
+                 the source of {id} were changed since its checkpoint was written, and rows would get other ids or \
+                 forms, or go elsewhere: set them back, or delete the rows of {target} \
+                 and the SyncCheckpoint and SchemaVersion rows of {id} to sync anew",
+                id = self.config.id,
+                target = self.config.target_table
+            );
+            Failure::new(Kind::CheckpointMismatch, message)
+        })
+    }
+
+    /// Takes over what Harper holds, and the share that is due.
+    fn take_stored(&mut self, stored: Stored, rule: Rule, identity: &str) {
+        let Stored { checkpoints, counts, incarnation, .. } = stored;
+        if !self.holding.take(checkpoints, rule, self.config.position) {
+            // Somebody else wrote for these partitions, or they are others: what is known of their rows is void.
+            self.forget_rows();
+        }
+        self.schema.set_incarnation(incarnation);
+        self.holding.take_counts(counts, identity, self.source.server_time());
+        let notes = self.holding.start_over_if_asked(self.config.pace.start, self.schema.incarnation());
+        if !notes.is_empty() {
+            self.forget_rows();
+            self.notes.extend(notes);
+        }
+    }
+}

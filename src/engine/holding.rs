@@ -1,0 +1,281 @@
+//! What a worker holds of a table: its share of the partitions, how far they have come, how many rows they have.
+
+use super::boundary::{Incarnation, Note};
+use super::checkpoint::Checkpoint;
+use super::counts::Counts;
+use super::division;
+use super::ledger::Ledger;
+use super::phase::Phase;
+use super::source::Described;
+use super::window::{self, WINDOW_BYTES_MAX};
+use crate::bigquery::table::PartitionUnit;
+use crate::cluster::{Share, Standing};
+use crate::config::Pace;
+use crate::partition::{Division, Rule};
+use crate::time::{Micros, SECOND_US};
+
+/// How long one worker waits for another to count before it counts by itself.
+const COUNTS_PATIENCE_US: i64 = 60 * SECOND_US;
+/// What was counted so long ago tells too little of now.
+const COUNTS_AGE_S_MAX: i64 = 86_400;
+
+/// A worker's part of a table.
+#[derive(Debug)]
+pub struct Holding {
+    /// Where the worker stands in the cluster.
+    standing: Standing,
+    /// The share that it acts upon.
+    share: Share,
+    rule: Rule,
+    /// The partitions that the share holds, in order.
+    own: Vec<u32>,
+    /// How far all partitions have come.
+    pub ledger: Ledger,
+    counts: Option<Counts>,
+    /// Since when another worker is expected to count.
+    counts_awaited_since: Option<Micros>,
+}
+
+impl Holding {
+    /// Starts with nothing, from where the worker stands.
+    pub fn new(standing: Standing) -> Holding {
+        Holding {
+            standing,
+            share: standing.share,
+            rule: Rule::WHOLE,
+            own: Vec::new(),
+            ledger: Ledger::default(),
+            counts: None,
+            counts_awaited_since: None,
+        }
+    }
+
+    /// Notes where the worker stands now. Tells whether its share is another than before.
+    pub fn stand(&mut self, standing: Standing) -> bool {
+        let changed = self.standing.share != standing.share;
+        self.standing = standing;
+        changed
+    }
+
+    /// Whether the share that is acted upon is no longer the one that is due.
+    pub fn is_outdated(&self) -> bool {
+        self.standing.share != self.share
+    }
+
+    /// Takes over the checkpoints that Harper holds, and the share that is due under a rule. Tells whether the own
+    /// partitions are the same as before and nobody else wrote for them.
+    pub fn take(&mut self, checkpoints: Vec<Checkpoint>, rule: Rule, position: u32) -> bool {
+        let share = self.standing.share;
+        let mut ledger = Ledger::of(checkpoints, &rule.name());
+        let own = owned(rule, share, position);
+        let stands = self.rule == rule && self.own == own && self.ledger.is_same_for(&ledger, &own);
+        if stands {
+            ledger.take_proofs(&mut self.ledger);
+        }
+        (self.rule, self.share, self.own, self.ledger) = (rule, share, own, ledger);
+        stands
+    }
+
+    /// Forgets where the own partitions are when rows are wanted that were left out before, or went to a table that is
+    /// gone. Returns why; rows that are read anew get the same ids and so are not doubled.
+    pub fn start_over_if_asked(&mut self, start: Option<Micros>, incarnation: &Incarnation) -> Vec<Note> {
+        let own_rows = || self.own.iter().filter_map(|partition| self.ledger.get(*partition));
+        let moved_back = own_rows()
+            .any(|row| row.start_timestamp.is_some_and(|before| start.is_none_or(|start| start < before)));
+        let was_missing =
+            own_rows().any(|row| row.incarnation != *incarnation && row.last_timestamp.is_some());
+        let reasons = [
+            (moved_back, "start_moved_back", "startTimestamp was moved back"),
+            (was_missing, "target_was_missing", "the target table was missing"),
+        ];
+        let applies = reasons.into_iter().filter(|(applies, ..)| *applies);
+        let note =
+            |(_, kind, why): (bool, _, &str)| Note { kind, reason: format!("{why}: the table is read anew") };
+        let notes: Vec<Note> = applies.map(note).collect();
+        if !notes.is_empty() {
+            self.ledger.start_over();
+        }
+        notes
+    }
+
+    /// Returns the rule that divides the table.
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// Returns the own partitions, in order.
+    pub fn own(&self) -> &[u32] {
+        &self.own
+    }
+
+    /// Returns how far the own partitions have come.
+    pub fn watermark(&self) -> Option<Micros> {
+        self.ledger.lowest(&self.own)
+    }
+
+    /// Whether what has to be done once in the cluster falls to this worker.
+    pub fn is_first(&self) -> bool {
+        self.own.contains(&0)
+    }
+
+    /// Whether the own partitions include the one that the present lies in: what lies in the future is read with it.
+    pub fn owns_the_future(&self, server_time: Micros) -> bool {
+        match self.rule.division {
+            Division::Spans(_) if self.rule.pruned => {
+                self.own.binary_search(&self.rule.partition(server_time)).is_ok()
+            }
+            Division::Whole | Division::Value | Division::Spans(_) => true,
+        }
+    }
+
+    /// Whether nobody else may write for the own partitions.
+    pub fn is_sole_at(&self, now: Micros) -> bool {
+        self.standing.is_settled_at(now)
+    }
+
+    /// Whether some partitions of a table with a key were read while nodes came and went, and can be read again now.
+    pub fn is_unsettled(&self, is_keyed: bool, partitions: &[u32], now: Micros) -> bool {
+        is_keyed && self.is_sole_at(now) && !self.ledger.is_settled(partitions)
+    }
+
+    /// Takes what some worker counted, if it is of use.
+    pub fn take_counts(&mut self, counts: Option<Counts>, identity: &str, server_time: Micros) {
+        let age_s = |counts: &Counts| server_time.0 / SECOND_US - counts.counted_at;
+        let fresh = |counts: &Counts| counts.identity == identity && age_s(counts) < COUNTS_AGE_S_MAX;
+        self.counts = counts.filter(fresh).or(self.counts.take());
+    }
+
+    /// Takes what this worker counted. Tells whether others need it too.
+    pub fn set_counts(&mut self, counts: Counts) -> bool {
+        self.counts = Some(counts);
+        self.rule != Rule::WHOLE
+    }
+
+    /// Returns what was counted.
+    pub fn counts(&self) -> Option<&Counts> {
+        self.counts.as_ref()
+    }
+
+    /// Tells by which partitions of the source the backlog has to be counted, if it is too large for one window or lies
+    /// in so many spans that the own ones cannot be told from others'.
+    pub fn unit_to_count(
+        &self,
+        described: &Described,
+        phase: Phase,
+        pace: &Pace,
+        server_time: Micros,
+    ) -> Option<PartitionUnit> {
+        let Described { description, projection } = described;
+        if self.counts.is_some() || phase == Phase::Steady {
+            return None;
+        }
+        let unit = division::partitioned_on_cursor(projection, description)?;
+        let large = description.rows.is_some_and(|rows| rows > pace.window_rows_max)
+            || description.bytes.is_some_and(|bytes| bytes > WINDOW_BYTES_MAX);
+        let owns_all = self.own.len() as u64 >= u64::from(self.rule.partitions);
+        let after = window::lower_bound(self.watermark(), projection.cursor_type, pace);
+        let scattered = !owns_all && division::needs_counting(self.rule, after, server_time);
+        (large || scattered).then_some(unit)
+    }
+
+    /// Whether to wait for the worker that counts: one who counts is enough, and is billed once.
+    pub fn awaits_counts(&mut self, now: Micros) -> bool {
+        let since = *self.counts_awaited_since.get_or_insert(now);
+        !self.is_first() && now.since(since) < COUNTS_PATIENCE_US
+    }
+
+    /// Notes that no counts are needed.
+    pub fn need_no_counts(&mut self) {
+        self.counts_awaited_since = None;
+    }
+}
+
+/// Returns the partitions that a share holds, in order.
+fn owned(rule: Rule, share: Share, position: u32) -> Vec<u32> {
+    // Tables that are not divided are dealt out in turn.
+    let offset = if rule.division == Division::Whole { position } else { 0 };
+    (0..rule.partitions).filter(|partition| share.owns(*partition, offset)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::samples::{at, checkpoint, moment};
+    use crate::partition::Span;
+
+    const BY_DAY: Rule = Rule { division: Division::Spans(Span::Day), partitions: 2, pruned: true };
+    const FIRST_OF_TWO: Standing =
+        Standing { share: Share { position: 0, workers: 2 }, is_settled: true, seen_at: None };
+
+    fn taken(standing: Standing, checkpoints: Vec<Checkpoint>) -> Holding {
+        let mut holding = Holding::new(standing);
+        holding.take(checkpoints, BY_DAY, 0);
+        holding
+    }
+
+    #[test]
+    fn a_share_is_taken_over_with_what_harper_holds_and_not_before() {
+        let mut holding = taken(Standing::ALONE, Vec::new());
+        assert!(holding.stand(FIRST_OF_TWO) && holding.is_outdated());
+        assert_eq!(holding.own(), [0, 1]);
+        assert!(!holding.take(Vec::new(), BY_DAY, 0));
+        assert_eq!((holding.own(), holding.is_outdated()), (&[0][..], false));
+    }
+
+    #[test]
+    fn what_is_known_of_rows_stands_until_somebody_else_writes_for_them() {
+        let day = "2024-01-01T00:00:00Z";
+        let mut holding = taken(FIRST_OF_TWO, vec![checkpoint(0, day, day)]);
+        holding.ledger.prove(&[0], at("2024-01-02"));
+        assert!(holding.take(vec![checkpoint(0, day, day), checkpoint(1, day, day)], BY_DAY, 0));
+        assert_eq!(holding.watermark(), Some(at("2024-01-02")));
+        assert!(!holding.take(vec![checkpoint(0, "2024-01-01T12:00:00Z", day)], BY_DAY, 0));
+        assert_eq!(holding.watermark(), Some(at("2024-01-01T12:00:00Z")));
+    }
+
+    #[test]
+    fn a_target_that_was_made_anew_is_filled_again_and_the_reason_is_told_once() {
+        let day = "2024-01-01T00:00:00Z";
+        let mut holding = taken(FIRST_OF_TWO, vec![checkpoint(0, day, day)]);
+        assert_eq!(holding.start_over_if_asked(None, &String::new()), []);
+        let notes = holding.start_over_if_asked(None, &"second".to_owned());
+        assert_eq!(notes.iter().map(|note| note.kind).collect::<Vec<_>>(), ["target_was_missing"]);
+        assert_eq!(holding.watermark(), None);
+        assert_eq!(holding.start_over_if_asked(None, &"second".to_owned()), []);
+    }
+
+    #[test]
+    fn only_the_first_worker_counts_at_once_and_others_after_a_while() {
+        let second = Standing { share: Share { position: 1, workers: 2 }, ..FIRST_OF_TWO };
+        assert!(!taken(FIRST_OF_TWO, Vec::new()).awaits_counts(moment(0).now));
+        let mut holding = taken(second, Vec::new());
+        assert!(holding.awaits_counts(moment(0).now) && holding.awaits_counts(moment(59).now));
+        assert!(!holding.awaits_counts(moment(60).now));
+        holding.need_no_counts();
+        assert!(holding.awaits_counts(moment(61).now));
+    }
+
+    #[test]
+    fn the_future_belongs_to_who_owns_the_present() {
+        let holding = taken(FIRST_OF_TWO, Vec::new());
+        let owns = |day: i64| holding.owns_the_future(Micros(day * 86_400 * SECOND_US));
+        assert_eq!((owns(10), owns(11)), (true, false));
+    }
+
+    #[test]
+    fn counts_are_used_while_they_are_fresh_and_of_this_configuration() {
+        let counts = |identity: &str, counted_at| Counts {
+            id: "t".to_owned(),
+            identity: identity.to_owned(),
+            counted_at,
+            partitions: Vec::new(),
+        };
+        let mut holding = taken(FIRST_OF_TWO, Vec::new());
+        holding.take_counts(Some(counts("other", 0)), "own", moment(10).now);
+        holding.take_counts(Some(counts("own", -COUNTS_AGE_S_MAX)), "own", moment(10).now);
+        assert_eq!(holding.counts(), None);
+        holding.take_counts(Some(counts("own", 0)), "own", moment(10).now);
+        holding.take_counts(None, "own", moment(10).now);
+        assert!(holding.counts().is_some());
+    }
+}

@@ -1,0 +1,123 @@
+//! How much is read and written at a time: by how far the table is behind, what BigQuery gives, how fast Harper is.
+
+use super::phase::Phase;
+use crate::config::Pace;
+
+/// The sizes that an engine works with.
+#[derive(Debug)]
+pub struct Sizes {
+    phase: Phase,
+    /// Rows to ask for per page.
+    page_rows: u64,
+    /// Rows to write per transaction.
+    pub batch: BatchSize,
+}
+
+/// Rows per Harper transaction, adapted to how long a commit keeps the event loop busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSize {
+    rows: usize,
+}
+
+impl Sizes {
+    /// Starts as one does who has read nothing.
+    pub fn new(pace: &Pace) -> Sizes {
+        Sizes { phase: Phase::Initial, page_rows: pace.page_rows.initial, batch: BatchSize::default() }
+    }
+
+    /// Returns how far behind the table is.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Returns the rows to ask for per page.
+    pub fn page_rows(&self) -> u64 {
+        self.page_rows
+    }
+
+    /// Takes the phase that a lag stands for.
+    pub fn follow_lag(&mut self, lag_s: Option<u64>, pace: &Pace) {
+        self.phase = Phase::of_lag(lag_s, pace);
+    }
+
+    /// Asks for pages as large as the phase has them.
+    pub fn restore_page(&mut self, pace: &Pace) {
+        self.page_rows = self.phase.page_rows(pace);
+    }
+
+    /// Asks for no more rows than BigQuery put into the last page, or the page fetched ahead would miss its start; and
+    /// for more again once pages come full.
+    pub fn learn_page(&mut self, rows: u64, pace: &Pace) {
+        if rows > 0 && rows < self.page_rows {
+            self.page_rows = rows;
+        } else if rows > 0 {
+            self.page_rows = (self.page_rows * 2).min(self.phase.page_rows(pace));
+        }
+    }
+}
+
+impl Default for BatchSize {
+    fn default() -> BatchSize {
+        BatchSize { rows: 250 }
+    }
+}
+
+impl BatchSize {
+    const ROWS_MIN: usize = 200;
+    /// More rows would keep Harper's event loop busy for longer than requests should wait.
+    const ROWS_MAX: usize = 500;
+    /// Commits that keep it busy for longer than this are made smaller.
+    const SLOW_MS: u64 = 40;
+    /// Commits that keep it busy for less than this may grow.
+    const FAST_MS: u64 = 20;
+
+    /// Returns the rows to write per transaction.
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// Learns how long the commit of a batch kept the event loop busy.
+    pub fn learn(&mut self, rows: usize, busy_ms: u64) {
+        if busy_ms > Self::SLOW_MS {
+            self.rows = (self.rows * 3 / 4).max(Self::ROWS_MIN);
+        } else if busy_ms < Self::FAST_MS && rows >= self.rows {
+            self.rows = (self.rows * 5 / 4).min(Self::ROWS_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::samples::table_with;
+    use serde_json::json;
+
+    #[test]
+    fn batches_shrink_when_commits_are_slow_and_grow_when_they_are_fast_within_bounds() {
+        let mut size = BatchSize::default();
+        for _ in 0..20 {
+            size.learn(size.rows, 500);
+        }
+        assert_eq!(size.rows, BatchSize::ROWS_MIN);
+        for _ in 0..20 {
+            size.learn(size.rows, 1);
+        }
+        assert_eq!(size.rows, BatchSize::ROWS_MAX);
+        size.learn(3, 1);
+        size.learn(BatchSize::ROWS_MAX, 30);
+        assert_eq!(size.rows, BatchSize::ROWS_MAX);
+    }
+
+    #[test]
+    fn pages_follow_what_bigquery_gives_and_grow_again_up_to_the_phase_s_size() {
+        let pace = table_with(json!({"sync": {"initialBatchSize": 1_000}})).pace;
+        let mut sizes = Sizes::new(&pace);
+        sizes.learn_page(300, &pace);
+        assert_eq!(sizes.page_rows(), 300);
+        sizes.learn_page(0, &pace);
+        assert_eq!(sizes.page_rows(), 300);
+        sizes.learn_page(300, &pace);
+        sizes.learn_page(600, &pace);
+        assert_eq!(sizes.page_rows(), 1_000);
+    }
+}

@@ -1,0 +1,162 @@
+//! The next piece of work: which window of which partitions is read.
+
+use super::counts::Counts;
+use super::division;
+use super::holding::Holding;
+use super::late::LateRange;
+use super::source::{Described, Source};
+use super::window::{self, Plan};
+use crate::bigquery::sql::Selection;
+use crate::config::Pace;
+use crate::time::Micros;
+
+/// A window to read for some partitions.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// The window.
+    pub plan: Plan,
+    /// In order.
+    pub partitions: Vec<u32>,
+    /// Their watermark.
+    pub started_from: Option<Micros>,
+    /// Which rows of the window.
+    pub selection: Selection,
+    /// Whether nobody else writes for these partitions, and all that others may have written is read again.
+    pub is_sole: bool,
+    /// Whether rows are read again because others may have overwritten them.
+    pub rereads_unsettled: bool,
+    /// Whether its rows may be in Harper with ids of a former era.
+    pub replaces: bool,
+    /// Whether it also reads what lies in the future, as far as is known.
+    pub reads_future: bool,
+}
+
+impl Task {
+    /// Plans the next window of the partitions that are furthest behind; none when there is nothing to read yet.
+    ///
+    /// While nodes come and go, two workers may write versions of one row and not see each other's; there the last write
+    /// wins, which need not be the newest version. Once the cluster has settled, what was read meanwhile is read again.
+    pub fn next(
+        holding: &mut Holding,
+        described: &Described,
+        late: &LateRange,
+        source: &Source,
+        pace: &Pace,
+        now: Micros,
+    ) -> Option<Task> {
+        let Described { description, projection } = described;
+        let (server_time, cursor_type, rule) = (source.server_time(), projection.cursor_type, holding.rule());
+        let bytes_per_row = description.bytes.unwrap_or(0) / description.rows.unwrap_or(0).max(1);
+        let starts: Vec<Micros> =
+            holding.counts().into_iter().flat_map(Counts::partitions).map(|one| one.starts).collect();
+        let mut rereads_unsettled = false;
+        // Each round puts partitions that have nothing in their window level with the next ones.
+        for _ in 0..=holding.own().len() {
+            let group = holding.ledger.furthest_behind(holding.own());
+            let own_counts = holding.counts().into_iter().flat_map(Counts::partitions).filter(|one| {
+                !rule.pruned || group.partitions.binary_search(&rule.partition(one.starts)).is_ok()
+            });
+            let bound = window::next_bound(own_counts, group.watermark, bytes_per_row, pace.window_rows_max);
+            let until = [group.next, bound].into_iter().flatten().min();
+            let reread = late.is_reread_for(&group.partitions);
+            let mut plan = window::plan(group.watermark, until, reread, server_time, cursor_type, pace)?;
+            if holding.is_unsettled(!projection.key.is_empty(), &group.partitions, now) {
+                let settled = holding.ledger.settled(&group.partitions);
+                plan.window.after = window::lower_bound(settled, cursor_type, pace);
+                rereads_unsettled = true;
+            }
+            let selected = division::select(rule, &group.partitions, plan.window, &starts, server_time);
+            let Some(selection) = selected else {
+                holding.ledger.prove(&group.partitions, plan.watermark);
+                continue;
+            };
+            // Days of the future that were counted are left to those who own their partitions.
+            let none_counted = starts.iter().all(|starts| *starts <= server_time);
+            let after = plan.window.after;
+            return Some(Task {
+                plan,
+                started_from: group.watermark,
+                is_sole: holding.is_sole_at(now),
+                rereads_unsettled,
+                replaces: holding.ledger.may_have_old_ids(&group.partitions, projection.era, after),
+                reads_future: reaches_the_future(&selection) && none_counted,
+                partitions: group.partitions,
+                selection,
+            });
+        }
+        None
+    }
+
+    /// Whether the window reaches to the end of the table.
+    pub fn is_open_ended(&self) -> bool {
+        self.plan.window.until.is_none()
+    }
+
+    /// Whether the window has all rows of the table, of whatever time.
+    pub fn is_whole_table(&self) -> bool {
+        self.plan.window.after.is_none() && self.is_open_ended()
+    }
+
+    /// Whether its query reads what lies in the future.
+    pub fn reaches_the_future(&self) -> bool {
+        reaches_the_future(&self.selection)
+    }
+}
+
+fn reaches_the_future(selection: &Selection) -> bool {
+    match selection {
+        Selection::All | Selection::Partitions(..) => true,
+        Selection::Segments(_, _, segments) => segments.iter().any(|segment| segment.to.is_none()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Standing;
+    use crate::engine::samples::{at, checkpoint, described, keyed, moment, table};
+    use crate::partition::{Division, Rule, Span};
+
+    const BY_DAY: Rule = Rule { division: Division::Spans(Span::Day), partitions: 2, pruned: true };
+    const NOON: &str = "2024-01-05T12:00:00Z";
+
+    fn next(holding: &mut Holding, described: &Described) -> Option<Task> {
+        let mut source = Source::default();
+        source.set_clock(Some(at(NOON)), at(NOON));
+        Task::next(holding, described, &LateRange::default(), &source, &table().pace, at(NOON))
+    }
+
+    #[test]
+    fn the_partitions_furthest_behind_come_first_and_are_read_up_to_the_next_ones() {
+        let (first, third) = ("2024-01-01T00:00:00Z", "2024-01-03T00:00:00Z");
+        let mut holding = Holding::new(Standing::ALONE);
+        holding.take(vec![checkpoint(0, first, first), checkpoint(1, third, third)], BY_DAY, 0);
+        let task = next(&mut holding, &described(1)).unwrap();
+        assert_eq!((task.partitions, task.started_from), (vec![0], Some(at(first))));
+        assert_eq!(task.plan.window.until, Some(at(third)));
+        assert!(!task.reads_future);
+    }
+
+    #[test]
+    fn the_whole_table_is_read_first_and_the_future_with_it() {
+        let mut holding = Holding::new(Standing::ALONE);
+        holding.take(Vec::new(), Rule::WHOLE, 0);
+        let task = next(&mut holding, &described(1)).unwrap();
+        assert!(task.is_whole_table() && task.reads_future && task.is_sole && !task.rereads_unsettled);
+    }
+
+    #[test]
+    fn what_was_read_while_nodes_came_and_went_is_read_again_from_where_that_began() {
+        let mut holding = Holding::new(Standing::ALONE);
+        let (settled, read) = ("2024-01-01T00:00:00Z", "2024-01-03T00:00:00Z");
+        let stored = crate::engine::checkpoint::Checkpoint {
+            rule: Rule::WHOLE.name(),
+            ..checkpoint(0, read, settled)
+        };
+        holding.take(vec![stored], Rule::WHOLE, 0);
+        let task = next(&mut holding, &keyed(1)).unwrap();
+        assert!(task.rereads_unsettled);
+        assert_eq!(task.plan.window.after, Some(at("2023-12-31T23:50:00Z")));
+        assert!(moment(0).now < at(read));
+    }
+}
