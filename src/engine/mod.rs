@@ -101,7 +101,7 @@ enum Inquiry {
     /// The source's description; with what was loaded just before, if that was not taken over yet.
     Describe(Option<Box<Stored>>),
     /// A small result that planning needs.
-    Answer(Question, Arc<Described>),
+    Question(Question, Arc<Described>),
     /// To start the query of a window.
     Query(Box<Query>),
     /// The result of a query that was not done at once.
@@ -174,7 +174,7 @@ impl Engine {
             (State::Loading, Event::Loaded(outcome)) => self.loaded(outcome),
             (State::Asking(inquiry, request), Event::Answered(outcome)) => match inquiry {
                 Inquiry::Describe(stored) => self.described(stored, outcome, moment),
-                Inquiry::Answer(question, described) => {
+                Inquiry::Question(question, described) => {
                     self.question_answered(question, described, &request, outcome, moment)
                 }
                 Inquiry::Query(query) => self.query_answered(query, request, outcome),

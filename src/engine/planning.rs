@@ -75,7 +75,7 @@ impl Engine {
                 let mut request = self.sql_request(&query.sql(&self.config), self.sizes.page_rows(), moment);
                 request.make_dry_run();
                 let Query { task, described, .. } = query;
-                Next::Ask(Inquiry::Answer(Question::Cost(Box::new(task)), described), request)
+                Next::Ask(Inquiry::Question(Question::Cost(Box::new(task)), described), request)
             }
             Some(task) => self.query(task, described, moment),
         }
@@ -197,7 +197,7 @@ impl Engine {
 
     fn ask_sql(&mut self, question: Question, described: Arc<Described>, sql: &str, moment: Moment) -> Next {
         self.condition.set_activity(Activity::Running);
-        Next::Ask(Inquiry::Answer(question, described), self.sql_request(sql, ANSWER_ROWS_MAX, moment))
+        Next::Ask(Inquiry::Question(question, described), self.sql_request(sql, ANSWER_ROWS_MAX, moment))
     }
 
     pub(super) fn question_answered(
@@ -215,7 +215,7 @@ impl Engine {
         if !page.envelope().complete && !matches!(question, Question::Cost(_)) {
             let Some(job) = page.envelope().job.as_ref() else { return Next::Describe(None) };
             let request = request::read_result(job, 0, ANSWER_ROWS_MAX);
-            return Next::rest(query::PAUSE_MS, Next::Ask(Inquiry::Answer(question, described), request));
+            return Next::rest(query::PAUSE_MS, Next::Ask(Inquiry::Question(question, described), request));
         }
         let (rows, bytes) = match read_numbers(&page) {
             Ok(answer) => answer,
