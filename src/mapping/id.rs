@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 /// Sixty-four characters in the order of their bytes, so that encoded numbers sort as text.
 const SORTED_ALPHABET: &[u8; 64] = b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
-/// Characters of an encoded cursor: 64 bits.
-const CURSOR_CHARACTERS: u32 = 11;
+/// Characters of an encoded cursor, 64 bits, which ids of rows without key start with.
+pub const CURSOR_CHARACTERS: usize = 11;
 /// Bytes of the content's hash that go into an id: 96 bits, 16 characters.
 const HASH_BYTES: usize = 12;
 /// Bits of the hash that go into an integer id.

@@ -10,4 +10,6 @@ pub mod id;
 pub mod layout;
 pub mod projection;
 pub mod row;
+pub mod succession;
+pub mod target;
 pub mod version;

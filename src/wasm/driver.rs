@@ -8,6 +8,9 @@ use crate::engine::retry::Jitter;
 use crate::engine::status::{Activity, Status};
 use crate::engine::{Answer, Command, Engine, Event, Moment, WriteOrder};
 use crate::error::{Failure, Kind};
+use crate::mapping::attributes::Target;
+use crate::mapping::succession::{Comparable, Heir, Succession};
+use crate::mapping::target::Table;
 use crate::operations::news::News;
 use crate::time::Micros;
 use gloo_timers::future::TimeoutFuture;
@@ -32,6 +35,10 @@ pub struct Driver {
     woken: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     ahead: RefCell<Option<(Request, Promise)>>,
+    /// What the target table is to be like.
+    target: RefCell<Option<Box<Target>>>,
+    /// The look for former rows that is under way.
+    succession: RefCell<Option<Succession>>,
 }
 
 impl Driver {
@@ -45,6 +52,8 @@ impl Driver {
             woken: Cell::new(false),
             waker: RefCell::new(None),
             ahead: RefCell::new(None),
+            target: RefCell::new(None),
+            succession: RefCell::new(None),
         }
     }
 
@@ -81,6 +90,30 @@ impl Driver {
         self.engine.borrow_mut().prepare();
     }
 
+    /// Says why a table cannot be the target; none when it can.
+    pub fn refusal(&self, table: &Table) -> Option<String> {
+        self.target.borrow().as_ref()?.refusal(table)
+    }
+
+    /// Begins to look for the former selves of rows.
+    pub fn seek_former(&self, is_whole: bool) {
+        let succession =
+            self.target.borrow().as_ref().map(|target| Succession::new(&target.layout, is_whole));
+        self.succession.replace(succession);
+    }
+
+    /// Adds stored rows among which they may be.
+    pub fn add_stored(&self, stored: Vec<Comparable>) {
+        if let Some(succession) = self.succession.borrow_mut().as_mut() {
+            succession.add(stored);
+        }
+    }
+
+    /// Ends the look for the former selves of rows.
+    pub fn settle(&self, records: &[Comparable]) -> Vec<Heir> {
+        self.succession.take().map(|succession| succession.settle(records)).unwrap_or_default()
+    }
+
     /// Returns the engine's status.
     pub fn status(&self) -> Status {
         self.engine.borrow().status(now())
@@ -104,8 +137,9 @@ impl Driver {
                     Event::Loaded(settle(host.load(), Kind::HarperRead).await.and_then(convert::stored))
                 }
                 Command::EnsureTarget { target, is_first } => {
-                    let target = convert::to_js(&*target).unwrap_or(JsValue::UNDEFINED);
-                    let outcome = settle(host.ensure_target(target, is_first), Kind::HarperTable).await;
+                    let wanted = convert::to_js(&*target).unwrap_or(JsValue::UNDEFINED);
+                    self.target.replace(Some(target));
+                    let outcome = settle(host.ensure_target(wanted, is_first), Kind::HarperTable).await;
                     Event::TargetReady(outcome.map(|value| convert::incarnation(&value)))
                 }
                 Command::AdoptSchema(version) => {

@@ -8,6 +8,7 @@ mod schema;
 use crate::cluster::{Heartbeat, Observer, Standing};
 use crate::config::{Config, Environment};
 use crate::engine::{Engine, Worker};
+use crate::mapping::succession::Comparable;
 use driver::Driver;
 use host::Host;
 use js_sys::Promise;
@@ -183,6 +184,43 @@ impl TableSync {
     /// Decodes the next batch; only for the host's `write`, at a moment when Harper has nothing to do for it.
     pub fn prepare(&self) {
         self.driver.prepare();
+    }
+
+    /// Says why a table cannot be the target, `undefined` when it can: `{name, primaryKey, sealed, attributes: [{name,
+    /// type, required}]}`. Only for the host's `ensureTarget`.
+    ///
+    /// # Errors
+    /// When the table is not told like that.
+    pub fn refusal(&self, table: JsValue) -> Result<Option<String>, JsValue> {
+        Ok(self.driver.refusal(&serde_wasm_bindgen::from_value(table)?))
+    }
+
+    /// Begins to look for the former selves of rows that are being written; `is_whole` if all rows of their cursors have
+    /// their new ids then. Only for the host's `write`, as the two that follow.
+    #[wasm_bindgen(js_name = seekFormer)]
+    pub fn seek_former(&self, is_whole: bool) {
+        self.driver.seek_former(is_whole);
+    }
+
+    /// Adds stored rows that share their cursors with those: JSON, `[[id, [value, …]], …]`, the values as texts that are
+    /// equal for equal values, null for NULL.
+    ///
+    /// # Errors
+    /// When it is something else.
+    #[wasm_bindgen(js_name = addStored)]
+    pub fn add_stored(&self, rows: &str) -> Result<(), JsError> {
+        self.driver.add_stored(serde_json::from_str(rows)?);
+        Ok(())
+    }
+
+    /// Returns which of the stored rows are former selves of which: `[{record, stored, former}]`, the places of rows.
+    /// `records` tells those that are being written, like [`TableSync::add_stored`].
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn settle(&self, records: &str) -> Result<JsValue, JsValue> {
+        let records: Vec<Comparable> = serde_json::from_str(records).map_err(JsError::from)?;
+        convert::to_js(&self.driver.settle(&records))
     }
 
     /// Tells where the worker stands in the cluster now.

@@ -9,6 +9,8 @@ use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::retry::Jitter;
 use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Stored, WriteOrder};
 use bigquery_sync::error::{Failure, Kind};
+use bigquery_sync::mapping::id::CURSOR_CHARACTERS;
+use bigquery_sync::mapping::succession::{Comparable, Succession};
 use bigquery_sync::time::{Micros, SECOND_US};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -279,8 +281,7 @@ impl World {
     fn writes(&self, node: usize, order: &WriteOrder) -> Vec<Write> {
         let columns: Value = serde_json::from_slice(&order.batch.text).unwrap();
         let text = |column: usize, row: usize| columns[column][row].as_str().unwrap().to_owned();
-        let mut writes = Vec::new();
-        let mut replaced = Vec::new();
+        let mut rows: Vec<(String, Row)> = Vec::new();
         for row in 0..order.batch.rows {
             if order.batch.superseded.contains(&(row as u32)) {
                 continue;
@@ -293,35 +294,40 @@ impl World {
             if self.source.habits.keyed && newer_stored && self.sabotage != Some(Sabotage::OlderOverwrites) {
                 continue;
             }
-            let mut former = Vec::new();
-            if order.replaces && self.sabotage != Some(Sabotage::OldIdsStay) {
-                former = self.former_ids(node, &id, &record, &replaced);
-                replaced.extend(former.clone());
-            }
-            writes.push(Write::Put(id, record));
-            writes.extend(former.into_iter().map(Write::Delete));
+            rows.push((id, record));
         }
+        let mut former: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        if order.replaces && self.sabotage != Some(Sabotage::OldIdsStay) {
+            former = self.former_ids(node, &rows, order.checkpoints[0].era);
+        }
+        let writes = rows.into_iter().enumerate().flat_map(|(place, (id, row))| {
+            let former = former.remove(&place).unwrap_or_default();
+            std::iter::once(Write::Put(id, row)).chain(former.into_iter().map(Write::Delete))
+        });
         let (first, others) = order.checkpoints.split_first().unwrap();
         let progress = others.iter().chain([first]).map(|one| Write::Progress(Box::new(one.clone())));
         if self.sabotage == Some(Sabotage::ProgressFirst) {
             return progress.chain(writes).collect();
         }
-        writes.into_iter().chain(progress).collect()
+        writes.chain(progress).collect()
     }
 
-    /// Finds the row under ids of former eras, one of each, as Harper's side of the component does.
-    fn former_ids(&self, node: usize, id: &str, record: &Row, taken: &[String]) -> Vec<String> {
-        let era = |id: &str| id.split('~').nth(2).map_or(0, |era| era.parse::<u32>().unwrap_or(0));
+    /// Finds the ids of former eras under which rows are stored, by the places of the rows.
+    fn former_ids(&self, node: usize, rows: &[(String, Row)], era: u32) -> BTreeMap<usize, Vec<String>> {
         let target = &self.nodes[node].target;
-        let candidates = target.range(id[..11].to_owned()..).take_while(|(other, _)| other[..11] == id[..11]);
-        let fits =
-            |other: &String, row: &Row| era(other) < era(id) && row == record && !taken.contains(other);
-        let fitting = candidates.filter(|(other, (row, _))| fits(other, row));
-        fitting
-            .map(|(other, _)| (era(other), other.clone()))
-            .collect::<BTreeMap<_, _>>()
-            .into_values()
-            .collect()
+        let cursors: BTreeSet<&str> = rows.iter().map(|(id, _)| &id[..CURSOR_CHARACTERS]).collect();
+        let stored: Vec<(&String, &Row)> = cursors
+            .into_iter()
+            .flat_map(|cursor| target.range(cursor.to_owned()..format!("{cursor}~")))
+            .map(|(id, (row, _))| (id, row))
+            .collect();
+        // All that is compared here is as it always was.
+        let mut succession = Succession::among(vec![0; 3], era, false);
+        succession.add(stored.iter().map(|(id, row)| comparable(id, row)).collect());
+        let records: Vec<Comparable> = rows.iter().map(|(id, row)| comparable(id, row)).collect();
+        let ids_of = |former: Vec<usize>| former.into_iter().map(|place| stored[place].0.clone()).collect();
+        let heirs = succession.settle(&records).into_iter();
+        heirs.filter_map(|heir| Some((heir.record?, ids_of(heir.former)))).collect()
     }
 
     /// Commits on one node and sends to the others.
@@ -425,6 +431,11 @@ impl World {
             })
         })
     }
+}
+
+fn comparable(id: &str, row: &Row) -> Comparable {
+    let cursor = row.cursor.map(|cursor| cursor.to_string());
+    Comparable(id.to_owned(), vec![cursor, Some(row.key.clone()), Some(row.text.clone())])
 }
 
 pub fn pair(one: usize, other: usize) -> (usize, usize) {

@@ -11,9 +11,6 @@ const TABLE_WAIT_MS = 10_000;
 /** The attribute that each target has that the component made; a schema of the user's own hardly declares it. */
 const OWN_ATTRIBUTE = '_syncedAt';
 
-/** Types of Harper's that say what a value is; others are names of the user's own types. */
-const VALUE_TYPES = ['Int', 'Long', 'Float', 'BigInt', 'String', 'Boolean', 'Date', 'Bytes', 'Any'];
-
 /** Harper may load the modules under several addresses, so the function is kept where all of them find it. */
 const MAKER = Symbol.for('bigquery-sync.tableMaker');
 
@@ -43,9 +40,10 @@ export async function readIncarnation(name) {
  * @param {string} name
  * @param {Target} target
  * @param {boolean} isFirst Whether to make it at once; else another worker is given the time to.
+ * @param {(table: object) => string | undefined} refusalOf Says why a table cannot take the rows.
  * @returns {Promise<{table: any, incarnation: string}>}
  */
-export async function ensureTarget(name, target, isFirst) {
+export async function ensureTarget(name, target, isFirst, refusalOf) {
 	if (!target.mayCreate && !discover(name)) {
 		fail(
 			`the table ${name} is missing, and schema.create is false: declare it in a schema.graphql, or allow to make it`
@@ -54,7 +52,8 @@ export async function ensureTarget(name, target, isFirst) {
 	if (!isFirst) await appears(name);
 	if (!findTable(name)) await makeTable(name, target);
 	const table = findTable(name);
-	refuseUnfitTable(table, target);
+	const refusal = refusalOf(describe(table));
+	if (refusal !== undefined) fail(refusal);
 	if (target.mayCreate) await remember(name, definitionsOf(target));
 	return { table, incarnation: await readIncarnation(name) };
 }
@@ -172,43 +171,14 @@ function complete(table, attributes) {
 	completed.add(define(table.tableName, merged));
 }
 
-/** A table that was declared otherwise, or made for ids of the other type, would refuse each single row. */
-function refuseUnfitTable(table, { idType, attributes }) {
-	const { tableName, primaryKey } = table;
-	if (primaryKey !== 'id') {
-		fail(
-			`the table ${tableName} has the primary key ${primaryKey}: the component needs id; choose another targetTable`
-		);
-	}
-	const declared = new Map(table.attributes.map((attribute) => [attribute.name, attribute]));
-	const type = declared.get(primaryKey)?.type ?? 'Any';
-	const takes = { text: ['ID', 'String'], integer: ['Long', 'BigInt'] }[idType];
-	if (type !== 'Any' && !takes.includes(type)) {
-		fail(
-			`the primary key of the table ${tableName} is ${type}, which cannot hold ids of the idType ${idType}: declare it as ${takes[0]}, change idType, or choose another targetTable`
-		);
-	}
-	for (const attribute of attributes) refuseUnfitAttribute(table, attribute, declared.get(attribute.name));
-	const required = table.attributes.find(({ name, nullable }) => nullable === false && name !== primaryKey);
-	if (required && !attributes.some(({ name }) => name === required.name)) {
-		fail(
-			`the table ${tableName} requires the attribute ${required.name}, which the source does not have: drop the "!"`
-		);
-	}
-}
-
-/** @param {any} table @param {Attribute} attribute @param {Definition | undefined} declared */
-function refuseUnfitAttribute({ tableName, sealed }, { name, accepts }, declared) {
-	if (!declared) {
-		if (sealed) fail(`the table ${tableName} is sealed and has no attribute ${name}: declare it, or unseal the table`);
-		return;
-	}
-	const type = declared.type === 'ID' ? 'String' : declared.type;
-	if (!type || !VALUE_TYPES.includes(type) || accepts.includes(type)) return;
-	const allowed = accepts.join(' or ');
-	fail(
-		`the attribute ${name} of the table ${tableName} is ${declared.type}, which does not take what is stored: declare it as ${allowed}, have the column stored otherwise by schemaOverrides, choose another targetTable, or drop the table if the component made it`
-	);
+/** What the core is told of a table, to decide whether it can take the rows. @param {any} table */
+function describe({ tableName, primaryKey, sealed, attributes }) {
+	const declared = attributes.map(({ name, type, nullable }) => ({
+		name,
+		type: type ?? null,
+		required: nullable === false,
+	}));
+	return { name: tableName, primaryKey, sealed: sealed === true, attributes: declared };
 }
 
 /** @param {string} message @returns {never} */

@@ -30,18 +30,20 @@ const COMMIT_START_MS = 1;
  * @param {any} table
  * @param {import('./batch.js').Layout} layout
  * @param {Order} order
- * @param {() => void} [onWait] Called once, while the database is at work and this thread is not.
+ * @param {object} [around]
+ * @param {import('./succession.js').Core} [around.core] What decides about former rows.
+ * @param {() => void} [around.onWait] Called once, while the database is at work and this thread is not.
  * @returns {Promise<{refused: number, busyMs: number}>} How long this thread was busy meanwhile; neither the disk's time,
  *   nor the waiting for other threads' commits, which smaller batches only make longer.
  */
-export async function commit(table, layout, order, onWait) {
+export async function commit(table, layout, order, { core, onWait } = {}) {
 	const syncedAt = new Date().toISOString();
 	const before = performance.eventLoopUtilization();
 	const assembled = assembleRecords(layout, order, syncedAt);
 	// A record that one transaction puts several times may be lost in Harper 4.7: each is put once.
 	const superseded = new Set(order.superseded);
 	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
-	const replaced = await succeed(table, layout, order.replaces, records);
+	const replaced = await succeed(table, layout, order, records, core);
 	const progress = (refused) => (context) => putProgress(order, refused, syncedAt, context);
 	const write = { table, layout, owner: order.checkpoints[0], replaced };
 	let refused = [];

@@ -5,127 +5,98 @@ import { Turn } from './turn.js';
 /** An id of a row without key starts with so many characters that tell its cursor. */
 const CURSOR_CHARACTERS = 11;
 
-/** @typedef {import('./batch.js').Layout} Layout */
+/** So many rows are handed to the core at a time. */
+const ROWS_AT_A_TIME = 200;
+
+/**
+ * @typedef {import('./batch.js').Layout} Layout
+ * @typedef {{record: number | null, stored: number | null, former: number[]}} Heir
+ * @typedef {{seekFormer: (isWhole: boolean) => void, addStored: (rows: string) => void, settle: (records: string) => Heir[]}} Core
+ */
 
 /**
  * Gives records what only the stored ones have, the values of columns that are gone; and finds those that are stored
  * under an id of a former era.
  * @param {any} table
  * @param {Layout} layout
- * @param {boolean} replaces Whether there may be such.
+ * @param {{replaces: boolean}} order Tells whether there may be such.
  * @param {Record<string, any>[]} records
+ * @param {Core} [core] Decides which one is the former self of which.
  * @returns {Promise<Map<string | number, string[]>>} Of records' ids, the ones that they replace.
  */
-export async function succeed(table, layout, replaces, records) {
-	/** @type {Map<string | number, string[]>} */
-	const replaced = new Map();
-	if (!replaces && layout.retired.length === 0) return replaced;
-	const isKeyless = layout.newerBy === null && layout.idType === 'text';
-	const cursors = new Map();
+export async function succeed(table, layout, { replaces }, records, core) {
+	if (!replaces && layout.retired.length === 0) return new Map();
+	if (core && replaces && layout.newerBy === null && layout.idType === 'text') {
+		return replaceFormer(table, layout, records, core);
+	}
 	const turn = new Turn();
 	for (const record of records) {
-		const stored = isKeyless
-			? await findKeyless(table, layout, cursors, replaces, record)
-			: await readAll(table, record.id);
-		const ids = stored.map(({ id }) => id).filter((id) => id !== record.id);
-		if (ids.length > 0) replaced.set(record.id, ids);
-		for (const attribute of layout.retired) {
-			const keeper = stored.find((row) => row[attribute] !== undefined);
-			if (keeper) record[attribute] = keeper[attribute];
-		}
+		keepPast(layout, record, await readAll(table, { attribute: 'id', value: record.id }));
 		if (turn.isOver()) await turn.end();
+	}
+	return new Map();
+}
+
+/** @param {any} table @param {Layout} layout @param {Record<string, any>[]} records @param {Core} core */
+async function replaceFormer(table, layout, records, core) {
+	const dates = new Set(table.attributes.filter(({ type }) => type === 'Date').map(({ name }) => name));
+	const told = (/** @type {Record<string, any>} */ row) => [
+		row.id,
+		layout.columns.map(({ name }) => comparableText(row[name], dates.has(name))),
+	];
+	const turn = new Turn();
+	const stored = [];
+	core.seekFormer(false);
+	for (const prefix of new Set(records.map(({ id }) => id.slice(0, CURSOR_CHARACTERS)))) {
+		// The tilde sorts behind all characters that ids have.
+		const range = { attribute: 'id', comparator: 'between', value: [prefix, `${prefix}~`] };
+		const found = await readAll(table, range, turn);
+		for (let from = 0; from < found.length; from += ROWS_AT_A_TIME) {
+			core.addStored(JSON.stringify(found.slice(from, from + ROWS_AT_A_TIME).map(told)));
+			if (turn.isOver()) await turn.end();
+		}
+		for (const row of found) stored.push(row);
+	}
+	/** @type {Map<string | number, string[]>} */
+	const replaced = new Map();
+	for (const { record, stored: own, former } of core.settle(JSON.stringify(records.map(told)))) {
+		const heir = records[/** @type {number} */ (record)];
+		const past = own === null ? [] : [own];
+		keepPast(
+			layout,
+			heir,
+			[...past, ...former].map((place) => stored[place])
+		);
+		if (former.length > 0) {
+			const ids = former.map((place) => stored[place].id);
+			replaced.set(heir.id, ids);
+		}
 	}
 	return replaced;
 }
 
-/** @param {any} table @param {string | number} id */
-async function readAll(table, id) {
+/** Gives a record the values of columns that are gone. */
+function keepPast({ retired }, record, stored) {
+	for (const attribute of retired) {
+		const keeper = stored.find((row) => row[attribute] !== undefined);
+		if (keeper) record[attribute] = keeper[attribute];
+	}
+}
+
+/** @param {any} table @param {object} condition @param {Turn} [turn] */
+async function readAll(table, condition, turn) {
 	const found = [];
-	for await (const stored of table.search({ conditions: [{ attribute: 'id', value: id }] })) found.push(stored);
+	for await (const row of table.search({ conditions: [condition] })) {
+		found.push(row);
+		if (turn?.isOver()) await turn.end();
+	}
 	return found;
 }
 
-/**
- * Finds the stored row: under its own id, or under those of former eras, which no other row then may have.
- * @param {any} table
- * @param {Layout} layout
- * @param {Map<string, FormerRows>} cursors
- * @param {boolean} replaces
- * @param {Record<string, any>} record
- */
-async function findKeyless(table, layout, cursors, replaces, record) {
-	const prefix = record.id.slice(0, CURSOR_CHARACTERS);
-	let rows = cursors.get(prefix);
-	if (!rows) {
-		rows = new FormerRows(table, layout);
-		await rows.read(prefix);
-		cursors.set(prefix, rows);
-	}
-	const own = rows.own.get(record.id);
-	// A Harper that ended itself may have kept the new row, and the former one with it.
-	const former = replaces ? rows.take(record) : [];
-	return own ? [own, ...former] : former;
-}
-
-/** The stored rows of one cursor value. */
-class FormerRows {
-	/** Those whose ids are of the current era. @type {Map<string, any>} */
-	own = new Map();
-	/** The others, by era and content. @type {Map<number, Map<string, any[]>>} */
-	#former = new Map();
-
-	/** @param {any} table @param {Layout} layout */
-	constructor(table, layout) {
-		this.table = table;
-		this.layout = layout;
-		this.dates = new Set(table.attributes.filter(({ type }) => type === 'Date').map(({ name }) => name));
-	}
-
-	/** @param {string} prefix */
-	async read(prefix) {
-		// The tilde sorts behind all characters that ids have.
-		const range = { attribute: 'id', comparator: 'between', value: [prefix, `${prefix}~`] };
-		const turn = new Turn();
-		for await (const row of this.table.search({ conditions: [range] })) {
-			if (turn.isOver()) await turn.end();
-			const era = eraOf(row.id);
-			if (era >= this.layout.era) {
-				this.own.set(row.id, row);
-				continue;
-			}
-			const contents = this.#former.get(era) ?? new Map();
-			this.#former.set(era, contents);
-			const content = this.#content(row, era);
-			const alike = contents.get(content);
-			if (alike) alike.push(row);
-			else contents.set(content, [row]);
-		}
-	}
-
-	/**
-	 * One of each era: nodes that did not hear of each other may have written the same row in different ones.
-	 * @param {Record<string, any>} record
-	 */
-	take(record) {
-		const eras = [...this.#former].sort(([one], [other]) => other - one);
-		return eras.flatMap(([era, contents]) => contents.get(this.#content(record, era))?.shift() ?? []);
-	}
-
-	/** What rows of an era and of now have in common. A column that an old row does not have at all was NULL. */
-	#content(row, era) {
-		const columns = this.layout.columns.filter(({ since }) => since <= era);
-		return JSON.stringify(columns.map(({ name }) => this.#comparable(name, row[name])));
-	}
-
-	#comparable(name, value) {
-		if (value === null || value === undefined) return null;
-		return this.dates.has(name) ? new Date(value).getTime() : comparable(value);
-	}
-}
-
-/** @param {string} id */
-function eraOf(id) {
-	return Number(id.split('~')[2] ?? 0);
+/** A text that is equal for equal values; null for those that are none. */
+function comparableText(value, isDate) {
+	if (value === null || value === undefined) return null;
+	return JSON.stringify(isDate ? new Date(value).getTime() : comparable(value));
 }
 
 /** Makes equal values equal as JSON: fields in one order, those without a value left out. */

@@ -58,6 +58,22 @@ export class TableHost {
 		}
 	}
 
+	/**
+	 * Asks the core for an answer, and fails when it is dead.
+	 * @template T
+	 * @param {() => T} question
+	 * @returns {T}
+	 */
+	#ask(question) {
+		/** @type {T | undefined} */
+		let answer;
+		const isAlive = this.#enter(() => {
+			answer = question();
+		});
+		if (!isAlive) throw new Error('the core has failed');
+		return /** @type {T} */ (answer);
+	}
+
 	/** Aborts whatever is under way at BigQuery. */
 	cancel() {
 		this.#stopping.abort();
@@ -80,7 +96,9 @@ export class TableHost {
 	ensureTarget(target, isFirst) {
 		return asValue('harper_table', async () => {
 			this.#layout = target;
-			const { table, incarnation } = await ensureTarget(this.table.targetTable, target, isFirst);
+			const { table, incarnation } = await ensureTarget(this.table.targetTable, target, isFirst, (found) =>
+				this.#ask(() => this.sync.refusal(found))
+			);
 			this.#table = table;
 			this.onTarget(this.table.targetTable);
 			return { incarnation };
@@ -104,7 +122,12 @@ export class TableHost {
 			if (this.#layout.newerBy === null && (await hasNewerEra(this.#schema))) {
 				throw new HostFailure('harper_write', 'the columns of the source have changed: the rows are read anew');
 			}
-			return commit(this.#table, this.#layout, order, prepare);
+			const core = {
+				seekFormer: (isWhole) => this.#ask(() => this.sync.seekFormer(isWhole)),
+				addStored: (rows) => this.#ask(() => this.sync.addStored(rows)),
+				settle: (records) => this.#ask(() => this.sync.settle(records)),
+			};
+			return commit(this.#table, this.#layout, order, { core, onWait: prepare });
 		});
 	}
 

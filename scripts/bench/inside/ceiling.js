@@ -127,7 +127,8 @@ class CeilingHost {
 
 	async ensureTarget(layout, isFirst) {
 		this.layout = layout;
-		this.target = (await this.ensure(this.table, layout, isFirst)).table;
+		const refusalOf = (found) => this.engine.refusal(found);
+		this.target = (await this.ensure(this.table, layout, isFirst, refusalOf)).table;
 		return { incarnation: '' };
 	}
 
