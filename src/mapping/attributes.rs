@@ -60,7 +60,11 @@ pub fn attributes(
             name: projection.attribute(index).to_owned(),
             harper_type: declared_type(field, form),
             indexed: indexed.unwrap_or_else(|| chosen.contains(&index)),
-            accepts: accepted_types(field, form),
+            accepts: if projection.newer_by() == Some(index) {
+                accepted_types_in_order(field, form)
+            } else {
+                accepted_types(field, form)
+            },
         });
     }
     let (harper_type, accepts) = (HarperType::String, &[HarperType::String, HarperType::Any][..]);
@@ -102,6 +106,14 @@ fn accepted_types(field: &Field, form: HarperType) -> &'static [HarperType] {
         Type::String | Type::Time | Type::Geography | Type::Interval | Type::Unknown(_) => &[String, Any],
         Type::Json => &HarperType::ALL,
         Type::Range(_) | Type::Record(_) => &[Any],
+    }
+}
+
+/// Returns those of the types that keep the order and the precision of a cursor by which newer rows replace older ones.
+fn accepted_types_in_order(field: &Field, form: HarperType) -> &'static [HarperType] {
+    match (&field.kind, form) {
+        (Type::Timestamp | Type::DateTime, HarperType::Any) => &[HarperType::String, HarperType::Any],
+        _ => accepted_types(field, form),
     }
 }
 

@@ -84,8 +84,7 @@ impl Layout {
             let (name, since) = (projection.attribute(index).to_owned(), projection.since(index));
             columns.push(ColumnLayout { name, carrier, since });
         }
-        let newer_by =
-            (!projection.key.is_empty()).then(|| projection.attribute(projection.cursor).to_owned());
+        let newer_by = projection.newer_by().map(|index| projection.attribute(index).to_owned());
         let (retired, era) = (projection.retired.clone(), projection.era);
         Layout { id_type: projection.id_type, columns, newer_by, retired, era }
     }

@@ -173,6 +173,11 @@ impl Projection {
         self.fields.get(index).map_or("", |field| field.name.as_str())
     }
 
+    /// Returns the column that tells which of two versions of a row is newer; none where rows have no key.
+    pub fn newer_by(&self) -> Option<usize> {
+        (!self.key.is_empty()).then_some(self.cursor)
+    }
+
     /// Returns the names of the key columns.
     pub fn key_names(&self) -> Vec<String> {
         self.key.iter().filter_map(|index| self.fields.get(*index)).map(|field| field.name.clone()).collect()

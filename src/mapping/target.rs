@@ -76,6 +76,13 @@ impl Target {
         }
         let accepted: Vec<&str> = wanted.accepts.iter().map(|accepted| accepted.name()).collect();
         let (declared_name, accepted) = (declared.name(), accepted.join(" or "));
+        if declared == HarperType::Date && self.layout.newer_by.as_ref() == Some(attribute) {
+            return Some(format!(
+                "the attribute {attribute} of the table {name} is Date, which has no microseconds: of two versions of a \
+                 row within one millisecond it could not be told which one is newer; declare it as {accepted}, or choose \
+                 another targetTable"
+            ));
+        }
         Some(format!(
             "the attribute {attribute} of the table {name} is {declared_name}, which does not take what is stored: declare \
              it as {accepted}, have the column stored otherwise by schemaOverrides, choose another targetTable, or drop the \
@@ -188,5 +195,20 @@ mod tests {
         let other = Table { primary_key: "k".to_owned(), ..table(json!("ID"), &[]) };
         let message = texts.refusal(&other).unwrap_or_default();
         assert!(message.starts_with("the table T has the primary key k"), "{message}");
+    }
+
+    #[test]
+    fn a_cursor_that_tells_which_version_is_newer_may_not_lose_its_microseconds() {
+        for cursor in ["TIMESTAMP", "DATETIME"] {
+            let message = refusal(&target(cursor, &["k"], "text"), &[("ts", "Date")]);
+            assert!(
+                message.starts_with("the attribute ts of the table T is Date, which has no micros"),
+                "{message}"
+            );
+            assert!(message.contains("declare it as String or Any"), "{message}");
+            assert_eq!(refusal(&target(cursor, &["k"], "text"), &[("ts", "String")]), "");
+            assert_eq!(refusal(&target(cursor, &[], "text"), &[("ts", "Date")]), "");
+        }
+        assert_eq!(refusal(&target("DATE", &["k"], "text"), &[("ts", "Date")]), "");
     }
 }

@@ -140,14 +140,16 @@ describe('a table that its owner declared', () => {
 		type Fit @table { id: ID @primaryKey  timestamp: Date @indexed  speed: Any  heading: Int }
 		type Unfit @table { id: ID @primaryKey  speed: String }
 		type Required @table { id: ID @primaryKey  captain: String! }
-		type Sealed @table @sealed { id: ID @primaryKey  mmsi: String }`;
+		type Sealed @table @sealed { id: ID @primaryKey  mmsi: String }
+		type Blurred @table { id: ID @primaryKey  timestamp: Date @indexed }`;
 	/** @type {import('./support/component.mjs').Running} */
 	let running;
 
 	before(async () => {
 		const targets = ['Fit', 'Unfit', 'Required', 'Sealed', 'Missing'];
 		const tables = targets.map((targetTable) => ({ id: targetTable, table: 'positions', targetTable }));
-		const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
+		const blurred = { id: 'Blurred', table: 'positions', targetTable: 'Blurred', key: ['mmsi'] };
+		const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables: [...tables, blurred] };
 		running = await startComponent({
 			config: { bigquery, sync: { pollInterval: 500 }, schema: { create: false } },
 			schema: SCHEMA,
@@ -166,6 +168,7 @@ describe('a table that its owner declared', () => {
 		Required: /table Required requires the attribute captain, which the source does not have/,
 		Sealed: /table Sealed is sealed and has no attribute vessel_name/,
 		Missing: /table Missing is missing, and schema.create is false/,
+		Blurred: /timestamp of the table Blurred is Date, which has no microseconds: .* declare it as String or Any/,
 	})) {
 		test(`is_refused_before_anything_is_written_when_${table}`, async () => {
 			const { harper } = running;
