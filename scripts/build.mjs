@@ -5,7 +5,17 @@ import { homedir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
-import { checkoutName, ensureToolchain, readRepositoryFile, repository, runOrFail, withLock } from './setup.mjs';
+import {
+	checkoutName,
+	ensureNode,
+	ensureRustForWasm,
+	ensureToolchain,
+	lockedPackageVersion,
+	repository,
+	runOrFail,
+	together,
+	withLock,
+} from './setup.mjs';
 import { formatBytes, hint, print, runMain, step } from './terminal.mjs';
 
 const NAME = 'bigquery_sync';
@@ -26,23 +36,37 @@ const FEATURES = [
 ];
 
 /**
- * Builds the wasm core into `pkg/` unless it is there already, built from the same sources by the same tools.
+ * Builds the wasm core into `pkg/` unless it is there already, built from the same sources by the same tools; and sets up
+ * what that needs, meanwhile where it can.
  *
  * @param {{quiet?: boolean}} [options] quiet: says nothing when there is nothing to do
+ * @returns {Promise<{wasmBindgen: string}>} the folder of wasm-bindgen's commands
  */
 export async function ensureBuilt({ quiet = false } = {}) {
-	const { rust, wasmBindgen } = await ensureToolchain();
-	await withLock(`build-${checkoutName()}`, async () => {
-		const stamp = await sourceStamp(rust);
-		const built = await readFile(STAMP, 'utf8').catch(() => '');
-		if (built === stamp && existsSync(join(PACKAGE, WASM))) {
-			if (!quiet) await step('wasm core', async () => `${await describeSize()}, unchanged`);
-			return;
-		}
-		await step('wasm core', async () => {
-			await build(wasmBindgen, stamp);
-			return describeSize();
-		});
+	await ensureNode();
+	const toolchain = ensureToolchain();
+	const built = ensureRustForWasm().then((rust) => {
+		return withLock(`build-${checkoutName()}`, () => buildUnlessThere({ rust, toolchain, quiet }));
+	});
+	await together([toolchain, built]);
+	return toolchain;
+}
+
+async function buildUnlessThere({ rust, toolchain, quiet }) {
+	const stamp = await sourceStamp(rust);
+	const built = await readFile(STAMP, 'utf8').catch(() => '');
+	if (built === stamp && existsSync(join(PACKAGE, WASM))) {
+		if (!quiet) await step('wasm core', async () => `${await describeSize()}, unchanged`);
+		return;
+	}
+	let compiled = '';
+	await step('Rust core', async () => {
+		compiled = await compile();
+	});
+	const { wasmBindgen } = await toolchain;
+	await step('wasm core', async () => {
+		await finish(compiled, wasmBindgen, stamp);
+		return describeSize();
 	});
 }
 
@@ -57,16 +81,25 @@ function pathFlags() {
 	];
 }
 
-async function build(wasmBindgen, stamp) {
-	const target = process.env.CARGO_TARGET_DIR ?? join(repository, 'target');
-	const compiled = join(target, 'wasm32-unknown-unknown', 'release', `${NAME}.wasm`);
-	const unfinished = join(target, 'pkg-unfinished');
+function targetFolder() {
+	return process.env.CARGO_TARGET_DIR ?? join(repository, 'target');
+}
+
+/** @returns {Promise<string>} the module as the compiler leaves it */
+async function compile() {
+	const target = targetFolder();
 	const cargo = ['build', '--quiet', '--release', '--lib', '--target', 'wasm32-unknown-unknown'];
 	if (process.env.CI) cargo.push('--locked');
 	hint('compiling the Rust core; the first time it takes a minute or two');
 	await runOrFail('The Rust core does not compile for WebAssembly.', 'cargo', cargo, {
 		env: { CARGO_TARGET_DIR: target, CARGO_ENCODED_RUSTFLAGS: pathFlags().join('\x1f') },
 	});
+	return join(target, 'wasm32-unknown-unknown', 'release', `${NAME}.wasm`);
+}
+
+/** Makes the package of the compiled module. */
+async function finish(compiled, wasmBindgen, stamp) {
+	const unfinished = join(targetFolder(), 'pkg-unfinished');
 	await rm(unfinished, { recursive: true, force: true });
 	const bindgen = ['--target', 'web', '--out-dir', unfinished, '--out-name', NAME, compiled];
 	await runOrFail('wasm-bindgen refused the compiled core.', join(wasmBindgen, 'wasm-bindgen'), bindgen);
@@ -97,8 +130,7 @@ async function describeSize() {
 
 async function sourceStamp(rust) {
 	const hash = createHash('sha256').update(rust);
-	const binaryen = JSON.parse(await readRepositoryFile('node_modules/binaryen/package.json'));
-	hash.update(binaryen.version);
+	hash.update(await lockedPackageVersion('binaryen'));
 	const source = await readdir(join(repository, 'src'), { recursive: true, withFileTypes: true });
 	const files = source.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
 	const others = ['Cargo.toml', 'Cargo.lock', '.cargo/config.toml', 'scripts/build.mjs'];

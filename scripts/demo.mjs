@@ -16,7 +16,8 @@ async function main() {
 		await announce(choice);
 		// What set-up needs comes with Node.js; all else is loaded once set-up has installed it.
 		const { ensureBuilt } = await import('./build.mjs');
-		await ensureBuilt();
+		const { ensureServers, together } = await import('./setup.mjs');
+		await together([ensureBuilt(), ensureServers({ emulator: choice.kind === 'own' })]);
 		const { runDemo } = await import('./demo/run.mjs');
 		return await runDemo(options, choice);
 	} catch (error) {

@@ -4,7 +4,6 @@ import { parseArgs } from 'node:util';
 import { ensureBuilt } from './build.mjs';
 import { checkRepository } from './lint/repository.mjs';
 import { repository, run, runOrFail } from './process.mjs';
-import { ensureToolchain } from './setup.mjs';
 import { ExpectedFailure, hint, print, printFailure, runMain, step } from './terminal.mjs';
 
 const WASM_TARGET = 'wasm32-unknown-unknown';
@@ -12,10 +11,9 @@ const CLIPPY = ['--', '-D', 'warnings', '-D', 'clippy::too_many_lines'];
 
 async function main() {
 	const { fix } = readOptions();
-	await ensureToolchain();
-	await ensureRustComponents();
 	// The types that JavaScript is checked against include those of the built core.
 	await ensureBuilt({ quiet: true });
+	await ensureRustComponents();
 	let failed = 0;
 	for (const [name, check] of checks(fix)) {
 		try {

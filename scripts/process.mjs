@@ -20,6 +20,15 @@ for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
 	});
 }
 
+/** No command starts any more. */
+let isEnding = false;
+
+/** Ends all commands that are running, with their children; further ones fail without being started. */
+export function endRunning() {
+	isEnding = true;
+	for (const child of children) signalGroup(child, 'SIGTERM');
+}
+
 /**
  * @typedef {object} RunOptions
  * @property {string} [cwd] default: the repository
@@ -51,6 +60,7 @@ for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
  */
 export function run(command, args = [], options = {}) {
 	return new Promise((resolve) => {
+		if (isEnding) return resolve({ code: 1, stdout: '', output: '', timedOut: false, found: true });
 		const [program, ...parameters] = options.merge ? mergeStreams(command, args) : [command, ...args];
 		const child = spawn(program, parameters, {
 			cwd: options.cwd ?? repository,

@@ -4,7 +4,7 @@ import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { homedir, hostname } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { repository, run, runOrFail } from './process.mjs';
+import { endRunning, repository, run, runOrFail } from './process.mjs';
 import { ExpectedFailure, hint, step } from './terminal.mjs';
 
 export { repository, run, runOrFail } from './process.mjs';
@@ -21,14 +21,60 @@ export function cacheFolder() {
 
 /**
  * Sets up everything that building and testing need. Each piece is done once; when all is there it takes a moment.
+ * What does not need each other is done side by side.
  *
  * @returns {Promise<{rust: string, wasmBindgen: string}>} Rust's version and the folder of wasm-bindgen's commands
  */
 export async function ensureToolchain() {
-	await ensureNodeModules();
-	const rust = await ensureRust();
-	await ensureWasmTarget();
-	return { rust, wasmBindgen: await ensureWasmBindgen() };
+	const rust = ensureRustForWasm();
+	const wasmBindgen = rust.then(ensureWasmBindgen);
+	await together([ensureNodeModules(), rust, wasmBindgen]);
+	return { rust: await rust, wasmBindgen: await wasmBindgen };
+}
+
+/**
+ * Waits for several pieces of work. When one fails, the processes of the others are ended.
+ *
+ * @param {(Promise<unknown> | undefined)[]} pieces
+ */
+export async function together(pieces) {
+	try {
+		await Promise.all(pieces);
+	} catch (error) {
+		endRunning();
+		throw error;
+	}
+}
+
+/** @type {Promise<string> | undefined} */
+let rustForWasm;
+
+/** @returns {Promise<string>} the version of Rust, which has its WebAssembly target */
+export function ensureRustForWasm() {
+	rustForWasm ??= (async () => {
+		const version = await ensureRust();
+		await ensureWasmTarget();
+		return version;
+	})();
+	return rustForWasm;
+}
+
+/**
+ * Installs what tests and demo start beside the component: Harper and a BigQuery emulator.
+ *
+ * @param {{emulator?: boolean}} [options] emulator: false if none is needed
+ */
+export async function ensureServers({ emulator: isNeeded = true } = {}) {
+	const { emulatorIsInstalled, ensureEmulator } = await import('../tests/support/emulator.mjs');
+	const { ensureHarperTemplate } = await import('../tests/support/harper-template.mjs');
+	const emulator = async () => {
+		if (!isNeeded || emulatorIsInstalled()) return;
+		await step('emulator', async () => {
+			hint('installing a BigQuery emulator once, about a minute');
+			await ensureEmulator();
+		});
+	};
+	await together([emulator(), ensureNodeModules().then(ensureHarperTemplate)]);
 }
 
 /** Refuses a Node.js that is older than package.json's `engines` asks for. */
@@ -42,8 +88,16 @@ export async function ensureNode() {
 	}
 }
 
+/** @type {Promise<void> | undefined} */
+let nodeModules;
+
 /** Installs the npm packages of package-lock.json unless exactly these are installed already. */
-export async function ensureNodeModules() {
+export function ensureNodeModules() {
+	nodeModules ??= installNodeModules();
+	return nodeModules;
+}
+
+async function installNodeModules() {
 	await ensureNode();
 	if (await nodeModulesAreCurrent()) return;
 	await withLock(`node-modules-${checkoutName()}`, async () => {
@@ -115,7 +169,7 @@ export async function ensureWasmBindgen() {
 	await withLock(`wasm-bindgen-${version}`, async () => {
 		if (existsSync(join(commands, 'wasm-bindgen'))) return;
 		await step('wasm-bindgen', async () => {
-			hint(`building wasm-bindgen ${version} once, about 2 minutes`);
+			hint(`building wasm-bindgen ${version} once, about a minute`);
 			await installWasmBindgen(version, folder);
 			return version;
 		});
@@ -159,15 +213,31 @@ export function readRepositoryFile(path) {
 	return readFile(join(repository, path), 'utf8');
 }
 
+/** Compiling it fast matters more than running it fast, but for the crates in which it spends its time. */
+const QUICK_BUILD = {
+	CARGO_PROFILE_RELEASE_OPT_LEVEL: '0',
+	CARGO_PROFILE_RELEASE_CODEGEN_UNITS: '256',
+	CARGO_PROFILE_RELEASE_DEBUG: '0',
+};
+const OPTIMISED_CRATES = ['walrus', 'wasmparser', 'wasm-encoder'];
+
 async function installWasmBindgen(version, folder) {
 	const unfinished = `${folder}.${process.pid}`;
 	await rm(unfinished, { recursive: true, force: true });
-	const args = ['install', 'wasm-bindgen-cli', '--version', version, '--no-default-features', '--root', unfinished];
+	const crate = ['wasm-bindgen-cli', '--version', version, '--no-default-features'];
+	const commands = ['--bin', 'wasm-bindgen', '--bin', 'wasm-bindgen-test-runner'];
+	const optimised = OPTIMISED_CRATES.flatMap((name) => ['--config', `profile.release.package.${name}.opt-level=1`]);
+	const args = ['install', ...crate, ...commands, ...optimised, '--root', unfinished];
 	try {
 		await mkdir(unfinished, { recursive: true });
 		await runOrFail(`wasm-bindgen ${version} could not be built; the output above says why.`, 'cargo', args, {
 			cwd: unfinished,
-			env: { CARGO_TARGET_DIR: join(unfinished, 'target'), CARGO_BUILD_TARGET: undefined, RUSTFLAGS: undefined },
+			env: {
+				...QUICK_BUILD,
+				CARGO_TARGET_DIR: join(unfinished, 'target'),
+				CARGO_BUILD_TARGET: undefined,
+				RUSTFLAGS: undefined,
+			},
 		});
 		await rm(join(unfinished, 'target'), { recursive: true, force: true });
 		await rm(folder, { recursive: true, force: true });
@@ -186,6 +256,15 @@ async function nodeModulesAreCurrent() {
 		if (path === '') return true;
 		return there[path] ? there[path].version === version : Boolean(optional || devOptional || peer);
 	});
+}
+
+/**
+ * The version of an npm package that package-lock.json holds.
+ *
+ * @param {string} name
+ */
+export async function lockedPackageVersion(name) {
+	return JSON.parse(await readRepositoryFile('package-lock.json')).packages[`node_modules/${name}`].version;
 }
 
 async function lockedVersion(crate) {

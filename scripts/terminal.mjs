@@ -2,7 +2,7 @@ import { styleText } from 'node:util';
 
 const NAME_WIDTH = 16;
 const colourful = Boolean(process.stdout.isTTY) && !process.env.NO_COLOR;
-/** What is going on, the latest last. @type {string[]} */
+/** What is going on at the same time. @type {string[]} */
 const running = [];
 
 /** A failure that the user can do something about: its message is printed alone, without a stack trace. */
@@ -129,7 +129,10 @@ function printStep(style, sign, name, detail, started_ms) {
 
 function showProgress() {
 	clearProgress();
-	if (running.length > 0 && process.stdout.isTTY) process.stdout.write(colour('dim', `· ${running.at(-1)} …`));
+	if (running.length === 0 || !process.stdout.isTTY) return;
+	// A line that wraps could not be cleared.
+	const text = `· ${running.join(', ')} …`.slice(0, process.stdout.columns - 1);
+	process.stdout.write(colour('dim', text));
 }
 
 function clearProgress() {

@@ -85,16 +85,25 @@ function isComplete(marker) {
 	return existsSync(marker) && readFileSync(marker, 'utf8') === PACKAGES.join('\n');
 }
 
+/** Where the emulator is, or will be. */
+function installation() {
+	const cache = process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache');
+	const folder = path.join(cache, 'bigquery-sync', `local-bigquery-${VERSION}`, `duckdb-${DUCKDB_VERSION}`);
+	return { folder, command: path.join(folder, 'bin', 'local-bigquery'), home: path.join(folder, 'home') };
+}
+
+export function emulatorIsInstalled() {
+	return isComplete(path.join(installation().folder, 'complete'));
+}
+
 /**
  * Installs the emulator into the user's cache folder unless it is there. Two processes may do so at once.
  * @param {{log?: (line: string) => void}} [options]
  * @returns {Promise<{command: string, home: string}>}
  */
 export async function ensureEmulator({ log } = {}) {
-	const cache = process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache');
-	const folder = path.join(cache, 'bigquery-sync', `local-bigquery-${VERSION}`, `duckdb-${DUCKDB_VERSION}`);
-	const installed = { command: path.join(folder, 'bin', 'local-bigquery'), home: path.join(folder, 'home') };
-	if (isComplete(path.join(folder, 'complete'))) return installed;
+	const { folder, ...installed } = installation();
+	if (emulatorIsInstalled()) return installed;
 	const python = await findPython();
 	log?.(`Installing local-bigquery ${VERSION} with ${python} into ${folder}`);
 	const options = { group: true, log };

@@ -41,7 +41,7 @@ export function harperEnvironment(folder) {
 }
 
 /** @returns {Promise<string>} The template's folder, made at the first use and then kept in the user's cache. */
-async function templateFolder() {
+export async function ensureHarperTemplate() {
 	const { version } = JSON.parse(readFileSync(path.join(MODULES, 'harperdb', 'package.json'), 'utf8'));
 	const cache = process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache');
 	const folder = path.join(cache, 'bigquery-sync', `harperdb-${version}`);
@@ -73,7 +73,7 @@ async function templateFolder() {
  * @param {{authorizeLocal: boolean}} options Whether requests without credentials are super_user.
  */
 export async function installHarper(folder, { authorizeLocal }) {
-	cpSync(await templateFolder(), folder, { recursive: true });
+	cpSync(await ensureHarperTemplate(), folder, { recursive: true });
 	const configFile = path.join(folder, 'root', 'harperdb-config.yaml');
 	const config = readFileSync(configFile, 'utf8');
 	const oldRoot = /^rootPath: (.+)$/m.exec(config)?.[1];
