@@ -4,15 +4,15 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { VESSEL_SCHEMA, bigQueryClient, until, vesselPositions } from '../support/index.mjs';
+import { VESSEL_SCHEMA, bigQueryClient, size, until, vesselPositions } from '../support/index.mjs';
 import { PATIENCE_MS, assertEqual, startComponent, tableStatus, untilRows, untilStatus } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
 const DAY_MS = 86_400_000;
 const DAYS = 10;
-const ROWS = 200_000;
+const ROWS = size(50_000, 200_000);
 /** Two of the days fit into a window, three do not. */
-const WINDOW_ROWS_MAX = 50_000;
+const WINDOW_ROWS_MAX = ROWS / 4;
 const WINDOWS = 5;
 const SMALL_ROWS = 2_000;
 const POLL_MS = 500;

@@ -7,6 +7,7 @@ import {
 	allTypes,
 	duplicated,
 	randomFrom,
+	size,
 	tiedPositions,
 	until,
 	vesselPositions,
@@ -22,7 +23,7 @@ import {
 } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
-const BIG_ROWS = 100_000;
+const BIG_ROWS = size(30_000, 100_000);
 const POLL_MS = 2000;
 const QUIET_POLL_MS = 500;
 
@@ -36,7 +37,7 @@ before(async () => {
 
 after(() => source?.stop());
 
-describe('a hundred thousand rows', () => {
+describe('many rows', () => {
 	/** @type {['plugin' | 'application', number][]} */
 	const forms = [
 		['plugin', 1],
@@ -236,12 +237,11 @@ describe('many small tables in one configuration', () => {
 			source.proxy.requests(route).filter(({ at, sql, path }) => at >= from && /quiet/.test(sql ?? path));
 		const polled = () => since('tables.get').length >= 8;
 		await until(polled, { deadlineMs: PATIENCE_MS, what: 'eight polls of the table at rest' });
-		const elapsed = Date.now() - from;
-		assert.ok(
-			since('jobs.query').length <= elapsed / QUIET_POLL_MS + 1,
-			`${since('jobs.query').length} in ${elapsed} ms`
-		);
-		assert.ok(since('tables.get').length <= elapsed / QUIET_POLL_MS + 1);
+		// A busy machine makes polls rarer, and one that was held up may come right before the next.
+		const most = 2 + (2 * (Date.now() - from)) / QUIET_POLL_MS;
+		for (const route of /** @type {const} */ (['jobs.query', 'tables.get'])) {
+			assert.ok(since(route).length <= most, `${since(route).length} ${route}, ${most} at most`);
+		}
 		assert.equal(await syncedAt(), written);
 		assert.equal((await untilRows(running.harper, 'quiet', 1000)).rows, 1000);
 		await assertEqual(sides, quiet);

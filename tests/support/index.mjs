@@ -18,5 +18,6 @@ export {
 	tiedPositions,
 	vesselPositions,
 } from './samples.mjs';
+export * from './size.mjs';
 export * from './values.mjs';
 export * from './wait.mjs';
