@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 import { ensureBuilt } from './build.mjs';
-import { ensureToolchain } from './setup.mjs';
+import { ensureServers, together } from './setup.mjs';
 import { colour, ExpectedFailure, formatSeconds, print, printFailure } from './terminal.mjs';
 import { fileLine } from './test/line.mjs';
 import { addFailure, addOutcome, describeOutcome, emptyOutcome } from './test/outcome.mjs';
@@ -16,6 +16,8 @@ const HELP = `Usage: npm test -- [options]
   --verbose         show everything that the tests print
   --help            show this text`;
 
+const SERVER_SUITES = ['bench', 'integration'];
+
 async function main() {
 	const options = readOptions();
 	if (!options) return;
@@ -24,16 +26,22 @@ async function main() {
 	const suites = new Map();
 	try {
 		if (options.filter) await matchingJobs(options);
-		const { wasmBindgen } = await ensureToolchain();
-		await ensureBuilt();
+		const { wasmBindgen } = await setUp(options);
 		const jobs = await matchingJobs(options);
-		const shared = { ...options, env: testEnvironment(options), wasmBindgen };
+		const { filter, verbose } = options;
+		const env = testEnvironment(options);
 		print();
-		await runJobs(jobs, async (job) => {
+		await runJobs(jobs, async (job, environment) => {
 			const row = suites.get(job.suite) ?? { outcome: emptyOutcome(), duration_ms: 0 };
 			suites.set(job.suite, row);
 			const jobStarted_ms = performance.now();
-			const outcome = await job.run({ ...shared, tests: job.tests ?? [] });
+			const outcome = await job.run({
+				filter,
+				verbose,
+				wasmBindgen,
+				env: { ...env, ...environment },
+				tests: job.tests ?? [],
+			});
 			if (job.lane !== 'cargo') fileLine(job.name, outcome, jobStarted_ms);
 			row.duration_ms += performance.now() - jobStarted_ms;
 			addOutcome(row.outcome, outcome);
@@ -49,6 +57,14 @@ async function main() {
 	}
 	print(describeOutcome(total));
 	if (total.failed > 0) process.exitCode = 1;
+}
+
+async function setUp({ only }) {
+	const needsServers = !only || only.some((id) => SERVER_SUITES.includes(id));
+	const emulator = !process.env.BIGQUERY_EMULATOR_HOST;
+	const built = ensureBuilt();
+	await together([built, needsServers ? ensureServers({ emulator }) : undefined]);
+	return built;
 }
 
 /**

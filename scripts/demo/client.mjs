@@ -49,11 +49,6 @@ export class DemoClient extends BigQueryClient {
 		await unless(409, this.request('POST', '/datasets', { body }));
 	}
 
-	/** @param {string} dataset */
-	async deleteDataset(dataset) {
-		await unless(404, this.request('DELETE', `/datasets/${dataset}`, { query: { deleteContents: true } }));
-	}
-
 	/**
 	 * Loads rows job by job, so that any number of them needs little memory.
 	 *

@@ -6,11 +6,15 @@ import { nodeTestNames } from './names/node.mjs';
 import { rustTestNames } from './names/rust.mjs';
 import { runTestFile } from './node.mjs';
 
-/** Several Harper nodes each, or figures that another load would change: such a file runs when all others have ended. */
+/** Figures that another load would change: such a file runs when all others have ended. */
 const ALONE = /memory[^/]*$/;
+/** Files that take long begin first, so that none of them is left alone at the end. */
+const LONG = /cluster|faults|replication/;
 /** What `--quick` runs of the integration tests. */
 const QUICK_FILES = ['control', 'keys', 'sync', 'types'].map((name) => `tests/integration/${name}.test.mjs`);
-const QUICK_ENVIRONMENT = { SIMULATOR_SEEDS: '200' };
+/** Most worlds are for `npm run sim`. */
+const USUAL_ENVIRONMENT = { SIMULATOR_SEEDS: '500' };
+const QUICK_ENVIRONMENT = { SIMULATOR_SEEDS: '100' };
 const SOAK_ENVIRONMENT = { SIMULATOR_SEEDS: '20000', BIGQUERY_SYNC_SOAK: '1' };
 
 /**
@@ -27,6 +31,7 @@ const SOAK_ENVIRONMENT = { SIMULATOR_SEEDS: '20000', BIGQUERY_SYNC_SOAK: '1' };
  * @property {string} name
  * @property {string} suite
  * @property {'cargo' | 'shared' | 'alone'} lane Jobs of cargo run one after the other; shared ones side by side.
+ * @property {boolean} [sharesEmulator] It may be given a BigQuery emulator that others have used before.
  * @property {string[] | null} tests Full names; null if they cannot be told before everything is set up.
  * @property {(options: RunOptions) => Promise<Outcome>} run
  *
@@ -51,13 +56,15 @@ export const SUITES = [
  */
 export async function chosenJobs({ only, quick }) {
 	const suites = SUITES.filter(({ id }) => (only ? only.includes(id) : !quick || id !== 'bench'));
-	const jobs = (await Promise.all(suites.map((suite) => suite.jobs()))).flat();
+	const unsorted = (await Promise.all(suites.map((suite) => suite.jobs()))).flat();
+	const jobs = unsorted.sort((one, other) => Number(LONG.test(other.name)) - Number(LONG.test(one.name)));
 	return jobs.filter(({ suite, name }) => !quick || suite !== 'integration' || QUICK_FILES.includes(name));
 }
 
 /** @param {{quick?: boolean, soak?: boolean}} options */
 export function testEnvironment({ quick, soak }) {
-	return { ...(quick && QUICK_ENVIRONMENT), ...(soak && SOAK_ENVIRONMENT) };
+	if (soak) return SOAK_ENVIRONMENT;
+	return quick ? QUICK_ENVIRONMENT : USUAL_ENVIRONMENT;
 }
 
 async function nativeJobs() {
@@ -85,6 +92,7 @@ function fileSuite(id, folder, timeout_s) {
 			name: file,
 			suite: id,
 			lane: ALONE.test(file) ? /** @type {const} */ ('alone') : /** @type {const} */ ('shared'),
+			sharesEmulator: id === 'integration',
 			tests: names[file],
 			run: (options) => runTestFile(file, { ...options, timeout_s }),
 		}));

@@ -22,13 +22,19 @@ const RETRY = { initialDelay: 200, backoffMultiplier: 1, maxAttempts: 100 };
 
 /** @type {import('./support/source.mjs').Source} */
 let source;
+/** One Harper gets one wrong configuration after the other. @type {import('./support/component.mjs').Running} */
+let running;
 
 before(async () => {
 	source = await startSource();
 	await source.fill('vessels', VESSEL_SCHEMA, vesselPositions({ rows: ROWS }));
+	running = await startComponent({ config: {}, schema: SCHEMA });
 });
 
-after(() => source?.stop());
+after(async () => {
+	await running?.remove();
+	await source?.stop();
+});
 
 /**
  * A right configuration of one table, but for some keys of `bigquery`.
@@ -65,15 +71,6 @@ async function assertAnswers(harper) {
 const SCHEMA = 'type Ships @table @export { mmsi: ID @primaryKey }';
 
 describe('a configuration with errors', () => {
-	/** @type {import('./support/component.mjs').Running} */
-	let running;
-
-	before(async () => {
-		running = await startComponent({ config: {}, schema: SCHEMA });
-	});
-
-	after(() => running?.remove());
-
 	/** @type {[string, (() => Record<string, any>) | undefined, string, RegExp][]} What is wrong, the key that is named, the message. */
 	const WRONG = [
 		// Harper was started with this one.
@@ -154,14 +151,7 @@ describe('a configuration with errors', () => {
 
 describe('credentials that are of no use', () => {
 	const SECRET = 'TOP-SECRET-b7d1';
-	/** @type {import('./support/component.mjs').Running} */
-	let running;
-
-	before(async () => {
-		running = await startComponent({ config: configuration({ credentials: 'absent.json' }), schema: SCHEMA });
-	});
-
-	after(() => running?.remove());
+	const own = { id: 'secret', targetTable: 'Secret' };
 
 	/** @type {[string, string | undefined, RegExp][]} */
 	const FILES = [
@@ -179,14 +169,11 @@ describe('credentials that are of no use', () => {
 	for (const [name, text, message] of FILES) {
 		test(`like_${name}_are_named_and_never_shown`, async () => {
 			const { harper, application } = running;
-			// Harper was started with the file that is absent, and does not notice two edits within 50 ms.
-			if (text !== undefined) {
-				writeFileSync(path.join(application.path, name), text);
-				application.configure(configuration({ credentials: name }));
-			}
+			if (text !== undefined) writeFileSync(path.join(application.path, name), text);
+			application.configure(configuration({ ...own, credentials: name }));
 			const noted = ({ lastError, state }) =>
 				state === 'blocked' && lastError?.code === 'credentials' && message.test(lastError.message);
-			await untilStatus(harper, 'vessels', noted, `to complain about ${name}`);
+			await untilStatus(harper, own.id, noted, `to complain about ${name}`);
 			await untilLogged(harper, [/credentials/, message]);
 			assert.ok(!(await (await harper.request('/SyncControl')).text()).includes(SECRET));
 			assert.ok(!harper.log().includes(SECRET));
@@ -196,15 +183,13 @@ describe('credentials that are of no use', () => {
 
 	test('need_no_restart_when_they_are_corrected', async () => {
 		const { harper, application } = running;
-		application.configure(configuration());
-		await untilEqual({ source, harper }, { table: 'vessels', target: 'BigQueryData' });
-		assert.equal((await tableStatus(harper, 'vessels')).lastError, null);
+		application.configure(configuration(own));
+		await untilEqual({ source, harper }, { table: 'vessels', target: own.targetTable });
+		assert.equal((await tableStatus(harper, own.id)).lastError, null);
 	});
 });
 
 describe('tables that do not fit', () => {
-	/** @type {import('./support/component.mjs').Running} */
-	let running;
 	/** @type {[Record<string, any>, string, RegExp][]} The table, the code of its error, the message. */
 	const UNFIT = [
 		[{ id: 'no_dataset', dataset: 'absent', table: 'vessels' }, 'not_found', /absent\.vessels does not exist.*dataset/],
@@ -225,11 +210,8 @@ describe('tables that do not fit', () => {
 		const unfit = UNFIT.map(([table]) => ({ table: 'vessels', targetTable: `T_${table.id}`, ...table }));
 		const tables = [...unfit, { id: 'good', table: 'vessels', targetTable: 'Good' }];
 		const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
-		const config = { bigquery, sync: { pollInterval: POLL_MS }, retry: RETRY };
-		running = await startComponent({ config, schema: SCHEMA });
+		running.application.configure({ bigquery, sync: { pollInterval: POLL_MS }, retry: RETRY });
 	});
-
-	after(() => running?.remove());
 
 	for (const [{ id }, code, message] of UNFIT) {
 		test(`${id}_is_blocked_with_${code}`, async () => {
@@ -274,9 +256,9 @@ describe('tables that do not fit', () => {
 
 test('the_configuration_of_the_component_as_application_is_followed_too', async () => {
 	const config = configuration({ table: undefined });
-	const running = await startComponent({ config, form: 'application', threads: 2, schema: SCHEMA });
+	const deployed = await startComponent({ config, form: 'application', threads: 2, schema: SCHEMA });
 	try {
-		const { harper, application } = running;
+		const { harper, application } = deployed;
 		const missing = async () => (await readControl(harper)).configurationErrors[0]?.key === 'bigquery.table';
 		await until(missing, { deadlineMs: PATIENCE_MS, what: 'an error about bigquery.table' });
 		await untilLogged(harper, [/bigquery\.table is missing/]);
@@ -284,45 +266,38 @@ test('the_configuration_of_the_component_as_application_is_followed_too', async 
 		application.configure(configuration());
 		await untilEqual({ source, harper }, { table: 'vessels', target: 'BigQueryData' });
 	} finally {
-		await running.remove();
+		await deployed.remove();
 	}
 });
 
 test('a_project_that_does_not_exist_is_named', async () => {
-	const running = await startComponent({ config: configuration({ projectId: 'absent-project' }), schema: SCHEMA });
-	try {
-		const { harper, application } = running;
-		const noted = ({ state }) => state === 'blocked';
-		const { lastError } = await untilStatus(harper, 'vessels', noted, 'to be blocked');
-		assert.equal(lastError.code, 'not_found');
-		assert.match(lastError.message, /absent-project\.d\.vessels.*projectId/);
-		await untilLogged(harper, [/not_found/, /absent-project/]);
-		await assertAnswers(harper);
-		application.configure(configuration());
-		await untilEqual({ source, harper }, { table: 'vessels', target: 'BigQueryData' });
-	} finally {
-		await running.remove();
-	}
+	const own = { id: 'projectless', targetTable: 'Projectless' };
+	const { harper, application } = running;
+	application.configure(configuration({ ...own, projectId: 'absent-project' }));
+	const { lastError } = await untilStatus(harper, own.id, ({ state }) => state === 'blocked', 'to be blocked');
+	assert.equal(lastError.code, 'not_found');
+	assert.match(lastError.message, /absent-project\.d\.vessels.*projectId/);
+	await untilLogged(harper, [/not_found/, /absent-project/]);
+	await assertAnswers(harper);
+	application.configure(configuration(own));
+	await untilEqual({ source, harper }, { table: 'vessels', target: own.targetTable });
 });
 
 test('a_bigquery_that_is_unreachable_at_first_is_synced_once_it_is_there', async () => {
+	const own = { id: 'reached', targetTable: 'Reached' };
 	const port = await freePort();
-	const config = configuration({ apiEndpoint: `127.0.0.1:${port}` });
-	const running = await startComponent({ config, schema: SCHEMA });
-	/** @type {import('../support/index.mjs').FaultProxy | undefined} */
-	let proxy;
+	const { harper, application } = running;
+	application.configure(configuration({ ...own, apiEndpoint: `127.0.0.1:${port}` }));
+	const noted = ({ lastError, state }) => state === 'retrying' && lastError?.code === 'unreachable';
+	const { lastError } = await untilStatus(harper, own.id, noted, 'to find nobody');
+	assert.match(lastError.message, new RegExp(`127\\.0\\.0\\.1:${port}.*ECONNREFUSED`));
+	await untilLogged(harper, [/unreachable/, /ECONNREFUSED/]);
+	await assertAnswers(harper);
+	const proxy = await startFaultProxy({ target: source.emulator.url, port });
 	try {
-		const { harper } = running;
-		const noted = ({ lastError, state }) => state === 'retrying' && lastError?.code === 'unreachable';
-		const { lastError } = await untilStatus(harper, 'vessels', noted, 'to find nobody');
-		assert.match(lastError.message, new RegExp(`127\\.0\\.0\\.1:${port}.*ECONNREFUSED`));
-		await untilLogged(harper, [/unreachable/, /ECONNREFUSED/]);
-		await assertAnswers(harper);
-		proxy = await startFaultProxy({ target: source.emulator.url, port });
-		await untilEqual({ source, harper }, { table: 'vessels', target: 'BigQueryData' });
+		await untilEqual({ source, harper }, { table: 'vessels', target: own.targetTable });
 		await postControl(harper, { action: 'stop' });
 	} finally {
-		await proxy?.stop();
-		await running.remove();
+		await proxy.stop();
 	}
 });

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
-import { VESSEL_SCHEMA, until, vesselPositions } from '../support/index.mjs';
+import { VESSEL_SCHEMA, size, until, vesselPositions } from '../support/index.mjs';
 import {
 	PATIENCE_MS,
 	assertEqual,
@@ -15,7 +15,7 @@ import {
 import { startSource } from './support/source.mjs';
 
 const DAYS = 64;
-const ROWS = 32_000;
+const ROWS = size(16_000, 32_000);
 const POLL_MS = 1_000;
 /** Of many tables that do not change. */
 const QUIET_POLL_MS = 10_000;
@@ -143,43 +143,61 @@ describe('the bill', () => {
 	let meter;
 
 	before(async () => {
-		await source.fill('by_day', VESSEL_SCHEMA, vesselPositions({ rows: ROWS, days: DAYS }), BY_DAY);
+		const rows = () => vesselPositions({ rows: ROWS, days: DAYS });
+		for (const table of ['by_day', 'by_timestamp']) await source.fill(table, VESSEL_SCHEMA, rows(), BY_DAY);
 		meter = await source.addProxy({ minimumBytes: 0 });
 		meter.accounting = true;
 		meter.maintainsModification = true;
+		bills = { 1: await billsOf(1), 4: await billsOf(4) };
 	});
 
 	/**
-	 * The bytes that a backfill bills, those for counting apart.
-	 * @param {number} threads
-	 * @param {string} partitionBy
+	 * The bytes that backfills bill with so many workers, by table, those for counting apart.
+	 * @typedef {Record<string, {reading: number, counting: number}>} Bills
+	 * @type {Record<number, Bills>}
 	 */
-	async function billOf(threads, partitionBy) {
+	let bills;
+
+	/** @param {number} threads @returns {Promise<Bills>} */
+	async function billsOf(threads) {
 		meter.reset();
-		const bigquery = { ...source.connection(meter.url), table: 'by_day', timestampColumn: 'timestamp', partitionBy };
+		const tables = [
+			{ table: 'by_day', targetTable: 'ByDay' },
+			{ table: 'by_timestamp', targetTable: 'ByTimestamp', partitionBy: 'timestamp' },
+		];
+		const bigquery = { ...source.connection(meter.url), timestampColumn: 'timestamp', tables };
 		const running = await startComponent({ config: { bigquery, sync: { pollInterval: 600_000 } }, threads });
 		try {
 			const { harper } = running;
-			const complete = async () => (await readControl(harper)).tables[0].rows >= ROWS;
+			const complete = async () => (await readControl(harper)).tables.every(({ rows }) => rows >= ROWS);
 			await until(complete, { deadlineMs: PATIENCE_MS, what: 'all rows' });
-			await assertEqual({ source, harper }, { table: 'by_day', target: 'BigQueryData' });
-			const workers = await workersOf(harper, 'by_day');
-			assert.equal(workers.length, threads);
-			for (const { partitions } of workers) assert.equal(partitions.length, 64 / threads);
+			for (const { table, targetTable } of tables) {
+				await assertEqual({ source, harper }, { table, target: targetTable });
+				const workers = await workersOf(harper, table);
+				assert.equal(workers.length, threads);
+				for (const { partitions } of workers) assert.equal(partitions.length, 64 / threads);
+			}
 		} finally {
 			await running.remove();
 		}
-		const asked = meter.requests('jobs.query');
-		const counting = asked.filter(({ sql }) => /GROUP BY starts/.test(sql ?? ''));
-		const bytes = (/** @type {typeof asked} */ some) => some.reduce((sum, one) => sum + one.bytesBilled, 0);
-		return { reading: bytes(asked) - bytes(counting), counting: bytes(counting) };
+		return Object.fromEntries(
+			tables.map(({ table }) => {
+				const asked = meter.requests('jobs.query').filter(({ sql }) => sql?.includes(`\`${table}\``));
+				const counting = asked.filter(({ sql }) => /GROUP BY starts/.test(sql ?? ''));
+				const bytes = (/** @type {typeof asked} */ some) => some.reduce((sum, one) => sum + one.bytesBilled, 0);
+				return [table, { reading: bytes(asked) - bytes(counting), counting: bytes(counting) }];
+			})
+		);
 	}
 
 	test('does_not_grow_with_the_workers_of_a_table_that_is_partitioned_by_day', async (context) => {
-		const one = await billOf(1, 'auto');
+		const { by_day: one } = bills[1];
 		assert.equal(one.counting, 0);
-		for (const threads of [2, 4]) {
-			const bill = await billOf(threads, 'auto');
+		const { by_day: two } = await billsOf(2);
+		for (const [threads, bill] of /** @type {const} */ ([
+			[2, two],
+			[4, bills[4].by_day],
+		])) {
 			context.diagnostic(`${threads} workers: ${(bill.reading / one.reading).toFixed(3)} of the bill of one`);
 			const partition = one.reading / DAYS;
 			assert.ok(
@@ -191,11 +209,10 @@ describe('the bill', () => {
 		}
 	});
 
-	test('grows_with_the_workers_of_a_table_that_is_divided_by_timestamp', async (context) => {
-		const one = await billOf(1, 'timestamp');
-		const three = await billOf(4, 'timestamp');
-		context.diagnostic(`4 workers: ${(three.reading / one.reading).toFixed(3)} of the bill of one`);
-		assert.ok(Math.abs(three.reading / one.reading - 4) < 0.05);
+	test('grows_with_the_workers_of_a_table_that_is_divided_by_timestamp', (context) => {
+		const growth = bills[4].by_timestamp.reading / bills[1].by_timestamp.reading;
+		context.diagnostic(`4 workers: ${growth.toFixed(3)} of the bill of one`);
+		assert.ok(Math.abs(growth - 4) < 0.05);
 	});
 });
 

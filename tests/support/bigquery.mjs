@@ -88,6 +88,18 @@ export class BigQueryClient {
 	}
 
 	/**
+	 * Deletes a dataset with all its tables; one that does not exist is fine.
+	 * @param {string} dataset
+	 */
+	async deleteDataset(dataset) {
+		try {
+			await this.request('DELETE', `/datasets/${dataset}`, { query: { deleteContents: true } });
+		} catch (error) {
+			if (/** @type {any} */ (error).status !== 404) throw error;
+		}
+	}
+
+	/**
 	 * @param {string} dataset
 	 * @param {string} table
 	 * @param {object} definition

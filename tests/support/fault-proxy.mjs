@@ -22,6 +22,7 @@ import { classify } from './routes.mjs';
  * @property {string} path With the query string.
  * @property {import('./routes.mjs').RouteName} route
  * @property {number | undefined} status Undefined while, or because, there is no answer.
+ * @property {boolean} isGivenUp The client closed the connection before the answer was complete.
  * @property {Fault | undefined} fault
  * @property {string | undefined} sql
  * @property {number} bytesBilled
@@ -171,11 +172,13 @@ export class FaultProxy {
 			path: url,
 			route: route.route,
 			status: undefined,
+			isGivenUp: false,
 			fault: undefined,
 			sql: undefined,
 			bytesBilled: 0,
 		};
 		this.#requests.push(seen);
+		response.once('close', () => (seen.isGivenUp = !response.writableFinished));
 		response.setHeader('date', new Date(this.now()).toUTCString());
 		try {
 			const body = route.route === 'upload' ? undefined : await bodyOf(request);

@@ -36,6 +36,8 @@ export async function startSource() {
 	};
 	const proxy = await addProxy();
 	const bigquery = bigQueryClient({ url: emulator.url, project: emulator.project });
+	// Another file may have used the emulator before, and not have come to its end.
+	await bigquery.deleteDataset(DATASET);
 	await bigquery.createDataset(DATASET);
 	return {
 		emulator,
