@@ -91,7 +91,9 @@ test('nothing_outlives_a_killed_test_process', { skip: Boolean(process.env.BIGQU
 	const child = execFile(process.execPath, ['--input-type=module', '-e', script]);
 	let text = '';
 	child.stdout?.on('data', (data) => (text += data));
-	const { url } = JSON.parse(await until(() => text.includes('\n') && text, { deadlineMs: 60_000, what: 'the child' }));
+	const { url } = JSON.parse(
+		await until(() => text.includes('\n') && text, { deadlineMs: 240_000, what: 'the child' })
+	);
 	assert.ok((await fetch(`${url}/bigquery/v2/projects/test-project/datasets`)).ok);
 	child.kill('SIGKILL');
 	const gone = () =>
@@ -99,5 +101,5 @@ test('nothing_outlives_a_killed_test_process', { skip: Boolean(process.env.BIGQU
 			() => false,
 			() => true
 		);
-	assert.ok(await until(gone, { deadlineMs: 20_000, what: 'the end of the orphan' }));
+	assert.ok(await until(gone, { deadlineMs: 240_000, what: 'the end of the orphan' }));
 });

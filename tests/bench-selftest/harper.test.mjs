@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { after, test } from 'node:test';
 
-import { plainApplication, startCluster, startHarper } from '../support/index.mjs';
+import { missingConnections, plainApplication, startCluster, startHarper, until } from '../support/index.mjs';
 
 const application = plainApplication({
 	schema: 'type Widget @table @export { id: ID @primaryKey, big: BigInt }',
@@ -10,7 +10,7 @@ const application = plainApplication({
 
 after(() => application.remove());
 
-test('rows_survive_kill_9_and_a_restart', async () => {
+test('rows_survive_kill_9_and_a_crash_after_which_harper_starts_again', async () => {
 	const harper = await startHarper({ application: application.path });
 	try {
 		const records = Array.from({ length: 100 }, (_, i) => ({ id: `w${i}`, big: '9007199254740993' }));
@@ -30,6 +30,10 @@ test('rows_survive_kill_9_and_a_restart', async () => {
 		assert.equal(found.length, 100);
 		assert.equal(found[0].big, 9007199254740993n);
 		assert.match(harper.log(), /successfully started/i);
+		const crashed = harper.pid;
+		process.kill(crashed, 'SIGSEGV');
+		await until(() => harper.pid !== crashed, { deadlineMs: 120_000, what: 'another process' });
+		assert.equal((await harper.request('/Widget/w7')).status, 200);
 	} finally {
 		await harper.remove();
 	}
@@ -54,8 +58,9 @@ test('threads_and_authentication_are_as_asked_from_the_first_start', async () =>
 });
 
 test('a_row_reaches_all_three_nodes', async () => {
-	const cluster = await startCluster({ nodes: 3, application: application.path, threads: [1, 1, 2] });
+	const cluster = await startCluster({ nodes: 3, application: application.path, threads: [1, 1, 2], severable: true });
 	try {
+		assert.deepEqual(await missingConnections(cluster.nodes), []);
 		assert.equal(new Set(cluster.nodes.map((node) => node.name)).size, 3);
 		await cluster.nodes[2].operation({ operation: 'upsert', table: 'Widget', records: [{ id: 'travels' }] });
 		await cluster.settled();
@@ -67,6 +72,16 @@ test('a_row_reaches_all_three_nodes', async () => {
 		await cluster.nodes[1].start();
 		await cluster.settled();
 		assert.equal((await cluster.nodes[1].request('/Widget/missed')).status, 200);
+		const [{ name }, ...others] = cluster.nodes;
+		cluster.nodes[0].sever();
+		const cut = others.map((node) => `${name} -> ${node.name}: data`);
+		const isTold = async () => {
+			const missing = await missingConnections(cluster.nodes);
+			return cut.every((one) => missing.includes(one));
+		};
+		await until(isTold, { deadlineMs: 120_000, what: cut.join(', ') });
+		cluster.nodes[0].heal();
+		await cluster.settled();
 	} finally {
 		await cluster.remove();
 	}

@@ -19,7 +19,10 @@ import { WHERE, connectToEach } from './support/worker-connection.mjs';
 
 const ROWS = 2_000;
 const POLL_MS = 500;
-const STOP_MS_MAX = 1_000;
+/** After this the component gives up a request by itself. */
+const REQUEST_LIMIT_MS = 60_000;
+/** Longer than anybody waits for the answer to a command. */
+const RETRY_AFTER_S = 3_600;
 
 /** @type {import('./support/source.mjs').Source} */
 let source;
@@ -164,38 +167,49 @@ describe('one worker', () => {
 	});
 
 	for (const route of /** @type {const} */ (['tables.get', 'jobs.query', 'getQueryResults'])) {
-		test(`a_stop_is_prompt_while_${route.replace('.', '_')}_hangs`, async () => {
-			const { harper } = running;
+		test(`a_stop_does_not_wait_while_${route.replace('.', '_')}_hangs`, async () => {
 			const when = (/** @type {any} */ { url, body }) =>
 				route === 'getQueryResults' || /hanging/.test(body?.query ?? url);
 			const hang = source.proxy.faults.add({ route, fault: FAULT.hang(), when });
-			await postControl(harper, { action: 'start', table: 'hanging' });
-			await until(() => hang.injected > 0, { deadlineMs: PATIENCE_MS, what: `${route} to hang` });
-			await assertPromptStop(harper);
-			hang.remove();
+			try {
+				// On a machine that stands still meanwhile one cannot tell: it is tried again.
+				const isPrompt = () => stopsWhileHanging(running.harper);
+				await until(isPrompt, { deadlineMs: PATIENCE_MS, what: 'a stop before the request is given up by itself' });
+			} finally {
+				hang.remove();
+			}
 		});
 	}
 
-	test('a_stop_is_prompt_while_it_waits_to_try_again', async () => {
+	/** Whether a request that hangs ends by a stop. @param {import('../support/index.mjs').HarperNode} harper */
+	async function stopsWhileHanging(harper) {
+		const before = source.proxy.requests().length;
+		const hanging = () =>
+			source.proxy
+				.requests()
+				.slice(before)
+				.find(({ fault }) => fault?.kind === 'hang');
+		await postControl(harper, { action: 'start', table: 'hanging' });
+		const request = await until(hanging, { deadlineMs: PATIENCE_MS, what: 'a request that hangs' });
+		await postControl(harper, { action: 'stop', table: 'hanging' });
+		assert.equal((await tableStatus(harper, 'hanging')).state, 'stopped');
+		return Date.now() - request.at < REQUEST_LIMIT_MS;
+	}
+
+	test('a_stop_does_not_wait_until_it_is_time_to_try_again', async () => {
 		const { harper } = running;
 		const when = (/** @type {any} */ { url }) => /hanging/.test(url);
-		const fault = FAULT.rateLimited({ retryAfterS: 50 });
+		const fault = FAULT.rateLimited({ retryAfterS: RETRY_AFTER_S });
 		const refusal = source.proxy.faults.add({ route: 'tables.get', fault, when });
-		await postControl(harper, { action: 'start', table: 'hanging' });
-		await untilStatus(harper, 'hanging', ({ state }) => state === 'retrying', 'to wait');
-		await assertPromptStop(harper);
-		refusal.remove();
+		try {
+			await postControl(harper, { action: 'start', table: 'hanging' });
+			await untilStatus(harper, 'hanging', ({ state }) => state === 'retrying', 'to wait');
+			await postControl(harper, { action: 'stop', table: 'hanging' });
+			assert.equal((await tableStatus(harper, 'hanging')).state, 'stopped');
+		} finally {
+			refusal.remove();
+		}
 	});
-
-	/** @param {import('../support/index.mjs').HarperNode} harper */
-	async function assertPromptStop(harper) {
-		const from = performance.now();
-		await postControl(harper, { action: 'stop', table: 'hanging' });
-		const { state } = await tableStatus(harper, 'hanging');
-		const tookMs = performance.now() - from;
-		assert.equal(state, 'stopped');
-		assert.ok(tookMs <= STOP_MS_MAX, `${tookMs} ms`);
-	}
 
 	test('a_table_that_was_stopped_in_mid_request_is_equal_after_a_start', async () => {
 		await postControl(running.harper, { action: 'start', table: 'hanging' });

@@ -57,11 +57,9 @@ async function untilAllHave(condition, what) {
 			records = await recordsOf(harper, 'Calls');
 			return records.length >= expected && condition(records);
 		};
-		await until(fulfilled, { deadlineMs: PATIENCE_MS, everyMs: 250, what: `${what} on ${harper.name}` }).catch(
-			(error) => {
-				throw new Error(`${error.message}: ${records.length} of ${expected}\n${problemsIn(harper)}`, { cause: error });
-			}
-		);
+		await until(fulfilled, { deadlineMs: PATIENCE_MS, what: `${what} on ${harper.name}` }).catch((error) => {
+			throw new Error(`${error.message}: ${records.length} of ${expected}\n${problemsIn(harper)}`, { cause: error });
+		});
 		assert.equal(records.length, expected, harper.name);
 	}
 }
@@ -70,7 +68,8 @@ before(async () => {
 	source = await startSource();
 	await source.fill('calls', CALLS, calls(300, { draught: 7.5, doomed: 'old' }));
 	const bigquery = { ...source.connection(), table: 'calls', timestampColumn: 'timestamp', targetTable: 'Calls' };
-	const sync = { pollInterval: 500 };
+	// All rows are read again and again.
+	const sync = { pollInterval: 500, lateness: 86_400 };
 	const config = { bigquery, sync, schema: { pollMin: 1, pollMax: 5 }, ...INSPECT.section };
 	application = selfApplication({ component: COMPONENT, config, files: INSPECT.files });
 	cluster = await startCluster({ nodes: 3, application: application.path });
@@ -138,7 +137,7 @@ describe('three nodes', () => {
 			const [one, other] = await Promise.all(others.map(async (node) => (await recordsOf(node, 'SchemaLock'))[0]));
 			return one.owner !== owner && one.owner === other.owner && one.checkedAt > one.claimedAt;
 		};
-		await until(passedOn, { deadlineMs: PATIENCE_MS, everyMs: 500, what: 'another holder that looks' });
+		await until(passedOn, { deadlineMs: PATIENCE_MS, what: 'another holder that looks' });
 		await alter(`ALTER TABLE ${name} ADD COLUMN tide FLOAT64`);
 		await source.bigquery.loadRows(DATASET, 'calls', calls(50, { tide: 1.5 }));
 		const isNew = (/** @type {any[]} */ records) => records.filter(({ tide }) => tide === 1.5).length === 50;

@@ -4,11 +4,12 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
 import { ALL_TYPES_SCHEMA, allTypes, until } from '../support/index.mjs';
-import { problemsIn, readControl, startComponent, untilStatus } from './support/component.mjs';
+import { PATIENCE_MS, problemsIn, readControl, startComponent, untilStatus } from './support/component.mjs';
 import { DATASET, startSource } from './support/source.mjs';
 
 /** @typedef {import('../support/index.mjs').HarperNode} HarperNode */
 
+const LATENESS_S = 86_400;
 const EVENTS = [
 	{ name: 'timestamp', type: 'TIMESTAMP' },
 	{ name: 'name', type: 'STRING' },
@@ -29,7 +30,7 @@ let source;
 let running;
 /** @type {HarperNode} */
 let harper;
-/** Milliseconds since 1970 of the next row; all rows are late enough to be read again and again. */
+/** Milliseconds since 1970 of the next row; all rows are read again and again, for a day is the late range. */
 let next_ms = Date.now() - 120_000;
 
 /** @param {string} sql */
@@ -63,7 +64,7 @@ async function untilRecords(table, condition, what) {
 	/** @type {any[]} */
 	let records = [];
 	const fulfilled = async () => condition((records = await recordsOf(table)));
-	await until(fulfilled, { deadlineMs: 60_000, everyMs: 200, what }).catch((error) => {
+	await until(fulfilled, { deadlineMs: PATIENCE_MS, what }).catch((error) => {
 		throw new Error(`${error.message}\n${JSON.stringify(records)}\n${problemsIn(harper)}`, { cause: error });
 	});
 	return records;
@@ -122,7 +123,7 @@ before(async () => {
 	];
 	const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
 	running = await startComponent({
-		config: { bigquery, sync: { pollInterval: 300 }, schema: { pollMin: 1, pollMax: 2 } },
+		config: { bigquery, sync: { pollInterval: 300, lateness: LATENESS_S }, schema: { pollMin: 1, pollMax: 2 } },
 	});
 	harper = running.harper;
 	await untilRecords('Events', (records) => records.length === 7, 'the first seven events');

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { until } from '../support/index.mjs';
-import { assertEqual, startComponent, untilStatus } from './support/component.mjs';
+import { PATIENCE_MS, assertEqual, startComponent, untilStatus } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
 /** More than the 32 bits of an Int. */
@@ -76,7 +76,7 @@ test('a_target_that_is_dropped_is_made_and_filled_again', async () => {
 					.catch(() => 0);
 				return count === 501;
 			},
-			{ deadlineMs: 90_000, what: 'the target to be filled again' }
+			{ deadlineMs: PATIENCE_MS, what: 'the target to be filled again' }
 		);
 		await assertEqual({ source, harper }, { table, target: 'BigQueryData' });
 	} finally {

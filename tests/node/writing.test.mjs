@@ -5,6 +5,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { commit } from '../../js/harper/sync/commit.js';
+import { until } from '../support/index.mjs';
 
 const LONG_MS = 120;
 const SHORT_MS = 60;
@@ -44,8 +45,9 @@ function commitNothing() {
 
 test('a commit that waits for others does not count as work', async () => {
 	commits = () => sleep(LONG_MS);
-	const { busyMs } = await commitNothing();
-	assert.ok(busyMs < SHORT_MS, `${busyMs} ms`);
+	// Other programs may hold the thread up, but not each time.
+	const isShort = async () => (await commitNothing()).busyMs < SHORT_MS;
+	await until(isShort, { deadlineMs: 120_000, what: `a commit that was busy for less than ${SHORT_MS} ms` });
 });
 
 test('a commit that keeps the thread busy counts as work', async () => {

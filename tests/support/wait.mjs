@@ -4,6 +4,11 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
+/** Looks cost time that what is waited for may need; a wait gets this much longer by their pauses. */
+const PAUSE_SHARE = 0.1;
+const PAUSE_MIN_MS = 50;
+const PAUSE_MAX_MS = 2_000;
+
 /** A condition did not come true in time. */
 export class DeadlineError extends Error {
 	/**
@@ -25,13 +30,14 @@ export class DeadlineError extends Error {
  * @param {() => T | Promise<T>} condition
  * @param {object} [options]
  * @param {number} [options.deadlineMs] Default 30,000.
- * @param {number} [options.everyMs] Pause between two looks, default 50.
+ * @param {number} [options.everyMs] Pause between two looks; default 50 at first, and more the longer the wait is.
  * @param {string} [options.what] What is waited for, for the error message.
  * @param {() => Error | undefined | null | false} [options.giveUp] Ends the wait early with this error.
  * @returns {Promise<NonNullable<T>>}
  */
-export async function until(condition, { deadlineMs = 30_000, everyMs = 50, what = 'a condition', giveUp } = {}) {
-	const end = performance.now() + deadlineMs;
+export async function until(condition, { deadlineMs = 30_000, everyMs, what = 'a condition', giveUp } = {}) {
+	const start = performance.now();
+	const end = start + deadlineMs;
 	let lastError;
 	let lastValue;
 	for (;;) {
@@ -48,6 +54,38 @@ export async function until(condition, { deadlineMs = 30_000, everyMs = 50, what
 			const seen = lastError ? `last error: ${lastError.message}` : `last value: ${String(lastValue)}`;
 			throw new DeadlineError(`Waited ${deadlineMs} ms in vain for ${what} (${seen})`, lastError);
 		}
-		await sleep(everyMs);
+		const grown = Math.min(PAUSE_MAX_MS, Math.max(PAUSE_MIN_MS, (performance.now() - start) * PAUSE_SHARE));
+		await sleep(everyMs ?? grown);
 	}
+}
+
+/**
+ * Waits for a condition for as long as something changes on the way to it.
+ *
+ * @template T
+ * @param {() => T | Promise<T>} condition
+ * @param {object} options
+ * @param {() => Promise<string>} options.progress What changes.
+ * @param {number} options.standstillMs Gives up when nothing has changed for so long.
+ * @param {number} options.deadlineMs
+ * @param {string} options.what
+ * @returns {Promise<NonNullable<T>>}
+ */
+export async function untilWhileMoving(condition, { progress, standstillMs, deadlineMs, what }) {
+	let seen = await progress();
+	let changedAt = performance.now();
+	/** @type {DeadlineError | undefined} */
+	let standstill;
+	const look = async () => {
+		const result = await condition();
+		if (result) return result;
+		const now = await progress();
+		if (now !== seen) changedAt = performance.now();
+		else if (performance.now() - changedAt > standstillMs) {
+			standstill = new DeadlineError(`Nothing moves on the way to ${what}: ${now}`, undefined);
+		}
+		seen = now;
+		return result;
+	};
+	return until(look, { deadlineMs, what, giveUp: () => standstill });
 }

@@ -9,7 +9,7 @@ import { DATASET } from './source.mjs';
 export const COMPONENT = fileURLToPath(new URL('../../../', import.meta.url));
 
 /** The machine may be shared; a wait that takes longer than this is a fault. */
-export const PATIENCE_MS = 240_000;
+export const PATIENCE_MS = 360_000;
 
 /**
  * @typedef {import('../../support/harper.mjs').HarperNode} HarperNode
@@ -98,7 +98,7 @@ export async function untilStatus(harper, id, condition, what) {
 		return last !== undefined && condition(last) && last;
 	};
 	try {
-		return await until(fulfilled, { deadlineMs: PATIENCE_MS, everyMs: 100, what: `${id} ${what}` });
+		return await until(fulfilled, { deadlineMs: PATIENCE_MS, what: `${id} ${what}` });
 	} catch (error) {
 		throw new Error(`${error.message}\nLast status: ${JSON.stringify(last)}`, { cause: error });
 	}
@@ -151,7 +151,7 @@ export async function assertEqual(sides, table) {
  */
 export async function untilEqual(sides, table) {
 	const equal = async () => (await compare(sides, table)).equal;
-	await until(equal, { deadlineMs: PATIENCE_MS, everyMs: 200, what: `${table.table} to be equal` }).catch(() => {});
+	await until(equal, { deadlineMs: PATIENCE_MS, what: `${table.table} to be equal` }).catch(() => {});
 	return assertEqual(sides, table);
 }
 
