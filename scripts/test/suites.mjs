@@ -67,6 +67,11 @@ export function testEnvironment({ quick, soak }) {
 	return quick ? QUICK_ENVIRONMENT : USUAL_ENVIRONMENT;
 }
 
+/** @param {Record<string, string>} env */
+function patienceOf(env) {
+	return env.BIGQUERY_SYNC_SOAK ? 4 : 1;
+}
+
 async function nativeJobs() {
 	const tests = await rustTestNames({ wasm: false });
 	return [{ name: 'cargo test', suite: 'native', lane: /** @type {const} */ ('cargo'), tests, run: runNativeTests }];
@@ -94,7 +99,7 @@ function fileSuite(id, folder, timeout_s) {
 			lane: ALONE.test(file) ? /** @type {const} */ ('alone') : /** @type {const} */ ('shared'),
 			sharesEmulator: id === 'integration',
 			tests: names[file],
-			run: (options) => runTestFile(file, { ...options, timeout_s }),
+			run: (options) => runTestFile(file, { ...options, timeout_s: timeout_s * patienceOf(options.env) }),
 		}));
 	};
 	return { id, jobs };
