@@ -31,7 +31,7 @@ test('rows_survive_kill_9_and_a_crash_after_which_harper_starts_again', async ()
 		assert.equal(found[0].big, 9007199254740993n);
 		assert.match(harper.log(), /successfully started/i);
 		const crashed = harper.pid;
-		process.kill(crashed, 'SIGSEGV');
+		process.kill(crashed, 'SIGABRT');
 		await until(() => harper.pid !== crashed, { deadlineMs: 120_000, what: 'another process' });
 		assert.equal((await harper.request('/Widget/w7')).status, 200);
 	} finally {
