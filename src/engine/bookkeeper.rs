@@ -41,17 +41,15 @@ impl Bookkeeper<'_> {
         let task = &transfer.task;
         let projection = &transfer.described.projection;
         let complete = transfer.reading.is_complete();
-        let moves = complete && !transfer.awaits_history(self.holding.watermark());
+        let reached = transfer.reading.reached().filter(|_| complete);
         let is_sole = task.is_sole && self.holding.is_sole_at(self.now);
         let has_replaced_all = complete && task.replaces && self.reads_all_old_ids(transfer);
         let written = if complete { task.partitions.len() } else { 1 };
         let next = |partition: &u32| {
             let mut row = self.current(*partition, projection);
-            if moves {
-                // A clock that was set back does not take back what was read.
-                row.last_timestamp = row.last_timestamp.max(Some(task.plan.watermark));
-            }
-            if moves && is_sole {
+            // A clock that was set back does not take back what was read.
+            row.last_timestamp = row.last_timestamp.max(reached);
+            if complete && is_sole {
                 row.settled = row.last_timestamp;
             }
             if has_replaced_all {
@@ -134,7 +132,7 @@ mod tests {
     use crate::cluster::Standing;
     use crate::engine::late::LateRange;
     use crate::engine::reading::Progress;
-    use crate::engine::samples::{at, moment, table, transfer};
+    use crate::engine::samples::{moment, table, transfer};
     use crate::partition::Rule;
 
     /// Returns the checkpoints of one batch of so many rows, of a window of five.
@@ -171,8 +169,8 @@ mod tests {
     }
 
     #[test]
-    fn at_the_end_of_a_window_the_watermark_moves_and_is_settled_if_nobody_else_wrote() {
-        let end = Some(at("2024-01-01"));
+    fn at_the_end_of_a_window_the_watermark_moves_to_the_newest_row_and_is_settled_if_nobody_else_wrote() {
+        let end = Some(Micros(4));
         let row = after(5, Standing::ALONE).remove(0);
         assert_eq!((row.last_timestamp, row.settled, row.window), (end, end, None));
         let row = after(5, Standing { is_settled: false, ..Standing::ALONE }).remove(0);

@@ -96,9 +96,12 @@ pub struct OpenWindow {
     /// Its upper bound, inclusive; none when it reaches to the end.
     #[serde(with = "instant", default)]
     pub until: Option<Micros>,
-    /// Where the watermark will be.
+    /// Where the watermark will be; of a window to the end of the table, the latest that it can be.
     #[serde(with = "instant", default)]
     pub watermark: Option<Micros>,
+    /// The latest cursor of the table that is known, up to there.
+    #[serde(with = "instant", default)]
+    pub newest: Option<Micros>,
     /// Whether BigQuery numbered the identical rows.
     #[serde(default)]
     pub numbered: bool,

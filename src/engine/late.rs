@@ -1,6 +1,7 @@
 //! The late range: the stretch before the watermark that is read again, and the rows of it that are in Harper.
 
-use std::collections::HashSet;
+use crate::time::Micros;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
 /// Rows of the late range that are remembered; what is beyond is written again, which does no harm.
@@ -17,10 +18,12 @@ pub struct LateRange {
     partitions: Vec<u32>,
 }
 
-/// The rows of the late range, by the fingerprints of their texts.
+/// The rows of the late range, by the fingerprints of their texts, with their cursors. Kept in parts, none of which takes
+/// long to grow.
 #[derive(Debug, Clone, Default)]
 pub struct Recent {
-    rows: Fingerprints,
+    parts: Vec<HashMap<u64, Micros, BuildHasherDefault<Identity>>>,
+    count: usize,
 }
 
 /// A set of hashes in parts, none of which takes long to grow: one large table would be moved at once, and keep Harper
@@ -46,14 +49,6 @@ impl Fingerprints {
             self.parts.get_mut(Self::place(fingerprint)).is_some_and(|part| part.insert(fingerprint));
         self.count += usize::from(is_new);
         is_new
-    }
-
-    fn contains(&self, fingerprint: u64) -> bool {
-        self.parts.get(Self::place(fingerprint)).is_some_and(|part| part.contains(&fingerprint))
-    }
-
-    fn len(&self) -> usize {
-        self.count
     }
 
     /// The tables themselves use the lowest and the highest bits.
@@ -90,21 +85,33 @@ impl Recent {
         hasher.finish()
     }
 
-    /// Remembers a row.
-    pub fn remember(&mut self, fingerprint: u64) {
-        if self.rows.len() < RECENT_ROWS_MAX {
-            self.rows.insert(fingerprint);
+    /// Remembers a row. Those up to `bound` need not be remembered any longer: they make room before more is taken.
+    pub fn remember(&mut self, fingerprint: u64, cursor: Micros, bound: Option<Micros>) {
+        if self.parts.is_empty() {
+            self.parts.resize_with(Fingerprints::PARTS, HashMap::default);
         }
+        let Some(part) = self.parts.get_mut(Fingerprints::place(fingerprint)) else { return };
+        let before = part.len();
+        if part.len() == part.capacity()
+            && let Some(bound) = bound
+        {
+            part.retain(|_, cursor| *cursor > bound);
+        }
+        if part.len() < RECENT_ROWS_MAX / Fingerprints::PARTS {
+            part.insert(fingerprint, cursor);
+        }
+        self.count = self.count + part.len() - before;
     }
 
     /// Tells whether a row is remembered.
     pub fn knows(&self, fingerprint: u64) -> bool {
-        self.rows.contains(fingerprint)
+        let part = self.parts.get(Fingerprints::place(fingerprint));
+        part.is_some_and(|part| part.contains_key(&fingerprint))
     }
 
     /// Tells whether no row is remembered.
     pub fn is_empty(&self) -> bool {
-        self.rows.len() == 0
+        self.count == 0
     }
 }
 
@@ -149,9 +156,21 @@ mod tests {
     #[test]
     fn identical_rows_are_told_apart_by_how_many_came_before() {
         let mut recent = Recent::default();
-        recent.remember(Recent::fingerprint("row", 0));
+        recent.remember(Recent::fingerprint("row", 0), Micros(0), None);
         assert!(recent.knows(Recent::fingerprint("row", 0)));
         assert!(!recent.knows(Recent::fingerprint("row", 1)));
+    }
+
+    #[test]
+    fn rows_that_fell_behind_the_late_range_make_room_for_those_in_it() {
+        let mut recent = Recent::default();
+        let fingerprint = |number: i64| Recent::fingerprint(&number.to_string(), 0);
+        let rows = 3 * RECENT_ROWS_MAX as i64;
+        for number in 0..rows {
+            recent.remember(fingerprint(number), Micros(number), Some(Micros(number - 1_000)));
+        }
+        assert!(recent.count < 200_000, "{}", recent.count);
+        assert!((rows - 1_000..rows).all(|number| recent.knows(fingerprint(number))));
     }
 
     #[test]

@@ -147,6 +147,11 @@ impl Ledger {
         known.unwrap_or(self.inherited)
     }
 
+    /// Returns how far the most advanced of all partitions has come.
+    pub fn newest_of_all(&self) -> Option<Micros> {
+        self.rows.values().map(|row| row.last_timestamp).max().flatten().max(self.inherited)
+    }
+
     /// Returns how far the furthest behind of the partitions has come; none when nothing was read of it.
     pub fn lowest(&self, partitions: &[u32]) -> Option<Micros> {
         partitions.iter().map(|partition| self.watermark(*partition)).min().flatten()

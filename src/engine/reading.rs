@@ -1,7 +1,7 @@
 //! Reads a window's result page by page and cuts it into batches.
 
 use super::late::{Fingerprints, Identity, Recent};
-use super::window::Plan;
+use super::window::{LowerBound, Plan};
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Envelope, JobReference, Page, Rows};
 use crate::bigquery::schema::{Field, Type};
@@ -38,7 +38,10 @@ pub struct Reading {
     occurrences: Occurrences,
     /// Whether BigQuery numbered the identical rows.
     pub numbered: bool,
-    /// Rows with later cursors will be read again by the next window.
+    /// The latest cursor of the table that is known, up to the plan's watermark.
+    newest: Option<Micros>,
+    lower_bound: LowerBound,
+    /// Rows with later cursors will be read again by the next window, as far as can be told; without it all will.
     remember_after: Option<Micros>,
     recent: Recent,
     bytes_billed: Option<u64>,
@@ -87,30 +90,55 @@ pub enum Progress {
 }
 
 impl Reading {
-    /// Starts to read a result.
+    /// Starts to read a result. `newest` is the latest cursor of the table that was known before.
     pub fn new(
         plan: Plan,
         numbered: bool,
         job: Option<JobReference>,
         total_rows: u64,
-        counted_until: u64,
-        remember_after: Option<Micros>,
+        newest: Option<Micros>,
+        lower_bound: LowerBound,
     ) -> Reading {
+        let newest = newest.map(|newest| newest.min(plan.watermark));
         Reading {
             plan,
             job,
             total_rows,
             offset: 0,
-            counted_until,
+            counted_until: 0,
+            newest,
+            lower_bound,
             page: None,
             page_offset: 0,
             occurrences: Occurrences::default(),
             numbered,
-            remember_after,
+            remember_after: lower_bound.of(plan.reached(newest)),
             recent: Recent::default(),
             bytes_billed: None,
             news: false,
             prepared: None,
+        }
+    }
+
+    /// Counts the rows in front of an offset, without writing them.
+    pub fn count_until(&mut self, offset: u64) {
+        self.counted_until = offset;
+    }
+
+    /// Returns the latest cursor of the table that is known, up to the plan's watermark.
+    pub fn newest(&self) -> Option<Micros> {
+        self.newest
+    }
+
+    /// Returns where the watermark is once everything that was read is in Harper and the window is complete.
+    pub fn reached(&self) -> Option<Micros> {
+        self.plan.reached(self.newest)
+    }
+
+    fn see(&mut self, cursor: Micros) {
+        if cursor <= self.plan.watermark && Some(cursor) > self.newest {
+            self.newest = Some(cursor);
+            self.remember_after = self.lower_bound.of(self.reached());
         }
     }
 
@@ -266,14 +294,15 @@ impl Reading {
             (Ok(key), None) if projection.key.is_empty() => self.occurrences.count(key),
             _ => 0,
         };
-        let read_again = match &key {
-            Ok(key) => self.remember_after.is_some_and(|after| key.cursor > after),
-            Err(_) => true,
-        };
+        let cursor = key.as_ref().map_or(Micros::MAX, |key| key.cursor);
+        if key.is_ok() {
+            self.see(cursor);
+        }
+        let read_again = self.remember_after.is_none_or(|after| cursor > after);
         if read_again || !known.is_empty() {
             let fingerprint = Recent::fingerprint(text, occurrence);
             if read_again {
-                self.recent.remember(fingerprint);
+                self.recent.remember(fingerprint, cursor, self.remember_after);
             }
             if known.knows(fingerprint) {
                 return;

@@ -87,6 +87,7 @@ pub fn task(after: Option<&str>, until: Option<&str>) -> Task {
         },
         partitions: vec![0],
         started_from: None,
+        newest: None,
         selection: Selection::All,
         is_sole: true,
         rereads_unsettled: false,

@@ -37,6 +37,8 @@ pub struct Source {
     without_cursor: Option<WithoutCursor>,
     /// When, by BigQuery's clock, a poll found the source unchanged and so made no query.
     unchanged_at: Option<Micros>,
+    /// When, by BigQuery's clock, the last query was made that read the table to its end.
+    read_to_end_at: Option<Micros>,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ impl Default for Source {
             read: None,
             without_cursor: None,
             unchanged_at: None,
+            read_to_end_at: None,
         }
     }
 }
@@ -81,9 +84,10 @@ impl Source {
         self.ahead_us = self.server_time.since(now);
     }
 
-    /// Returns the seconds from the watermark, or from when nothing had changed since, to now by BigQuery's clock.
+    /// Returns the seconds from the watermark, or from when the table was last read to its end or found unchanged, to now
+    /// by BigQuery's clock.
     pub fn lag_s(&self, watermark: Option<Micros>, now: Micros) -> Option<u64> {
-        let proven = watermark.max(self.unchanged_at)?;
+        let proven = watermark.max(self.unchanged_at).max(self.read_to_end_at)?;
         let lag_us = now.plus(self.ahead_us).since(proven);
         Some(u64::try_from(lag_us).unwrap_or(0) / 1_000_000)
     }
@@ -141,6 +145,11 @@ impl Source {
     /// Notes under which version the table was read to its end; none when that is not known.
     pub fn conclude(&mut self, version: Option<Version>, with_future: bool) {
         self.read = version.map(|version| ReadVersion { version, with_future });
+    }
+
+    /// Notes when the query was made of a window that read the table to its end.
+    pub fn read_to_end(&mut self, at: Option<Micros>) {
+        self.read_to_end_at = self.read_to_end_at.max(at);
     }
 
     /// Notes that what was read stands for nothing any more.

@@ -19,6 +19,8 @@ pub struct Task {
     pub partitions: Vec<u32>,
     /// Their watermark.
     pub started_from: Option<Micros>,
+    /// The latest cursor of the table that was known when it was planned, in whichever partition.
+    pub newest: Option<Micros>,
     /// Which rows of the window.
     pub selection: Selection,
     /// Whether nobody else writes for these partitions, and all that others may have written is read again.
@@ -76,6 +78,7 @@ impl Task {
             return Some(Task {
                 plan,
                 started_from: group.watermark,
+                newest: holding.ledger.newest_of_all(),
                 is_sole: holding.is_sole_at(now),
                 rereads_unsettled,
                 replaces: holding.ledger.may_have_old_ids(&group.partitions, projection.era, after),

@@ -6,7 +6,7 @@ use super::query::{Pauses, Query, unnamed_job};
 use super::reading::{self, Reading, Step};
 use super::source::{Described, Source};
 use super::task::Task;
-use super::window::{self, Plan};
+use super::window::{LowerBound, Plan};
 use crate::bigquery::page::Page;
 use crate::bigquery::request::{self, Request};
 use crate::bigquery::sql::{Selection, Window};
@@ -41,6 +41,8 @@ pub struct Closing {
     /// Whether the next window reads the late range again.
     is_reread: bool,
     version: Option<Version>,
+    /// When the query was made, by BigQuery's clock, if it read the table to its end.
+    read_at: Option<Micros>,
     with_future: bool,
 }
 
@@ -55,9 +57,9 @@ impl Transfer {
         reading::check_schema(envelope, projection, is_numbered)?;
         let untold = || Failure::new(Kind::ResponseMalformed, "BigQuery did not tell the number of rows");
         let total_rows = envelope.total_rows.ok_or_else(untold)?;
-        let remember_after = window::lower_bound(Some(task.plan.watermark), projection.cursor_type, pace);
+        let lower_bound = LowerBound::new(projection.cursor_type, pace);
         let job = envelope.job.clone();
-        let mut reading = Reading::new(task.plan, is_numbered, job, total_rows, 0, remember_after);
+        let mut reading = Reading::new(task.plan, is_numbered, job, total_rows, task.newest, lower_bound);
         reading.take_page(page);
         Ok(Transfer { task, described, reading, made_at: Some(made_at), pauses })
     }
@@ -65,10 +67,11 @@ impl Transfer {
     /// Goes on with a result of which a part is in Harper. `task` has what the checkpoint does not tell.
     pub fn resume(open: OpenWindow, task: Task, described: Arc<Described>, pace: &Pace) -> Transfer {
         let projection = &described.projection;
-        let remember_after = window::lower_bound(Some(task.plan.watermark), projection.cursor_type, pace);
+        let lower_bound = LowerBound::new(projection.cursor_type, pace);
         let job = Some(open.job);
         let mut reading =
-            Reading::new(task.plan, open.numbered, job, open.total_rows, open.offset, remember_after);
+            Reading::new(task.plan, open.numbered, job, open.total_rows, task.newest, lower_bound);
+        reading.count_until(open.offset);
         if open.billed {
             reading.forget_bytes_billed();
         }
@@ -131,19 +134,13 @@ impl Transfer {
             after: task.plan.window.after,
             until: task.plan.window.until,
             watermark: Some(task.plan.watermark),
+            newest: reading.newest(),
             numbered: reading.numbered,
             job: job.clone(),
             billed: reading.is_billed(),
             offset: reading.offset,
             total_rows: reading.total_rows,
         })
-    }
-
-    /// Whether the table has never held a row. It may be about to be filled with rows of any time, so that nothing is
-    /// concluded from the time at which it was found empty; to read it from the start once more costs nothing.
-    pub fn awaits_history(&self, watermark: Option<Micros>) -> bool {
-        let is_empty = self.described.description.rows == Some(0);
-        is_empty && self.task.is_open_ended() && self.reading.total_rows == 0 && watermark.is_none()
     }
 
     /// Whether the window had all rows that the table has, so that none is without a cursor.
@@ -162,6 +159,7 @@ impl Transfer {
             is_last,
             is_reread: is_last || settled.is_none_or(|settled| self.task.plan.watermark > settled),
             version: self.read_version(own).cloned(),
+            read_at: self.made_at.filter(|_| is_last),
             with_future: self.task.reaches_the_future(),
             recent: self.reading.into_recent(),
             partitions: self.task.partitions,
@@ -179,6 +177,7 @@ impl Closing {
     /// Tells what is known from now on. Returns whether nothing was left for further windows.
     pub fn conclude(self, source: &mut Source, late: &mut LateRange) -> bool {
         source.conclude(self.version, self.with_future);
+        source.read_to_end(self.read_at);
         late.follow(self.recent, self.partitions, self.is_reread);
         self.is_last
     }
@@ -191,6 +190,7 @@ pub fn task_of(open: &OpenWindow, is_sole: bool, replaces: bool, reads_future: b
         plan,
         partitions: open.partitions.clone(),
         started_from: open.started_from,
+        newest: open.newest,
         selection: Selection::All,
         is_sole: open.is_sole && is_sole,
         rereads_unsettled: false,

@@ -17,13 +17,27 @@ const WINDOW_PARTITIONS_MAX: usize = 500;
 pub struct Plan {
     /// What to read.
     pub window: Window,
-    /// Where the watermark is then.
+    /// Where the watermark is then; of a window to the end of the table, the latest that it can be.
     pub watermark: Micros,
+}
+
+impl Plan {
+    /// Returns where the watermark is once the window is in Harper, if `newest` is the latest cursor that is known of the
+    /// table up to the plan's own watermark. None leaves it where it was.
+    ///
+    /// Behind a window with an end are more rows. The end of the table is where its rows end, not where the clock is:
+    /// rows may come hours after their cursor's time, by the load of each hour or day, or in the time of another zone.
+    pub fn reached(&self, newest: Option<Micros>) -> Option<Micros> {
+        match self.window.until {
+            Some(_) => Some(self.watermark),
+            None => newest.map(|newest| newest.min(self.watermark)),
+        }
+    }
 }
 
 /// Plans the next window: from the watermark, less the time in which rows may arrive late, to the end of the table,
 /// or to `until` if the backlog is read in several windows; `reread` is false between those, for nothing was late when
-/// the one before was read. The watermark follows BigQuery's own clock less a settling time,
+/// the one before was read. The watermark is never later than BigQuery's own clock less a settling time,
 /// for later rows may still be on their way. Returns none when nothing can have come since the watermark.
 pub fn plan(
     watermark: Option<Micros>,
@@ -46,22 +60,41 @@ pub fn plan(
 
 /// Returns the bound after which rows are read when everything up to `watermark` is in Harper.
 pub fn lower_bound(watermark: Option<Micros>, cursor_type: CursorType, pace: &Pace) -> Option<Micros> {
-    let start = pace.start.map(|start| start.plus(-1));
-    let lateness_us = i64::try_from(pace.lateness_s).unwrap_or(i64::MAX).saturating_mul(SECOND_US);
-    let reread = watermark.map(|watermark| {
-        let from = watermark.plus(-lateness_us);
-        match cursor_type {
-            CursorType::Timestamp | CursorType::DateTime => from,
-            // Rows of the current day, or unit, share one cursor value: it is read again whole.
-            CursorType::Date => Micros(from.0.div_euclid(DAY_US) * DAY_US).plus(-1),
-            CursorType::Integer(unit) => Micros(from.0.div_euclid(unit.us()) * unit.us()).plus(-1),
-        }
-    });
-    let bound = match (start, reread) {
-        (Some(start), Some(reread)) => Some(start.max(reread)),
-        (start, reread) => start.or(reread),
-    };
-    bound.filter(|bound| *bound > Micros::MIN)
+    LowerBound::new(cursor_type, pace).of(watermark)
+}
+
+/// Tells from where the next window reads.
+#[derive(Debug, Clone, Copy)]
+pub struct LowerBound {
+    start: Option<Micros>,
+    lateness_us: i64,
+    cursor_type: CursorType,
+}
+
+impl LowerBound {
+    /// For a table.
+    pub fn new(cursor_type: CursorType, pace: &Pace) -> LowerBound {
+        let lateness_us = i64::try_from(pace.lateness_s).unwrap_or(i64::MAX).saturating_mul(SECOND_US);
+        LowerBound { start: pace.start.map(|start| start.plus(-1)), lateness_us, cursor_type }
+    }
+
+    /// Returns the bound after which rows are read when everything up to `watermark` is in Harper; none without one.
+    pub fn of(self, watermark: Option<Micros>) -> Option<Micros> {
+        let reread = watermark.map(|watermark| {
+            let from = watermark.plus(self.lateness_us.saturating_neg());
+            match self.cursor_type {
+                CursorType::Timestamp | CursorType::DateTime => from,
+                // Rows of the current day, or unit, share one cursor value: it is read again whole.
+                CursorType::Date => Micros(from.0.div_euclid(DAY_US) * DAY_US).plus(-1),
+                CursorType::Integer(unit) => Micros(from.0.div_euclid(unit.us()) * unit.us()).plus(-1),
+            }
+        });
+        let bound = match (self.start, reread) {
+            (Some(start), Some(reread)) => Some(start.max(reread)),
+            (start, reread) => start.or(reread),
+        };
+        bound.filter(|bound| *bound > Micros::MIN)
+    }
 }
 
 /// The rows of one of the source table's partitions.

@@ -44,7 +44,8 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>)
         random.pick(&[VersionHabit::Told, VersionHabit::Told, VersionHabit::Untold, VersionHabit::Stale]);
     let page_rows_max = random.pick(&[3, 40, 1_000]);
     let slow_queries = random.one_in(3);
-    let habits = Habits { keyed, partitioned, version, page_rows_max, slow_queries, rule };
+    let age_us = random.pick(&[0, 0, 7_200, 100_000]) * SECOND_US;
+    let habits = Habits { keyed, partitioned, version, page_rows_max, age_us, slow_queries, rule };
     let config = configuration(&mut random, partition_by, partitions);
     let mut world = World::new(random, BASE_US, Source::new(habits), sabotage);
     world.note(format!("seed {seed}, {version:?}, {}, {config}", rule.name()));
@@ -124,16 +125,17 @@ fn row(world: &mut World, cursor: Option<i64>) -> Row {
     Row { cursor, key, text }
 }
 
-/// Rows of the days before: ties, identical ones, instants at midnight, far past and future, none at all.
+/// Rows of the days before those that come later: ties, identical ones, instants at midnight, far past and future, none at all.
 fn add_history(world: &mut World, rows: u64) {
+    let end = BASE_US - world.source.habits.age_us;
     for _ in 0..rows {
         let cursor = match world.random.below(40) {
             0 => None,
             1 => Some(-(world.random.below(1_000_000_000_000) as i64)),
             2 => Some(Micros::MAX.0 - world.random.below(2) as i64),
-            3 => Some(BASE_US - world.random.below(5) as i64 * DAY_US),
-            4 => Some(BASE_US - world.random.below(5) as i64 * DAY_US - 1),
-            _ => Some(BASE_US - world.random.below(400_000) as i64 * SECOND_US),
+            3 => Some((end - world.random.below(5) as i64 * DAY_US).div_euclid(DAY_US) * DAY_US),
+            4 => Some((end - world.random.below(5) as i64 * DAY_US).div_euclid(DAY_US) * DAY_US - 1),
+            _ => Some(end - world.random.below(400_000) as i64 * SECOND_US),
         };
         let row = row(world, cursor);
         let copies = if world.random.one_in(10) { 3 } else { 1 };
@@ -154,9 +156,9 @@ pub fn alter(world: &mut World) {
     world.source.alter(extra);
 }
 
-/// A row that is made now and becomes visible soon, within what counts as late.
+/// A row that comes now, however old, and becomes visible soon, within what counts as late.
 pub fn add_row_now(world: &mut World) {
-    let cursor = world.now - world.random.below(60) as i64 * SECOND_US;
+    let cursor = world.now - world.source.habits.age_us - world.random.below(60) as i64 * SECOND_US;
     let row = row(world, Some(cursor));
     let delay_us = world.random.below((LATENESS_S as u64 - 120) * 1_000_000) as i64;
     // What comes at the instant of a query comes after it.

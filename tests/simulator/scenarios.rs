@@ -20,6 +20,7 @@ fn habits() -> Habits {
         partitioned: false,
         version: VersionHabit::Told,
         page_rows_max: 1_000,
+        age_us: 0,
         slow_queries: false,
         rule: Rule::WHOLE,
     }
@@ -155,6 +156,39 @@ fn known_rows_of_the_late_range_are_not_written_again() {
     let (_, orders) = run_for(&mut world, &mut engine, event, 60);
     assert_eq!(written(&orders), 1);
     assert_eq!(world.check_equality(), None);
+}
+
+/// Loads ten rows each hour, of the hour that ended two hours ago, and returns how many rows were written in all.
+fn load_hourly(world: &mut World, engine: &mut Engine, hours: i64) -> usize {
+    const HOUR_US: i64 = 3_600 * SECOND_US;
+    let mut event = Event::Start;
+    let mut rows = 0;
+    for hour in 0..hours {
+        let loaded_at = world.now;
+        for number in 0..10 {
+            let cursor = BASE_US + (hour - 3) * HOUR_US + number * 360 * SECOND_US;
+            let key = format!("k{}", if world.source.habits.keyed { number } else { hour });
+            world.source.add(Row { cursor: Some(cursor), key, text: format!("{cursor}") }, loaded_at);
+        }
+        let orders;
+        (event, orders) = run_for(world, engine, event, 3_600);
+        rows += written(&orders);
+        assert_eq!(world.check_equality(), None, "hour {hour}");
+    }
+    rows
+}
+
+#[test]
+fn a_month_of_hourly_loads_of_rows_two_hours_old_arrives_and_is_queried_once_each() {
+    for (keyed, partitioned) in [(false, false), (false, true), (true, false), (true, true)] {
+        let rule = if partitioned && !keyed { BY_DAY } else { Rule::WHOLE };
+        let mut world = world(Habits { keyed, partitioned, rule, ..habits() });
+        let mut engine = lone_engine(&configuration(json!({})));
+        let rows = load_hourly(&mut world, &mut engine, 720);
+        let reads = |line: &&String| line.contains("query ") && !line.contains("IS NULL");
+        assert_eq!((rows, world.trace.iter().filter(reads).count()), (7_200, 720));
+        assert!(engine.status(Micros(world.now)).lag_seconds.unwrap() < 60);
+    }
 }
 
 #[test]

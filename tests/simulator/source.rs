@@ -23,6 +23,8 @@ pub struct Habits {
     pub version: VersionHabit,
     /// Pages have at most so many rows, whatever is asked for.
     pub page_rows_max: usize,
+    /// How old rows are when they come, beyond what makes them late.
+    pub age_us: i64,
     /// Queries are not done when first asked for.
     pub slow_queries: bool,
     /// The rule by which the engine is expected to divide the table.
