@@ -32,6 +32,12 @@ pub enum Kind {
     BytesBilledLimit,
     /// The table's daily budget of billed bytes is used up.
     DayBudget,
+    /// BigQuery can neither return nor work out the result of a query that reads so much.
+    WindowTooLarge,
+    /// The project may not run queries because billing is not enabled for it.
+    BillingDisabled,
+    /// Google has blocked the project or the user for a while.
+    Blocked,
     /// A BigQuery quota is used up for now.
     QuotaExceeded,
     /// BigQuery asks for fewer requests.
@@ -69,7 +75,7 @@ pub enum Recovery {
 
 impl Kind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 27] = [
         Kind::Configuration,
         Kind::CheckpointMismatch,
         Kind::NotFound,
@@ -83,6 +89,9 @@ impl Kind {
         Kind::QueryInvalid,
         Kind::BytesBilledLimit,
         Kind::DayBudget,
+        Kind::WindowTooLarge,
+        Kind::BillingDisabled,
+        Kind::Blocked,
         Kind::QuotaExceeded,
         Kind::RateLimited,
         Kind::Unavailable,
@@ -112,6 +121,9 @@ impl Kind {
             Kind::QueryInvalid => "query_invalid",
             Kind::BytesBilledLimit => "bytes_billed_limit",
             Kind::DayBudget => "day_budget",
+            Kind::WindowTooLarge => "window_too_large",
+            Kind::BillingDisabled => "billing_disabled",
+            Kind::Blocked => "blocked",
             Kind::QuotaExceeded => "quota_exceeded",
             Kind::RateLimited => "rate_limited",
             Kind::Unavailable => "unavailable",
@@ -135,6 +147,7 @@ impl Kind {
     pub fn recovery(self) -> Recovery {
         match self {
             Kind::Unauthenticated
+            | Kind::WindowTooLarge
             | Kind::RateLimited
             | Kind::Unavailable
             | Kind::Timeout
@@ -153,6 +166,8 @@ impl Kind {
             | Kind::QueryInvalid
             | Kind::BytesBilledLimit
             | Kind::DayBudget
+            | Kind::BillingDisabled
+            | Kind::Blocked
             | Kind::QuotaExceeded
             | Kind::HarperTable => Recovery::Recheck,
             Kind::Configuration | Kind::CheckpointMismatch | Kind::TooManyRejectedRows => Recovery::Halt,

@@ -58,11 +58,16 @@ fn classify(purpose: Purpose, status: u16, reason: &str) -> Kind {
         (401, _) => Kind::Unauthenticated,
         (_, "rateLimitExceeded" | "jobRateLimitExceeded") => Kind::RateLimited,
         (_, "quotaExceeded") => Kind::QuotaExceeded,
+        (_, "responseTooLarge" | "resourcesExceeded") => Kind::WindowTooLarge,
+        (_, "billingNotEnabled") => Kind::BillingDisabled,
+        (_, "blocked") => Kind::Blocked,
         (_, "bytesBilledLimitExceeded") => Kind::BytesBilledLimit,
         (
             _,
             "backendError" | "internalError" | "jobBackendError" | "jobInternalError" | "tableUnavailable",
         ) => Kind::Unavailable,
+        // The result of a query belongs to the account that ran it: after a change of the credentials it is out of reach.
+        (403, _) if purpose == Purpose::ReadResult => Kind::ResultLost,
         (403, _) => Kind::PermissionDenied,
         (404, _) if purpose == Purpose::ReadResult => Kind::ResultLost,
         (404, _) => Kind::NotFound,
@@ -104,7 +109,19 @@ fn explain(
              the source table on the cursor column"
                 .to_owned()
         }
-        (Kind::QuotaExceeded, _) => "a BigQuery quota of the project is used up".to_owned(),
+        (Kind::QuotaExceeded, _) => format!(
+            "a BigQuery quota of the project {billed} is used up: daily ones come back at midnight Pacific time, and can \
+             be raised in the console under IAM, Quotas"
+        ),
+        (Kind::WindowTooLarge, _) => {
+            "the query's result is too large for BigQuery: the table is read in smaller windows".to_owned()
+        }
+        (Kind::BillingDisabled, _) => {
+            format!("billing is not enabled for the project {billed}: enable it in the Google Cloud console")
+        }
+        (Kind::Blocked, _) => format!(
+            "Google has blocked queries of the project {billed} for a while: look into the console for the reason"
+        ),
         (Kind::RateLimited, _) => "BigQuery asks for fewer requests".to_owned(),
         (Kind::ResultLost, _) => "the query's result is gone; it will be queried again".to_owned(),
         _ => "BigQuery could not answer".to_owned(),
@@ -126,6 +143,12 @@ mod tests {
             (Purpose::StartQuery, 403, "accessDenied", Kind::PermissionDenied),
             (Purpose::StartQuery, 400, "bytesBilledLimitExceeded", Kind::BytesBilledLimit),
             (Purpose::StartQuery, 400, "invalidQuery", Kind::QueryInvalid),
+            (Purpose::StartQuery, 403, "responseTooLarge", Kind::WindowTooLarge),
+            (Purpose::ReadResult, 403, "responseTooLarge", Kind::WindowTooLarge),
+            (Purpose::StartQuery, 400, "resourcesExceeded", Kind::WindowTooLarge),
+            (Purpose::StartQuery, 403, "billingNotEnabled", Kind::BillingDisabled),
+            (Purpose::DescribeTable, 403, "blocked", Kind::Blocked),
+            (Purpose::ReadResult, 403, "accessDenied", Kind::ResultLost),
             (Purpose::ReadResult, 404, "notFound", Kind::ResultLost),
             (Purpose::DescribeTable, 404, "notFound", Kind::NotFound),
             (Purpose::ReadResult, 401, "", Kind::Unauthenticated),

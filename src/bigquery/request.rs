@@ -2,13 +2,18 @@
 
 use super::page::JobReference;
 use crate::config::{Connection, SourceTable};
+use crate::time::Micros;
 use serde::Serialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 /// How long BigQuery may hold a request open while a query runs.
 const SERVER_WAIT_MS: u64 = 10_000;
 /// How long an answer may take, its body included, before the request counts as failed.
 const TIMEOUT_MS: u64 = 60_000;
+
+/// As many bytes as make an id of 32 characters.
+const REQUEST_ID_BYTES: usize = 16;
 
 /// What a request asks for; decides what its failures mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,6 +76,12 @@ pub struct Query<'q> {
     pub request_id: &'q str,
     /// The query fails, free of charge, if it would bill more.
     pub bytes_billed_max: Option<u64>,
+}
+
+/// Makes an id for a request to start a query: BigQuery takes 36 ASCII characters at most.
+pub fn id_of(worker: &str, now: Micros, random: u32) -> String {
+    let digest = Sha256::digest(format!("{worker} {} {random}", now.0));
+    digest.iter().take(REQUEST_ID_BYTES).fold(String::new(), |id, byte| format!("{id}{byte:02x}"))
 }
 
 /// Starts a query and asks for the first page of its result.

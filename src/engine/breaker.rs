@@ -105,6 +105,9 @@ impl Side {
             | Kind::QueryInvalid
             | Kind::BytesBilledLimit
             | Kind::DayBudget
+            | Kind::WindowTooLarge
+            | Kind::BillingDisabled
+            | Kind::Blocked
             | Kind::QuotaExceeded
             | Kind::RateLimited
             | Kind::Unavailable

@@ -22,6 +22,7 @@ impl Engine {
     ) -> Next {
         let page = match self.open_page(&request, outcome) {
             Ok(page) => page,
+            Err(failure) if failure.kind == Kind::WindowTooLarge => return self.cut_window(failure, &query),
             Err(failure) => {
                 let may_repeat = query.may_repeat(failure.kind);
                 let repeat = || Next::Ask(Inquiry::Query(query), request);
@@ -50,8 +51,16 @@ impl Engine {
             Err(failure) if query::may_come(failure.kind, false) => {
                 Next::fail(failure, Next::Ask(Inquiry::Result(query), request))
             }
+            Err(failure) if failure.kind == Kind::WindowTooLarge => self.cut_window(failure, &query),
             Err(failure) => self.lose_result(failure, 0),
         }
+    }
+
+    /// Reads smaller windows from now on, for which the rows have to be counted first.
+    fn cut_window(&mut self, failure: Failure, query: &Query) -> Next {
+        self.sizes.halve_window(query.described.description.rows);
+        self.holding.forget_counts();
+        Next::fail(failure, Next::Describe(None))
     }
 
     fn open_result(&mut self, query: Query, page: Page) -> Next {

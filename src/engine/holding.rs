@@ -6,6 +6,7 @@ use super::counts::Counts;
 use super::division;
 use super::ledger::Ledger;
 use super::phase::Phase;
+use super::sizes::Sizes;
 use super::source::Described;
 use super::window::{self, WINDOW_BYTES_MAX};
 use crate::bigquery::table::PartitionUnit;
@@ -151,6 +152,11 @@ impl Holding {
         self.rule != Rule::WHOLE
     }
 
+    /// Forgets what was counted: it has to be counted by other units.
+    pub fn forget_counts(&mut self) {
+        self.counts = None;
+    }
+
     /// Returns what was counted.
     pub fn counts(&self) -> Option<&Counts> {
         self.counts.as_ref()
@@ -161,16 +167,20 @@ impl Holding {
     pub fn unit_to_count(
         &self,
         described: &Described,
-        phase: Phase,
+        sizes: &Sizes,
         pace: &Pace,
         server_time: Micros,
     ) -> Option<PartitionUnit> {
         let Described { description, projection } = described;
-        if self.counts.is_some() || phase == Phase::Steady {
+        if self.counts.is_some() {
             return None;
         }
-        let unit = division::partitioned_on_cursor(projection, description)?;
-        let large = description.rows.is_some_and(|rows| rows > pace.window_rows_max)
+        let own_unit = division::partitioned_on_cursor(projection, description);
+        if let Some(unit) = sizes.unit_to_cut() {
+            return own_unit.filter(|own| *own == PartitionUnit::Hour).or(Some(unit));
+        }
+        let unit = own_unit.filter(|_| sizes.phase() != Phase::Steady)?;
+        let large = description.rows.is_some_and(|rows| rows > sizes.window_rows_max())
             || description.bytes.is_some_and(|bytes| bytes > WINDOW_BYTES_MAX);
         let owns_all = self.own.len() as u64 >= u64::from(self.rule.partitions);
         let after = window::lower_bound(self.watermark(), projection.cursor_type, pace);

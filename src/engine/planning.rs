@@ -59,12 +59,13 @@ impl Engine {
             return self.skip_poll(&described, moment);
         }
         let (pace, server_time) = (&self.config.pace, self.source.server_time());
-        if let Some(unit) = self.holding.unit_to_count(&described, self.sizes.phase(), pace, server_time) {
+        if let Some(unit) = self.holding.unit_to_count(&described, &self.sizes, pace, server_time) {
             return self.count_or_await(unit, described, moment);
         }
         self.holding.need_no_counts();
         let pace = &self.config.pace;
-        let task = Task::next(&mut self.holding, &described, &self.late, &self.source, pace, moment.now);
+        let (late, source, sizes) = (&self.late, &self.source, &self.sizes);
+        let task = Task::next(&mut self.holding, &described, late, source, sizes, pace, moment.now);
         match task {
             None => {
                 self.source.skip_query(moment.now);
@@ -187,7 +188,7 @@ impl Engine {
     }
 
     fn sql_request(&self, sql: &str, page_rows: u64, moment: Moment) -> Request {
-        let request_id = format!("{}-{}-{:08x}", self.worker.name(), moment.now.0, moment.jitter.0);
+        let request_id = request::id_of(&self.worker.name(), moment.now, moment.jitter.0);
         let bytes_billed_max = self.config.pace.bytes_billed_max;
         request::start_query(
             &self.connection,

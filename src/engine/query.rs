@@ -92,7 +92,7 @@ impl Pauses {
 /// Tells whether a result that failed to come may still come: the request is then sent again, else a new query is made.
 pub fn may_come(kind: Kind, is_begun: bool) -> bool {
     match kind {
-        Kind::ResultLost | Kind::NotFound | Kind::QueryInvalid => false,
+        Kind::ResultLost | Kind::NotFound | Kind::QueryInvalid | Kind::WindowTooLarge => false,
         Kind::Timeout
         | Kind::Unreachable
         | Kind::ResponseMalformed

@@ -1,6 +1,7 @@
 //! How much is read and written at a time: by how far the table is behind, what BigQuery gives, how fast Harper is.
 
 use super::phase::Phase;
+use crate::bigquery::table::PartitionUnit;
 use crate::config::Pace;
 
 /// The sizes that an engine works with.
@@ -11,7 +12,21 @@ pub struct Sizes {
     page_rows: u64,
     /// Rows to write per transaction.
     pub batch: BatchSize,
+    window: WindowSize,
 }
+
+/// How many rows a window may have, for BigQuery to return them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct WindowSize {
+    rows_max: u64,
+    /// How often it was made smaller.
+    halvings: u32,
+}
+
+/// Windows are not made smaller than this.
+const WINDOW_ROWS_MIN: u64 = 1_000;
+/// Days that are still too large are divided into hours after so many attempts.
+const HALVINGS_BY_DAY: u32 = 3;
 
 /// Rows per Harper transaction, adapted to how long a commit keeps the event loop busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +37,36 @@ pub struct BatchSize {
 impl Sizes {
     /// Starts as one does who has read nothing.
     pub fn new(pace: &Pace) -> Sizes {
-        Sizes { phase: Phase::Initial, page_rows: pace.page_rows.initial, batch: BatchSize::default() }
+        let window = WindowSize { rows_max: pace.window_rows_max, halvings: 0 };
+        Sizes {
+            phase: Phase::Initial,
+            page_rows: pace.page_rows.initial,
+            batch: BatchSize::default(),
+            window,
+        }
+    }
+
+    /// Returns how many rows a window may have.
+    pub fn window_rows_max(&self) -> u64 {
+        self.window.rows_max
+    }
+
+    /// Makes windows half as large: BigQuery could not return one that had about so many rows, if that is known.
+    pub fn halve_window(&mut self, rows: Option<u64>) {
+        let rows = rows.unwrap_or(u64::MAX).min(self.window.rows_max);
+        self.window = WindowSize {
+            rows_max: (rows / 2).max(WINDOW_ROWS_MIN.min(self.window.rows_max)),
+            halvings: self.window.halvings.saturating_add(1),
+        };
+    }
+
+    /// Returns the unit by which the rows of any table have to be counted, to cut windows that BigQuery can return.
+    pub fn unit_to_cut(&self) -> Option<PartitionUnit> {
+        match self.window.halvings {
+            0 => None,
+            1..=HALVINGS_BY_DAY => Some(PartitionUnit::Day),
+            _ => Some(PartitionUnit::Hour),
+        }
     }
 
     /// Returns how far behind the table is.

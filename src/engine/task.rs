@@ -4,6 +4,7 @@ use super::counts::Counts;
 use super::division;
 use super::holding::Holding;
 use super::late::LateRange;
+use super::sizes::Sizes;
 use super::source::{Described, Source};
 use super::window::{self, Plan};
 use crate::bigquery::sql::Selection;
@@ -43,6 +44,7 @@ impl Task {
         described: &Described,
         late: &LateRange,
         source: &Source,
+        sizes: &Sizes,
         pace: &Pace,
         now: Micros,
     ) -> Option<Task> {
@@ -58,7 +60,8 @@ impl Task {
             let own_counts = holding.counts().into_iter().flat_map(Counts::partitions).filter(|one| {
                 !rule.pruned || group.partitions.binary_search(&rule.partition(one.starts)).is_ok()
             });
-            let bound = window::next_bound(own_counts, group.watermark, bytes_per_row, pace.window_rows_max);
+            let bound =
+                window::next_bound(own_counts, group.watermark, bytes_per_row, sizes.window_rows_max());
             let until = [group.next, bound].into_iter().flatten().min();
             let reread = late.is_reread_for(&group.partitions);
             let mut plan = window::plan(group.watermark, until, reread, server_time, cursor_type, pace)?;
@@ -127,7 +130,8 @@ mod tests {
     fn next(holding: &mut Holding, described: &Described) -> Option<Task> {
         let mut source = Source::default();
         source.set_clock(Some(at(NOON)), at(NOON));
-        Task::next(holding, described, &LateRange::default(), &source, &table().pace, at(NOON))
+        let (late, pace) = (LateRange::default(), table().pace);
+        Task::next(holding, described, &late, &source, &Sizes::new(&pace), &pace, at(NOON))
     }
 
     #[test]

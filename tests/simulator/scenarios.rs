@@ -208,6 +208,23 @@ fn a_large_partitioned_table_is_read_in_windows_of_whole_days() {
 }
 
 #[test]
+fn a_result_that_is_too_large_for_bigquery_is_read_in_smaller_windows() {
+    for (span_us, partitioned) in [(DAY_US, true), (DAY_US, false), (DAY_US / 30, false)] {
+        let rule = if partitioned { BY_DAY } else { Rule::WHOLE };
+        let mut world = world(Habits { partitioned, rule, ..habits() });
+        for step in 1..=60 {
+            add(&mut world, 100, BASE_US - step * span_us);
+        }
+        world.source.result_rows_max = Some(1_300);
+        let mut engine = lone_engine(&configuration(json!({})));
+        let (_, orders) = run_for(&mut world, &mut engine, Event::Start, 300);
+        assert_eq!((written(&orders), world.check_equality()), (6_000, None));
+        assert!(world.source.queries < 20, "{} queries", world.source.queries);
+        assert_eq!(engine.status(Micros(world.now)).last_error, None);
+    }
+}
+
+#[test]
 fn rows_without_a_cursor_are_counted_and_noted_once() {
     let mut world = world(habits());
     add(&mut world, 10, BASE_US - DAY_US);

@@ -74,6 +74,8 @@ pub struct Source {
     /// When the query was made of which rows were served last.
     pub served_made_at: Option<i64>,
     stale_version: Option<(usize, i64)>,
+    /// Larger results are refused.
+    pub result_rows_max: Option<usize>,
     /// The page at this offset has one row.
     pub short_page_at: Option<usize>,
 }
@@ -92,6 +94,7 @@ impl Source {
             bytes_billed: 1_000,
             served_made_at: None,
             stale_version: None,
+            result_rows_max: None,
             short_page_at: None,
         }
     }
@@ -161,6 +164,7 @@ impl Source {
             return Ok(json!({"jobComplete": true, "totalBytesProcessed": "1000"}));
         }
         let request_id = body["requestId"].as_str().unwrap().to_owned();
+        assert!(request_id.is_ascii() && request_id.len() <= 36, "{request_id}");
         let known = self.requests.get(&request_id).filter(|job| self.results.contains_key(*job));
         let job = match known {
             Some(job) => job.clone(),
@@ -172,6 +176,9 @@ impl Source {
                     return Err(json!({"error": {"errors": [{"reason": "invalidQuery"}]}}));
                 }
                 let (fields, rows) = self.execute(sql, now, random);
+                if self.result_rows_max.is_some_and(|most| rows.len() > most) {
+                    return Err(json!({"error": {"errors": [{"reason": "responseTooLarge"}]}}));
+                }
                 let polls_left = if self.habits.slow_queries { random.below(3) } else { 0 };
                 self.results.insert(job.clone(), QueryResult { fields, rows, made_at: now, polls_left });
                 self.requests.insert(request_id, job.clone());
@@ -222,7 +229,8 @@ impl Source {
         if sql.contains("GROUP BY starts") {
             let mut days = BTreeMap::new();
             for Entry { row, .. } in rows {
-                *days.entry(row.cursor.unwrap().div_euclid(DAY_US) * DAY_US).or_insert(0) += 1;
+                let unit_us = if sql.contains(", HOUR)") { DAY_US / 24 } else { DAY_US };
+                *days.entry(row.cursor.unwrap().div_euclid(unit_us) * unit_us).or_insert(0) += 1;
             }
             let counted = days.iter().map(|(start, count): (&i64, &i32)| {
                 json!({"f": [cell(start.to_string()), cell(count.to_string())]})
