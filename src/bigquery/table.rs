@@ -47,6 +47,8 @@ pub struct Description {
     pub bytes: Option<u64>,
     /// Changes when the table's content does, where the endpoint keeps track of it.
     pub version: Option<Version>,
+    /// When the table was made, in milliseconds since 1970, where the endpoint tells.
+    pub created: Option<String>,
     /// Whether rows are in the streaming buffer, which neither counts nor time of change reflect.
     pub streaming: bool,
 }
@@ -66,6 +68,7 @@ struct WireTable {
     num_rows: Option<String>,
     num_bytes: Option<String>,
     last_modified_time: Option<String>,
+    creation_time: Option<String>,
     streaming_buffer: Option<serde::de::IgnoredAny>,
     time_partitioning: Option<WirePartitioning>,
     range_partitioning: Option<WireRangePartitioning>,
@@ -137,6 +140,7 @@ impl Description {
             rows,
             bytes,
             version: own(table.last_modified_time).map(|modified| Version { modified, rows, bytes }),
+            created: own(table.creation_time),
             streaming: table.streaming_buffer.is_some(),
         })
     }

@@ -6,11 +6,10 @@ use super::checkpoint::Checkpoint;
 use super::holding::Holding;
 use super::schema::Schema;
 use super::sizes::Sizes;
-use super::source::Source;
+use super::source::{Described, Source};
 use super::transfer::Transfer;
 use crate::config::TableConfig;
 use crate::mapping::batch::Batch;
-use crate::mapping::projection::Projection;
 use crate::time::Micros;
 
 /// Whoever writes checkpoints, with all that they tell of.
@@ -39,14 +38,13 @@ impl Bookkeeper<'_> {
     /// which keeps the progress and counts the rows; at its end, those of all.
     pub fn of_batch(&self, transfer: &Transfer, batch: &Batch) -> Vec<Checkpoint> {
         let task = &transfer.task;
-        let projection = &transfer.described.projection;
         let complete = transfer.reading.is_complete();
         let reached = transfer.reading.reached().filter(|_| complete);
         let is_sole = task.is_sole && self.holding.is_sole_at(self.now);
         let has_replaced_all = complete && task.replaces && self.reads_all_old_ids(transfer);
         let written = if complete { task.partitions.len() } else { 1 };
         let next = |partition: &u32| {
-            let mut row = self.current(*partition, projection);
+            let mut row = self.current(*partition, &transfer.described);
             // A clock that was set back does not take back what was read.
             row.last_timestamp = row.last_timestamp.max(reached);
             if complete && is_sole {
@@ -68,8 +66,8 @@ impl Bookkeeper<'_> {
     }
 
     /// Returns the checkpoint to commit with notes alone; none of a worker that owns nothing.
-    pub fn of_notes(&self, projection: &Projection) -> Option<Checkpoint> {
-        let mut row = self.current(*self.holding.own().first()?, projection);
+    pub fn of_notes(&self, described: &Described) -> Option<Checkpoint> {
+        let mut row = self.current(*self.holding.own().first()?, described);
         self.enter_bill(&mut row);
         Some(row)
     }
@@ -89,7 +87,8 @@ impl Bookkeeper<'_> {
     }
 
     /// Returns a partition's checkpoint as it is if nothing is read.
-    fn current(&self, partition: u32, projection: &Projection) -> Checkpoint {
+    fn current(&self, partition: u32, described: &Described) -> Checkpoint {
+        let Described { description, projection } = described;
         let Bookkeeper { config, holding, .. } = *self;
         let (ledger, era) = (&holding.ledger, projection.era);
         let before = ledger.counters(partition);
@@ -104,6 +103,8 @@ impl Bookkeeper<'_> {
             rule: holding.rule().name(),
             inherited: ledger.inherited(),
             incarnation: self.schema.incarnation().clone(),
+            source_created: description.created.clone(),
+            source_rows: description.rows,
             era,
             old_ids_until: ledger.old_ids_until(partition, era),
             node_id: self.worker.node.clone(),

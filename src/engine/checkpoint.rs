@@ -2,6 +2,7 @@
 
 use super::phase::Phase;
 use crate::bigquery::page::JobReference;
+use crate::bigquery::table::Description;
 use crate::time::{Micros, instant};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,12 @@ pub struct Checkpoint {
     /// Which making of the target table the rows went to.
     #[serde(default)]
     pub incarnation: String,
+    /// When the source was made from which the rows came, where BigQuery tells.
+    #[serde(default)]
+    pub source_created: Option<String>,
+    /// How many rows the source had then, where BigQuery tells.
+    #[serde(default)]
+    pub source_rows: Option<u64>,
     /// The era of the ids that rows without key get.
     #[serde(default)]
     pub era: u32,
@@ -72,6 +79,17 @@ pub struct Checkpoint {
     pub window: Option<OpenWindow>,
     /// What the ids depend on, to notice a configuration that no longer fits.
     pub identity: String,
+}
+
+impl Checkpoint {
+    /// Tells whether the source is another table by now, or was emptied and filled again: a part of it that goes is most
+    /// likely old, most of it that goes at once is not.
+    pub fn is_of_former_source(&self, description: &Description) -> bool {
+        let is_other = |(before, now)| before != now;
+        let is_emptied = |(before, now): (u64, u64)| now < before.div_ceil(2);
+        let created = self.source_created.as_ref().zip(description.created.as_ref());
+        created.is_some_and(is_other) || self.source_rows.zip(description.rows).is_some_and(is_emptied)
+    }
 }
 
 /// A window whose rows are partly in Harper.

@@ -1,6 +1,6 @@
 //! From what Harper holds and what BigQuery describes to a target that is ready for rows.
 
-use super::boundary::{Answer, Command, Incarnation, Moment, Stored};
+use super::boundary::{Answer, Command, Incarnation, Moment, Note, Stored};
 use super::source::Described;
 use super::status::Activity;
 use super::{Engine, Next, State, division, schema};
@@ -57,7 +57,7 @@ impl Engine {
             Ok(None) => {}
         }
         if let Some(stored) = stored {
-            self.take_stored(*stored, rule, &identity);
+            self.take_stored(*stored, rule, &identity, &description);
         }
         let (projection, is_void) = self.schema.follow(projection);
         if is_void {
@@ -145,7 +145,7 @@ impl Engine {
     }
 
     /// Takes over what Harper holds, and the share that is due.
-    fn take_stored(&mut self, stored: Stored, rule: Rule, identity: &str) {
+    fn take_stored(&mut self, stored: Stored, rule: Rule, identity: &str, description: &Description) {
         let Stored { checkpoints, counts, incarnation, .. } = stored;
         if !self.holding.take(checkpoints, rule, self.config.position) {
             // Somebody else wrote for these partitions, or they are others: what is known of their rows is void.
@@ -153,9 +153,12 @@ impl Engine {
         }
         self.schema.set_incarnation(incarnation);
         self.holding.take_counts(counts, identity, self.source.server_time());
-        let notes = self.holding.start_over_if_asked(self.config.pace.start, self.schema.incarnation());
+        let start = self.config.pace.start;
+        let notes = self.holding.start_over_if_asked(start, self.schema.incarnation(), description);
         if !notes.is_empty() {
             self.forget_rows();
+            let is_new = |note: &Note| !self.notes.contains(note);
+            let notes: Vec<Note> = notes.into_iter().filter(is_new).collect();
             self.notes.extend(notes);
         }
     }

@@ -9,7 +9,7 @@ use super::phase::Phase;
 use super::sizes::Sizes;
 use super::source::Described;
 use super::window::{self, WINDOW_BYTES_MAX};
-use crate::bigquery::table::PartitionUnit;
+use crate::bigquery::table::{Description, PartitionUnit};
 use crate::cluster::{Share, Standing};
 use crate::config::Pace;
 use crate::partition::{Division, Rule};
@@ -79,22 +79,31 @@ impl Holding {
 
     /// Forgets where the own partitions are when rows are wanted that were left out before, or went to a table that is
     /// gone. Returns why; rows that are read anew get the same ids and so are not doubled.
-    pub fn start_over_if_asked(&mut self, start: Option<Micros>, incarnation: &Incarnation) -> Vec<Note> {
-        let own_rows = || self.own.iter().filter_map(|partition| self.ledger.get(*partition));
-        let moved_back = own_rows()
-            .any(|row| row.start_timestamp.is_some_and(|before| start.is_none_or(|start| start < before)));
-        let was_missing =
-            own_rows().any(|row| row.incarnation != *incarnation && row.last_timestamp.is_some());
-        let reasons = [
-            (moved_back, "start_moved_back", "startTimestamp was moved back"),
-            (was_missing, "target_was_missing", "the target table was missing"),
+    pub fn start_over_if_asked(
+        &mut self,
+        start: Option<Micros>,
+        incarnation: &Incarnation,
+        description: &Description,
+    ) -> Vec<Note> {
+        let moved_back = |row: &Checkpoint| {
+            row.start_timestamp.is_some_and(|before| start.is_none_or(|start| start < before))
+        };
+        let was_missing = |row: &Checkpoint| row.incarnation != *incarnation && row.last_timestamp.is_some();
+        let is_former =
+            |row: &Checkpoint| row.is_of_former_source(description) && row.last_timestamp.is_some();
+        let reasons: [(&dyn Fn(&Checkpoint) -> bool, _, &str); 3] = [
+            (&moved_back, "start_moved_back", "startTimestamp was moved back"),
+            (&was_missing, "target_was_missing", "the target table was missing"),
+            (&is_former, "source_made_anew", "the source was dropped or emptied, and filled again"),
         ];
-        let applies = reasons.into_iter().filter(|(applies, ..)| *applies);
+        let own: Vec<&Checkpoint> =
+            self.own.iter().filter_map(|partition| self.ledger.get(*partition)).collect();
+        let applies = reasons.into_iter().filter(|(applies, ..)| own.iter().any(|row| applies(row)));
         let note =
-            |(_, kind, why): (bool, _, &str)| Note { kind, reason: format!("{why}: the table is read anew") };
+            |(_, kind, why): (_, _, &str)| Note { kind, reason: format!("{why}: the table is read anew") };
         let notes: Vec<Note> = applies.map(note).collect();
         if !notes.is_empty() {
-            self.ledger.start_over();
+            self.ledger.start_over(|row| moved_back(row) || was_missing(row) || is_former(row));
         }
         notes
     }
@@ -210,7 +219,7 @@ fn owned(rule: Rule, share: Share, position: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::samples::{at, checkpoint, moment};
+    use crate::engine::samples::{at, checkpoint, described, moment};
     use crate::partition::Span;
 
     const BY_DAY: Rule = Rule { division: Division::Spans(Span::Day), partitions: 2, pruned: true };
@@ -247,11 +256,11 @@ mod tests {
     fn a_target_that_was_made_anew_is_filled_again_and_the_reason_is_told_once() {
         let day = "2024-01-01T00:00:00Z";
         let mut holding = taken(FIRST_OF_TWO, vec![checkpoint(0, day, day)]);
-        assert_eq!(holding.start_over_if_asked(None, &String::new()), []);
-        let notes = holding.start_over_if_asked(None, &"second".to_owned());
+        assert_eq!(holding.start_over_if_asked(None, &String::new(), &described(1).description), []);
+        let notes = holding.start_over_if_asked(None, &"second".to_owned(), &described(1).description);
         assert_eq!(notes.iter().map(|note| note.kind).collect::<Vec<_>>(), ["target_was_missing"]);
         assert_eq!(holding.watermark(), None);
-        assert_eq!(holding.start_over_if_asked(None, &"second".to_owned()), []);
+        assert_eq!(holding.start_over_if_asked(None, &"second".to_owned(), &described(1).description), []);
     }
 
     #[test]

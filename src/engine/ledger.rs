@@ -88,11 +88,11 @@ impl Ledger {
         self.rows.values().any(|row| row.era == era && row.old_ids_until != Some(Micros::MAX))
     }
 
-    /// Forgets where everything starts.
-    pub fn start_over(&mut self) {
+    /// Forgets how far those partitions have come of which that stands for nothing any more.
+    pub fn start_over(&mut self, is_void: impl Fn(&Checkpoint) -> bool) {
         self.inherited = None;
         self.proven.clear();
-        for row in self.rows.values_mut() {
+        for row in self.rows.values_mut().filter(|row| is_void(row)) {
             row.last_timestamp = None;
             row.settled = None;
             row.inherited = None;

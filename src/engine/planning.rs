@@ -137,7 +137,7 @@ impl Engine {
         if self.notes.is_empty() {
             return Next::RestUntilPoll;
         }
-        let Some(checkpoint) = self.bookkeeper(moment).of_notes(&described.projection) else {
+        let Some(checkpoint) = self.bookkeeper(moment).of_notes(described) else {
             return Next::RestUntilPoll;
         };
         let (batch, checkpoints) = (BatchBuilder::new(&described.projection).finish(), vec![checkpoint]);

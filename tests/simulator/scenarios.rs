@@ -225,6 +225,36 @@ fn a_result_that_is_too_large_for_bigquery_is_read_in_smaller_windows() {
 }
 
 #[test]
+fn a_source_that_is_made_anew_or_emptied_and_filled_again_is_read_anew() {
+    for is_dropped in [true, false] {
+        for (partitioned, rule) in [(false, Rule::WHOLE), (true, BY_DAY)] {
+            let mut world = world(Habits { partitioned, rule, ..habits() });
+            add(&mut world, 100, BASE_US - 3 * DAY_US);
+            add(&mut world, 100, BASE_US - DAY_US);
+            let mut engine = lone_engine(&configuration(json!({})));
+            let (event, _) = run_for(&mut world, &mut engine, Event::Start, 300);
+            let now = world.now;
+            if is_dropped {
+                world.source.make_anew(now);
+            } else {
+                world.source.empty();
+            }
+            // What comes now is older than all that was there.
+            let rows = if is_dropped { 300 } else { 90 };
+            add(&mut world, rows, BASE_US - 9 * DAY_US);
+            let (event, orders) = run_for(&mut world, &mut engine, event, 120);
+            assert_eq!(written(&orders), rows as usize);
+            let kinds: Vec<&str> =
+                orders.iter().flat_map(|order| &order.notes).map(|note| note.kind).collect();
+            assert_eq!(kinds, ["source_made_anew"]);
+            let queries = world.source.queries;
+            run_for(&mut world, &mut engine, event, 600);
+            assert_eq!(world.source.queries, queries);
+        }
+    }
+}
+
+#[test]
 fn rows_without_a_cursor_are_counted_and_noted_once() {
     let mut world = world(habits());
     add(&mut world, 10, BASE_US - DAY_US);

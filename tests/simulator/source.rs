@@ -76,6 +76,8 @@ pub struct Source {
     stale_version: Option<(usize, i64)>,
     /// Larger results are refused.
     pub result_rows_max: Option<usize>,
+    /// When the table was made.
+    pub created_at: i64,
     /// The page at this offset has one row.
     pub short_page_at: Option<usize>,
 }
@@ -95,6 +97,7 @@ impl Source {
             served_made_at: None,
             stale_version: None,
             result_rows_max: None,
+            created_at: 0,
             short_page_at: None,
         }
     }
@@ -102,6 +105,17 @@ impl Source {
     pub fn add(&mut self, row: Row, visible_at: i64) {
         let extra = (self.extra != Extra::Absent).then_some(self.entries.len() as i64 % 3);
         self.entries.push(Entry { visible_at, row, extra });
+    }
+
+    /// Drops the table, and makes it anew without rows.
+    pub fn make_anew(&mut self, now: i64) {
+        self.created_at = now;
+        self.empty();
+    }
+
+    /// Deletes all rows.
+    pub fn empty(&mut self) {
+        self.entries.clear();
     }
 
     /// Adds, drops or retypes the extra column.
@@ -152,6 +166,7 @@ impl Source {
             VersionHabit::Told => (rows, modified),
             VersionHabit::Stale => *self.stale_version.get_or_insert((rows, modified)),
         };
+        table["creationTime"] = json!((self.created_at / 1_000).to_string());
         table["numRows"] = json!(rows.to_string());
         table["numBytes"] = json!((rows * 40).to_string());
         table["lastModifiedTime"] = json!((modified / 1_000).to_string());
