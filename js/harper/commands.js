@@ -24,14 +24,26 @@ export function desired(table, wish) {
  */
 export async function recordWishes(ids, wanted, changedBy) {
 	const states = findTable('SyncControlState');
-	const context = {};
-	await transaction(context, async () => {
-		for (const id of ids) {
-			const before = await states.get(id, context);
-			const version = (before?.version ?? 0) + 1;
-			states.put({ id, desired: wanted, version, changedAt: new Date().toISOString(), changedBy }, context);
+	const before = await Promise.all(ids.map((id) => states.get(id)));
+	const context = { timestamp: timeAfter(before) };
+	const changedAt = new Date().toISOString();
+	await transaction(context, () => {
+		for (const [index, id] of ids.entries()) {
+			const version = (before[index]?.version ?? 0) + 1;
+			const stampMs = context.timestamp;
+			states.put({ id, desired: wanted, version, changedAt, changedBy, stampMs }, context);
 		}
 	});
+}
+
+/**
+ * A time for a transaction, in ms, that is later than those of what it replaces. Harper keeps the later one of two versions
+ * of a record; a node whose clock is behind, or was set back, could else not replace what a faster clock has written.
+ * @param {({stampMs?: number} | undefined)[]} records
+ */
+export function timeAfter(records) {
+	const last = Math.max(0, ...records.map((record) => record?.stampMs ?? 0));
+	return Math.max(Date.now(), last + 1);
 }
 
 /**

@@ -37,6 +37,9 @@ pub struct Checkpoint {
     /// Rows with a cursor up to here may have ids of former eras.
     #[serde(with = "instant", default)]
     pub old_ids_until: Option<Micros>,
+    /// The time that Harper took for that of the writing: of two versions of a record it keeps the one with the later.
+    #[serde(with = "instant", default)]
+    pub stamp: Option<Micros>,
     /// The node that wrote last.
     pub node_id: String,
     /// The worker that wrote last, `node-index`.

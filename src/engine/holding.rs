@@ -91,16 +91,17 @@ impl Holding {
         let was_missing = |row: &Checkpoint| row.incarnation != *incarnation && row.last_timestamp.is_some();
         let is_former =
             |row: &Checkpoint| row.is_of_former_source(description) && row.last_timestamp.is_some();
-        let reasons: [(&dyn Fn(&Checkpoint) -> bool, _, &str); 3] = [
-            (&moved_back, "start_moved_back", "startTimestamp was moved back"),
-            (&was_missing, "target_was_missing", "the target table was missing"),
-            (&is_former, "source_made_anew", "the source was dropped or emptied, and filled again"),
+        let any = |applies: &dyn Fn(&Checkpoint) -> bool| {
+            self.own.iter().filter_map(|partition| self.ledger.get(*partition)).any(applies)
+        };
+        let reasons = [
+            (any(&moved_back), "start_moved_back", "startTimestamp was moved back"),
+            (any(&was_missing), "target_was_missing", "the target table was missing"),
+            (any(&is_former), "source_made_anew", "the source was dropped or emptied, and filled again"),
         ];
-        let own: Vec<&Checkpoint> =
-            self.own.iter().filter_map(|partition| self.ledger.get(*partition)).collect();
-        let applies = reasons.into_iter().filter(|(applies, ..)| own.iter().any(|row| applies(row)));
+        let applies = reasons.into_iter().filter(|(applies, ..)| *applies);
         let note =
-            |(_, kind, why): (_, _, &str)| Note { kind, reason: format!("{why}: the table is read anew") };
+            |(_, kind, why): (bool, _, &str)| Note { kind, reason: format!("{why}: the table is read anew") };
         let notes: Vec<Note> = applies.map(note).collect();
         if !notes.is_empty() {
             self.ledger.start_over(|row| moved_back(row) || was_missing(row) || is_former(row));

@@ -147,6 +147,12 @@ impl Ledger {
         known.unwrap_or(self.inherited)
     }
 
+    /// Returns a time for the next commit that is later than those of all checkpoints, whichever clock they were taken from.
+    pub fn next_stamp(&self, now: Micros) -> Micros {
+        let last = self.rows.values().chain(self.others.values()).filter_map(|row| row.stamp).max();
+        last.map_or(now, |last| now.max(last.plus(1)))
+    }
+
     /// Returns how far the most advanced of all partitions has come.
     pub fn newest_of_all(&self) -> Option<Micros> {
         self.rows.values().map(|row| row.last_timestamp).max().flatten().max(self.inherited)

@@ -105,7 +105,7 @@ pub fn receipt(value: &JsValue) -> Receipt {
     Receipt { refused: get("refused") as u64, busy_ms: get("busyMs") as u64 }
 }
 
-/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, notes, checkpoints}`.
+/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, notes, checkpoints, stampMs}`.
 pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     let batch = &order.batch;
     let text = std::str::from_utf8(&batch.text).map_err(|_| JsValue::from_str("a batch is not UTF-8"))?;
@@ -121,5 +121,7 @@ pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     set("patches", to_js(&batch.patches)?)?;
     set("rejections", to_js(&batch.rejections)?)?;
     set("checkpoints", to_js(&order.checkpoints)?)?;
+    let stamp = order.checkpoints.first().and_then(|first| first.stamp);
+    set("stampMs", stamp.map_or(JsValue::UNDEFINED, |stamp| JsValue::from_f64(stamp.0 as f64 / 1_000.0)))?;
     Ok(object.into())
 }

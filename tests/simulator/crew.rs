@@ -75,7 +75,7 @@ impl Crew {
         // Who joins gets a copy of what one of the others has.
         let copy = world.nodes.iter().find(|node| !node.is_removed).cloned().unwrap_or_default();
         world.nodes.push(Node { is_up: false, ..copy });
-        let skew_us = world.random.pick(&[0, 0, -90 * SECOND_US, 45 * SECOND_US]);
+        let skew_us = world.random.pick(&[0, 0, -90, 45, 600]) * SECOND_US;
         world.skews_us.push(skew_us);
         let name = format!("node{number}");
         let observer = Observer::new(&name, Micros(world.now + skew_us));

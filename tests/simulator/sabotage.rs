@@ -31,6 +31,8 @@ pub enum Sabotage {
     PartitionForgotten,
     /// The progress is the first that a transaction puts, not the last.
     ProgressFirst,
+    /// What a node writes has the time of its own clock, whatever it replaces.
+    OwnClockOnly,
     /// Workers do not care that others may still write versions of the same rows.
     NeverUnsettled,
 }

@@ -1,10 +1,12 @@
 //! Single properties of the engine, each in a world made for it.
 
 use crate::crew::Crew;
+use crate::node::Node;
 use crate::random::Random;
 use crate::run::{BASE_US, engine};
+use crate::sabotage::Sabotage;
 use crate::source::{Extra, Habits, Row, Source, VersionHabit};
-use crate::world::{World, pair};
+use crate::world::{Actor, World, pair};
 use bigquery_sync::bigquery::request::Purpose;
 use bigquery_sync::cluster::Standing;
 use bigquery_sync::engine::{Answer, Command, Engine, Event, Worker, WriteOrder};
@@ -252,6 +254,42 @@ fn a_source_that_is_made_anew_or_emptied_and_filled_again_is_read_anew() {
             assert_eq!(world.source.queries, queries);
         }
     }
+}
+
+/// Lets a node whose clock is ten minutes ahead read a table, and another one take it over. Returns how many rows that one
+/// writes while one row comes each minute, for nine of them.
+fn take_over_from_a_fast_clock(sabotage: Option<Sabotage>) -> usize {
+    let mut world = World::new(Random::new(1), BASE_US, Source::new(habits()), sabotage);
+    world.nodes.push(Node { is_up: true, ..Node::default() });
+    world.skews_us = vec![600 * SECOND_US, 0];
+    add(&mut world, 100, BASE_US - DAY_US);
+    run_for(&mut world, &mut lone_engine(&configuration(json!({}))), Event::Start, 60);
+    world.deliver_everything();
+    let mut actor = Actor { node: 1, ..Actor::default() };
+    let mut engine = lone_engine(&configuration(json!({})));
+    let mut event = Event::Start;
+    let mut written = 0;
+    for minute in 0..9 {
+        let just_now = world.now;
+        add(&mut world, 1, just_now);
+        while world.now < BASE_US + (minute + 2) * 60 * SECOND_US {
+            let moment = world.moment(1);
+            let command = engine.step(event, moment);
+            if let Command::Write(order) = &command {
+                written += order.batch.rows;
+            }
+            let (duration_us, next) = world.execute(&mut actor, command).unwrap();
+            world.now += duration_us;
+            event = next;
+        }
+    }
+    written
+}
+
+#[test]
+fn a_node_whose_clock_is_behind_keeps_the_progress_that_it_makes() {
+    assert_eq!(take_over_from_a_fast_clock(None), 9);
+    assert!(take_over_from_a_fast_clock(Some(Sabotage::OwnClockOnly)) > 9);
 }
 
 #[test]

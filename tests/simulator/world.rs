@@ -1,6 +1,6 @@
 //! One world: a source, nodes with workers, a clock, and what goes wrong.
 
-use crate::node::{Node, Stamp, Transaction};
+use crate::node::{Node, Transaction};
 use crate::random::Random;
 use crate::sabotage::{self, Sabotage};
 use crate::source::{Row, Source};
@@ -32,7 +32,8 @@ pub struct World {
     pub trace: Vec<String>,
     pub faults_seen: u64,
     pub violation: Option<String>,
-    last_stamp: i64,
+    /// The last stamp of each node.
+    last_stamps: BTreeMap<usize, i64>,
     /// How often somebody made the target.
     pub incarnations: u64,
     only: Actor,
@@ -68,7 +69,7 @@ impl World {
             trace: Vec::new(),
             faults_seen: 0,
             violation: None,
-            last_stamp: 0,
+            last_stamps: BTreeMap::new(),
             incarnations: 0,
             only: Actor::default(),
         }
@@ -332,9 +333,14 @@ impl World {
 
     /// Commits on one node and sends to the others.
     pub fn publish(&mut self, node: usize, transaction: Transaction) {
-        self.last_stamp = (self.last_stamp + 1).max(self.now + self.skews_us[node]);
-        let stamp: Stamp = (self.last_stamp, node);
-        let transaction = Transaction { stamp, ..transaction };
+        // Harper takes the node's clock for the stamp, unless it is told another one.
+        let clock = self.now + self.skews_us[node];
+        let told = transaction.checkpoints.iter().filter_map(|one| one.stamp).map(|stamp| stamp.0).max();
+        let told = told.filter(|_| self.sabotage != Some(Sabotage::OwnClockOnly));
+        let last = self.last_stamps.entry(node).or_insert(i64::MIN);
+        let at = told.unwrap_or_else(|| clock.max(last.saturating_add(1)));
+        *last = at.max(*last);
+        let transaction = Transaction { stamp: (at, node), ..transaction };
         self.nodes[node].apply(&transaction);
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let slowness = if self.random.one_in(100) { 200 } else { 1 };

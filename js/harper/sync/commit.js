@@ -12,6 +12,7 @@ const COMMIT_START_MS = 1;
 /**
  * @typedef {import('./batch.js').Batch & {
  *   checkpoints: any[],
+ *   stampMs?: number,
  *   superseded: Uint32Array,
  *   replaces: boolean,
  *   rejections: {rowId: string | null, reason: string}[],
@@ -23,6 +24,8 @@ const COMMIT_START_MS = 1;
  * @property {import('./batch.js').Layout} layout
  * @property {{tableId: string, owner: string}} owner Whose they are: a table's, written by a worker.
  * @property {Map<string | number, string[]>} replaced Of records' ids, those that they replace.
+ * @property {number} [timestamp] What Harper is to take for the time of the writing, in ms. Of two versions of a record it
+ *   keeps the later one, so that a node whose clock is behind could not replace what another one has written.
  */
 
 /**
@@ -45,7 +48,7 @@ export async function commit(table, layout, order, { core, onWait } = {}) {
 	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
 	const replaced = await succeed(table, layout, order, records, core);
 	const progress = (refused) => (context) => putProgress(order, refused, syncedAt, context);
-	const write = { table, layout, owner: order.checkpoints[0], replaced };
+	const write = { table, layout, owner: order.checkpoints[0], replaced, timestamp: order.stampMs };
 	let refused = [];
 	try {
 		await putAll(write, records, { progress: progress([]), onWait });
@@ -81,8 +84,8 @@ function putProgress({ checkpoints, rejections, notes }, refused, syncedAt, cont
  * @param {any[]} records
  * @param {{progress?: (context: object) => void, onWait?: () => void}} [around]
  */
-async function putAll({ table, layout, owner, replaced }, records, { progress, onWait } = {}) {
-	const context = {};
+async function putAll({ table, layout, owner, replaced, timestamp }, records, { progress, onWait } = {}) {
+	const context = { timestamp };
 	await transaction(context, async () => {
 		beginWhole(owner, context);
 		const turn = new Turn();
