@@ -73,6 +73,17 @@ describe('faults', () => {
 		}
 	});
 
+	test('what_the_service_would_refuse_is_refused_though_the_emulator_takes_it', async () => {
+		const refused = [
+			{ query: SELECT, requestId: 'x'.repeat(37) },
+			{ query: SELECT, requestId: 'Zürich' },
+			{ query: SELECT, maxRows: 5 },
+			{ query: SELECT, maxResults: 0 },
+		];
+		for (const body of refused) assert.equal((await post(body)).status, 400, JSON.stringify(body));
+		assert.equal((await post({ query: SELECT, requestId: 'x'.repeat(36), maxResults: 5 })).status, 200);
+	});
+
 	test('rules_choose_by_route_nth_every_rate_and_limit', async () => {
 		const nth = proxy.faults.add({ route: 'tables.get', fault: FAULT.backendError(), nth: 2 });
 		const statuses = async (/** @type {number} */ count) => {
@@ -277,9 +288,9 @@ describe('metadata', () => {
 
 	test('the_clock_can_be_skewed', async () => {
 		const dateOf = async () => Date.parse((await post({ query: SELECT })).headers.get('date') ?? '');
-		assert.ok(Math.abs((await dateOf()) - Date.now()) < 5000);
+		assert.ok(Math.abs((await dateOf()) - Date.now()) < 600_000);
 		proxy.clockSkewMs = -3_600_000;
-		assert.ok(Math.abs((await dateOf()) - Date.now() + 3_600_000) < 5000);
+		assert.ok(Math.abs((await dateOf()) - Date.now() + 3_600_000) < 600_000);
 	});
 
 	test('gzip_works_in_both_directions', async () => {

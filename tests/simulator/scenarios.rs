@@ -262,7 +262,8 @@ fn take_over_from_a_fast_clock(sabotage: Option<Sabotage>) -> usize {
     let mut world = World::new(Random::new(1), BASE_US, Source::new(habits()), sabotage);
     world.nodes.push(Node { is_up: true, ..Node::default() });
     world.skews_us = vec![600 * SECOND_US, 0];
-    add(&mut world, 100, BASE_US - DAY_US);
+    add(&mut world, 100, BASE_US - 2 * DAY_US);
+    add(&mut world, 1, BASE_US - DAY_US);
     run_for(&mut world, &mut lone_engine(&configuration(json!({}))), Event::Start, 60);
     world.deliver_everything();
     let mut actor = Actor { node: 1, ..Actor::default() };
@@ -288,8 +289,9 @@ fn take_over_from_a_fast_clock(sabotage: Option<Sabotage>) -> usize {
 
 #[test]
 fn a_node_whose_clock_is_behind_keeps_the_progress_that_it_makes() {
-    assert_eq!(take_over_from_a_fast_clock(None), 9);
-    assert!(take_over_from_a_fast_clock(Some(Sabotage::OwnClockOnly)) > 9);
+    // The newest row of before is read once more, for it may have come late.
+    assert_eq!(take_over_from_a_fast_clock(None), 10);
+    assert!(take_over_from_a_fast_clock(Some(Sabotage::OwnClockOnly)) > 10);
 }
 
 #[test]

@@ -11,6 +11,7 @@ import { Billing, MINIMUM_BYTES } from './billing.mjs';
 import { Faults, errorBody } from './faults.mjs';
 import { Modifications, emulatedBytes, endless, throttled } from './proxied-answers.mjs';
 import { classify } from './routes.mjs';
+import { refusalOf } from './service-limits.mjs';
 
 /**
  * @typedef {import('./faults.mjs').Fault} Fault
@@ -255,6 +256,8 @@ export class FaultProxy {
 	 */
 	async #forward(exchange, fault) {
 		const { response, seen, route } = exchange;
+		const refusal = refusalOf(route.route, exchange.request.url ?? '', exchange.json);
+		if (refusal) return sendJson(response, seen, 400, refusal);
 		const estimate = await this.#estimate(exchange);
 		if (estimate?.refusal) return sendJson(response, seen, 400, estimate.refusal);
 		const answer = await this.#ask(exchange);
