@@ -29,6 +29,13 @@ after(async () => {
 	await source?.stop();
 });
 
+/** @param {import('../support/index.mjs').HarperNode} harper */
+async function storedWatermark(harper) {
+	const search = { operation: 'search_by_id', table: 'SyncCheckpoint', ids: ['positions:0'], get_attributes: ['*'] };
+	const [checkpoint] = await harper.operation(search);
+	return checkpoint.lastTimestamp;
+}
+
 test('a_node_whose_clock_was_ten_minutes_ahead_keeps_its_progress_and_follows_commands', async () => {
 	await source.fill('positions', VESSEL_SCHEMA, vesselPositions({ rows: ROWS }));
 	const bigquery = { ...source.connection(), table: 'positions', timestampColumn: 'timestamp' };
@@ -50,14 +57,10 @@ test('a_node_whose_clock_was_ten_minutes_ahead_keeps_its_progress_and_follows_co
 			'positions',
 			recent(vesselPositions({ rows: 10, seed: 2 }), { agoMs: 1000 })
 		);
-		await untilRows(harper, 'positions', ROWS + 10);
+		const { watermark } = await untilRows(harper, 'positions', ROWS + 10);
+		assert.equal(await storedWatermark(harper), watermark);
 		await postControl(harper, { action: 'stop', table: 'positions' });
 		await untilStatus(harper, 'positions', ({ state }) => state === 'stopped', 'to be stopped');
-		await harper.stop();
-		await harper.start();
-		await postControl(harper, { action: 'start', table: 'positions' });
-		const status = await untilStatus(harper, 'positions', ({ state }) => state === 'idle', 'to be up to date');
-		assert.equal(status.rows, ROWS + 10, 'nothing was written twice');
 		await assertEqual({ source, harper }, { table: 'positions', target: 'BigQueryData' });
 	} finally {
 		await harper.remove();
