@@ -60,8 +60,9 @@ function wrongJob({ jobReference }) {
 function wrongResult(_, url) {
 	const parameters = new URL(url, 'http://localhost').searchParams;
 	const unknown = [...parameters.keys()].find((name) => !RESULT_PARAMETERS.has(name));
-	if (unknown !== undefined)
-		{return `Invalid JSON payload received. Unknown name "${unknown}": Cannot bind query parameter.`;}
+	if (unknown !== undefined) {
+		return `Invalid JSON payload received. Unknown name "${unknown}": Cannot bind query parameter.`;
+	}
 	const isWhole = (/** @type {string | null} */ text) => text === null || /^\d+$/.test(text);
 	const wrong = ['startIndex', 'maxResults', 'timeoutMs'].find((name) => !isWhole(parameters.get(name)));
 	return wrong === undefined ? undefined : `Invalid value of ${wrong}.`;
