@@ -48,7 +48,9 @@ impl Bookkeeper<'_> {
             // A clock that was set back does not take back what was read.
             row.last_timestamp = row.last_timestamp.max(reached);
             if complete && is_sole {
-                row.settled = row.last_timestamp;
+                // What is read again in several windows is settled as far as those have come.
+                let until = task.plan.window.until.or(row.last_timestamp);
+                row.settled = row.settled.max(until.min(row.last_timestamp));
             }
             if has_replaced_all {
                 row.old_ids_until = task.plan.window.after;

@@ -153,7 +153,7 @@ impl Holding {
     pub fn take_counts(&mut self, counts: Option<Counts>, identity: &str, server_time: Micros) {
         let age_s = |counts: &Counts| server_time.0 / SECOND_US - counts.counted_at;
         let fresh = |counts: &Counts| counts.identity == identity && age_s(counts) < COUNTS_AGE_S_MAX;
-        self.counts = counts.filter(fresh).or(self.counts.take());
+        self.counts = counts.filter(fresh).or(self.counts.take().filter(fresh));
     }
 
     /// Takes what this worker counted. Tells whether others need it too.
@@ -180,6 +180,7 @@ impl Holding {
         sizes: &Sizes,
         pace: &Pace,
         server_time: Micros,
+        now: Micros,
     ) -> Option<PartitionUnit> {
         let Described { description, projection } = described;
         if self.counts.is_some() {
@@ -189,7 +190,8 @@ impl Holding {
         if let Some(unit) = sizes.unit_to_cut() {
             return own_unit.filter(|own| *own == PartitionUnit::Hour).or(Some(unit));
         }
-        let unit = own_unit.filter(|_| sizes.phase() != Phase::Steady)?;
+        let rereads = self.is_unsettled(!projection.key.is_empty(), &self.own, now);
+        let unit = own_unit.filter(|_| rereads || sizes.phase() != Phase::Steady)?;
         let large = description.rows.is_some_and(|rows| rows > sizes.window_rows_max())
             || description.bytes.is_some_and(|bytes| bytes > WINDOW_BYTES_MAX);
         let owns_all = self.own.len() as u64 >= u64::from(self.rule.partitions);

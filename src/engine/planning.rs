@@ -59,7 +59,8 @@ impl Engine {
             return self.skip_poll(&described, moment);
         }
         let (pace, server_time) = (&self.config.pace, self.source.server_time());
-        if let Some(unit) = self.holding.unit_to_count(&described, &self.sizes, pace, server_time) {
+        if let Some(unit) = self.holding.unit_to_count(&described, &self.sizes, pace, server_time, moment.now)
+        {
             return self.count_or_await(unit, described, moment);
         }
         self.holding.need_no_counts();

@@ -60,16 +60,15 @@ impl Task {
             let own_counts = holding.counts().into_iter().flat_map(Counts::partitions).filter(|one| {
                 !rule.pruned || group.partitions.binary_search(&rule.partition(one.starts)).is_ok()
             });
-            let bound =
-                window::next_bound(own_counts, group.watermark, bytes_per_row, sizes.window_rows_max());
+            rereads_unsettled |= holding.is_unsettled(!projection.key.is_empty(), &group.partitions, now);
+            let from = match rereads_unsettled {
+                true => holding.ledger.settled(&group.partitions),
+                false => group.watermark,
+            };
+            let bound = window::next_bound(own_counts, from, bytes_per_row, sizes.window_rows_max());
             let until = [group.next, bound].into_iter().flatten().min();
-            let reread = late.is_reread_for(&group.partitions);
-            let mut plan = window::plan(group.watermark, until, reread, server_time, cursor_type, pace)?;
-            if holding.is_unsettled(!projection.key.is_empty(), &group.partitions, now) {
-                let settled = holding.ledger.settled(&group.partitions);
-                plan.window.after = window::lower_bound(settled, cursor_type, pace);
-                rereads_unsettled = true;
-            }
+            let reread = rereads_unsettled || late.is_reread_for(&group.partitions);
+            let plan = window::plan(from, until, reread, server_time, cursor_type, pace)?;
             let selected = division::select(rule, &group.partitions, plan.window, &starts, server_time);
             let Some(selection) = selected else {
                 holding.ledger.prove(&group.partitions, plan.watermark);

@@ -112,6 +112,30 @@ fn what_was_read_while_nodes_came_and_went_is_read_again_once_though_the_table_i
 }
 
 #[test]
+fn what_is_read_again_because_nodes_came_and_went_is_read_in_windows_of_whole_days() {
+    let mut world = world(Habits { keyed: true, partitioned: true, ..habits() });
+    for day in 1..=9 {
+        for number in 0..100 {
+            let cursor = Some(BASE_US - day * DAY_US + number);
+            let key = format!("k{day}-{number}");
+            world.source.add(Row { cursor, key, text: "text".to_owned() }, BASE_US);
+        }
+    }
+    let configuration = configuration(json!({"maxRowsPerWindow": 300}));
+    let among_others = Standing { is_settled: false, seen_at: Some(Micros(BASE_US)), ..Standing::ALONE };
+    let mut engine = engine(&configuration, Worker { node: "n".to_owned(), index: 0 }, among_others);
+    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 300);
+    engine.set_standing(Standing::ALONE);
+    world.trace.clear();
+    let (event, orders) = run_for(&mut world, &mut engine, event, 120);
+    let reads = |line: &&String| line.contains("query SELECT *");
+    assert_eq!((written(&orders), world.trace.iter().filter(reads).count()), (900, 3));
+    world.trace.clear();
+    run_for(&mut world, &mut engine, event, 600);
+    assert_eq!(world.trace.iter().filter(reads).count(), 0);
+}
+
+#[test]
 fn ten_workers_of_which_each_makes_the_target_fill_one() {
     for seed in 0..20 {
         let mut world = World::new(Random::new(seed), BASE_US, Source::new(habits()), None);
