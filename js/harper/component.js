@@ -3,12 +3,17 @@
 import { BigQueryConnection } from '../bigquery.js';
 import { loadCore } from '../core.js';
 import { Heartbeat } from './cluster/heartbeat.js';
-import { Publication } from './cluster/publication.js';
+import { Reports } from './cluster/reports.js';
+import { Threads } from './cluster/threads.js';
 import { Commands } from './commands.js';
 import { Exposure } from './rest/exposure.js';
 import { completeTargets } from './schema/target.js';
 import { SchemaWatch } from './schema/watch.js';
+import { Descriptions } from './sync/descriptions.js';
 import { Runs } from './sync/runs.js';
+
+/** How often a worker looks whether targets have appeared that are to be completed, and made readable. */
+const TARGETS_LOOK_MS = 2_000;
 
 /** Pause before a core that failed is replaced; it doubles with each failure. */
 const REPLACE_DELAY_MS = 1_000;
@@ -16,7 +21,8 @@ const REPLACE_DELAY_MS_MAX = 60_000;
 
 /**
  * @typedef {{key: string, message: string}} Problem
- * @typedef {{id: string, targetTable: string, autoStart: boolean, mayCreate: boolean}} Table
+ * @typedef {{id: string, targetTable: string, autoStart: boolean, mayCreate: boolean,
+ *   pollIntervalMs: number}} Table
  */
 
 export class Component {
@@ -32,7 +38,12 @@ export class Component {
 
 	#exposure = new Exposure();
 	#commands = new Commands(() => this.follow());
-	#publication = new Publication({ prepare: () => this.#completeTargets(), snapshot: () => this.snapshot() });
+	#threads = new Threads();
+	#descriptions = new Descriptions(this.#threads);
+	/** @type {Reports} */
+	#reports;
+	/** @type {NodeJS.Timeout | undefined} */
+	#targetsTimer;
 	/** @type {Heartbeat | undefined} */
 	#heartbeat;
 	/** @type {SchemaWatch | undefined} */
@@ -57,6 +68,14 @@ export class Component {
 		this.index = server.workerIndex ?? 0;
 		this.count = server.workerCount ?? 1;
 		this.name = `${this.node}-${this.index}`;
+		this.#reports = new Reports({
+			node: this.node,
+			count: this.count,
+			threads: this.#threads,
+			snapshot: () => this.#snapshot(),
+			isSpeaker: () => this.#heartbeat?.isSpeaker() ?? false,
+			others: () => this.nodes().flatMap(({ node, alive }) => (alive && node !== this.node ? [node] : [])),
+		});
 	}
 
 	/**
@@ -74,14 +93,16 @@ export class Component {
 			this.#instance = { dead: false };
 			const core = await loadCore();
 			this.version = core.version();
+			const cluster = new core.Cluster(this.node, this.index, this.count);
+			const surroundings = { emulatorHost: process.env.BIGQUERY_EMULATOR_HOST ?? null, sharedRoot };
+			let configuration;
 			try {
-				const surroundings = { emulatorHost: process.env.BIGQUERY_EMULATOR_HOST ?? null, sharedRoot };
-				const configuration = new core.Configuration(JSON.parse(JSON.stringify(root ?? {})), surroundings);
-				await this.#begin(configuration, new core.Cluster(this.node));
+				configuration = new core.Configuration(JSON.parse(JSON.stringify(root ?? {})), surroundings);
 			} catch (problems) {
 				this.#refuse(problems);
 			}
-			this.#publication.start();
+			await this.#begin(cluster, configuration);
+			this.#completeTargetsFromNowOn();
 		});
 	}
 
@@ -100,7 +121,8 @@ export class Component {
 	/** Ends everything, promptly and at a safe point. */
 	close() {
 		this.#closed = true;
-		this.#publication.stop();
+		clearInterval(this.#targetsTimer);
+		this.#reports.stop();
 		this.#commands.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
@@ -108,15 +130,24 @@ export class Component {
 		return this.#enqueue(() => this.#end());
 	}
 
-	/** What this worker tells of itself. */
-	snapshot() {
-		const { name: id, node, index, version, problems } = this;
-		return { id, node, index, version, tables: this.#runs?.statuses() ?? [], problems };
+	/** What all workers of all nodes tell of themselves, as far as they do. */
+	workers() {
+		return this.#reports.gather();
 	}
 
 	/** What this worker knows of the cluster's nodes. */
 	nodes() {
 		return this.#heartbeat?.nodes() ?? [];
+	}
+
+	/** What has been of concern for a while. */
+	alarms() {
+		return this.#heartbeat?.alarms() ?? [];
+	}
+
+	/** The partitions of a table that no worker reads. @param {string} table */
+	unread(table) {
+		return this.#heartbeat?.unread(table) ?? null;
 	}
 
 	/**
@@ -142,20 +173,47 @@ export class Component {
 		this.#log('error', problems);
 	}
 
-	async #begin(configuration, cluster) {
-		const { connection: target, tables, controlRoles, warnings } = configuration.summary();
+	/**
+	 * A node whose configuration is refused lives all the same, and tells that it runs nothing.
+	 * @param {any} cluster
+	 * @param {any} [configuration]
+	 */
+	async #begin(cluster, configuration) {
+		const { node, index, count } = this;
+		this.#heartbeat = new Heartbeat({
+			cluster,
+			node,
+			index,
+			count,
+			threads: this.#threads,
+			instance: this.#instance,
+			work: () => (configuration === undefined ? [] : (this.#runs?.work() ?? null)),
+			wanted: () => this.#runs?.wanted() ?? [],
+			onNews: () => this.#runs?.place(),
+		});
+		if (configuration !== undefined) this.#take(configuration);
+		await this.#heartbeat.start(this.tables.map(({ id }) => id));
+		if (configuration !== undefined) await this.#run(configuration);
+		this.#heartbeat.tell();
+		this.#reports.start();
+	}
+
+	/** @param {any} configuration */
+	#take(configuration) {
+		const { tables, controlRoles, warnings } = configuration.summary();
 		this.problems = [];
 		this.tables = tables;
 		this.controlRoles = controlRoles;
 		this.#log('warn', warnings);
-		const { node, index, count, name } = this;
-		const instance = this.#instance;
-		const connection = new BigQueryConnection(target, this.#scope.directory ?? process.cwd());
 		this.#exposeTargets();
-		const onNews = () => this.#runs?.place();
-		const heartbeat = new Heartbeat({ cluster, node, index, count, instance, onNews });
-		this.#heartbeat = heartbeat;
-		await heartbeat.start();
+	}
+
+	/** @param {any} configuration */
+	async #run(configuration) {
+		const { node, index, name, tables } = this;
+		const instance = this.#instance;
+		const directory = this.#scope.directory ?? process.cwd();
+		const connection = new BigQueryConnection(configuration.summary().connection, directory);
 		const nodes = () => this.nodes();
 		this.#watch = new SchemaWatch({ configuration, connection, tables, node, name, nodes, instance });
 		if (index === 0) this.#watch.start();
@@ -164,12 +222,19 @@ export class Component {
 			connection,
 			tables,
 			worker: { node, index },
-			standing: () => heartbeat.standing(),
-			onTarget: (target) => this.#exposure.expose(this.#scope.resources, target),
+			standing: (table) => this.#heartbeat?.standing(table),
+			descriptions: this.#descriptions,
+			onTarget: (name) => this.#exposure.expose(this.#scope.resources, name),
 			instance,
 			onDeath: (error) => this.#replaceCore(error),
 		});
 		await this.#runs.follow(await this.#commands.read());
+	}
+
+	#snapshot() {
+		const { name: id, node, index, version, problems } = this;
+		const tables = this.#runs?.statuses() ?? [];
+		return { id, node, index, version, tables, problems, updatedAt: new Date().toISOString() };
 	}
 
 	/** Of what all workers find alike, the first one tells. @param {'warn' | 'error'} level @param {Problem[]} found */
@@ -195,6 +260,13 @@ export class Component {
 
 	#exposeTargets() {
 		for (const { targetTable } of this.tables) this.#exposure.expose(this.#scope.resources, targetTable);
+	}
+
+	#completeTargetsFromNowOn() {
+		clearInterval(this.#targetsTimer);
+		this.#targetsTimer = setInterval(() => this.#completeTargets(), TARGETS_LOOK_MS);
+		this.#targetsTimer.unref();
+		this.#completeTargets();
 	}
 
 	/** Whoever runs no sync of a table needs it complete, too: the rows arrive here all the same. */

@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Names of the component's own tables, which no target may have.
-pub const SYSTEM_TABLES: [&str; 9] = [
+pub const SYSTEM_TABLES: [&str; 11] = [
     "SchemaLock",
     "SchemaVersion",
     "SyncAudit",
@@ -24,8 +24,10 @@ pub const SYSTEM_TABLES: [&str; 9] = [
     "SyncControlState",
     "SyncCounts",
     "SyncNode",
+    "SyncQuestion",
+    "SyncReport",
+    "SyncRoster",
     "SyncTarget",
-    "SyncWorker",
 ];
 
 const SECTIONS: [&str; 10] = [
@@ -226,8 +228,7 @@ fn read_tables(
         }
     };
     refuse_twins(&tables, sections);
-    let numbered = tables.into_iter().zip(0..).map(|(table, position)| TableConfig { position, ..table });
-    numbered.collect()
+    tables
 }
 
 fn refuse_twins(tables: &[TableConfig], sections: &Section<'_>) {

@@ -6,6 +6,7 @@ use super::{Pace, Problem, SYSTEM_TABLES};
 use crate::time::Micros;
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 
 /// Keys of a table, in an entry of `tables` or at the level of `bigquery`.
@@ -144,7 +145,8 @@ pub struct SourceTable {
 /// One table to keep in sync.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableConfig {
-    /// The table's place in the configuration, counted from 0.
+    /// Which worker's turn it is first. It depends on the id alone: nodes may list their tables in other orders, while
+    /// their configurations are edited one after the other.
     pub position: u32,
     /// Names the table in status, control and checkpoints.
     pub id: String,
@@ -345,6 +347,7 @@ impl TableConfig {
         let target_table = read_target(section, &table, single);
         let id = section.text("id").unwrap_or_else(|| table.clone());
         let source = SourceTable { project_id: project_id.to_owned(), dataset, table };
+        let position = first_turn(&id);
         Some(TableConfig {
             id,
             source,
@@ -360,7 +363,7 @@ impl TableConfig {
             may_create: defaults.may_create,
             polling: defaults.polling,
             schema_overrides,
-            position: 0,
+            position,
             pace,
         })
     }
@@ -480,6 +483,11 @@ fn read_target(section: &Section<'_>, table: &str, single: bool) -> String {
         section.problem("targetTable", format!("is {target}, which is a table of the component itself"));
     }
     target
+}
+
+/// Deals tables out to workers by their ids.
+fn first_turn(id: &str) -> u32 {
+    Sha256::digest(id).first_chunk::<4>().map_or(0, |first| u32::from_be_bytes(*first))
 }
 
 /// Turns `vessel_positions` into `VesselPositions`.

@@ -232,7 +232,12 @@ impl Engine {
     /// Returns whether it rests and would better be woken for that.
     pub fn set_standing(&mut self, standing: Standing) -> bool {
         let changed = self.holding.stand(standing);
-        changed && matches!(&self.state, State::Resting(next) if matches!(**next, Next::Poll))
+        changed && self.rests_until_poll()
+    }
+
+    /// Tells whether nothing is done before the next poll.
+    pub fn rests_until_poll(&self) -> bool {
+        matches!(&self.state, State::Resting(next) if matches!(**next, Next::Poll))
     }
 
     /// Decodes the next batch while the current one is being written; of use when the host has time for it, and

@@ -4,6 +4,7 @@ use super::Engine;
 use super::bill::day_of;
 use super::breaker::Circuit;
 use super::phase::Phase;
+use crate::cluster::{Effort, Work};
 use crate::error::Kind;
 use crate::time::Micros;
 use serde::Serialize;
@@ -111,6 +112,23 @@ impl Engine {
         let schema = self.schema.version().into_iter().flat_map(|version| version.warnings());
         let warnings: Vec<String> = self.bill.warning(&self.config.pace).into_iter().chain(schema).collect();
         (!warnings.is_empty()).then(|| warnings.join("; "))
+    }
+
+    /// Tells what the worker does for the table, for those that divide the work. `commanded`: whether the operators have
+    /// started or stopped it.
+    pub fn work(&self, commanded: bool) -> Work {
+        let effort = match self.condition.activity() {
+            Activity::Starting => Effort::Begins,
+            Activity::Running | Activity::Idle => Effort::Reads,
+            Activity::Retrying => Effort::Retries,
+            Activity::Blocked => Effort::Blocked,
+            Activity::Failed => Effort::GaveUp,
+            Activity::Standby | Activity::Stopped => Effort::Waits,
+        };
+        // The rule is known once the source was described.
+        let of = if effort == Effort::Begins { 0 } else { self.holding.rule().partitions };
+        let partitions = self.holding.own().to_vec();
+        Work { id: self.config.id.clone(), effort: Some(effort), commanded, of, partitions }
     }
 }
 

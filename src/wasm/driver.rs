@@ -3,7 +3,7 @@
 use super::convert;
 use super::host::Host;
 use crate::bigquery::request::Request;
-use crate::cluster::Standing;
+use crate::cluster::{Standing, Work};
 use crate::engine::retry::Jitter;
 use crate::engine::status::{Activity, Status};
 use crate::engine::{Answer, Command, Engine, Event, Moment, WriteOrder};
@@ -66,9 +66,20 @@ impl Driver {
     /// Tells the engine where its worker stands in the cluster.
     pub fn place(&self, standing: Standing) {
         if self.engine.borrow_mut().set_standing(standing) {
-            self.woken.set(true);
-            self.wake();
+            self.end_rest();
         }
+    }
+
+    /// Ends a rest until the next poll.
+    pub fn wake_for_poll(&self) {
+        if self.engine.borrow().rests_until_poll() {
+            self.end_rest();
+        }
+    }
+
+    fn end_rest(&self) {
+        self.woken.set(true);
+        self.wake();
     }
 
     fn wake(&self) {
@@ -117,6 +128,11 @@ impl Driver {
     /// Returns the engine's status.
     pub fn status(&self) -> Status {
         self.engine.borrow().status(now())
+    }
+
+    /// Returns what the worker does, for those that divide the work.
+    pub fn work(&self, commanded: bool) -> Work {
+        self.engine.borrow().work(commanded)
     }
 
     /// Runs until the engine halts.

@@ -5,7 +5,7 @@ mod driver;
 mod host;
 mod schema;
 
-use crate::cluster::{Heartbeat, Observer, Standing};
+use crate::cluster::{Heartbeat, Hello, Observer, Standing, Threads};
 use crate::config::{Config, Environment};
 use crate::engine::{Engine, Worker};
 use crate::mapping::succession::Comparable;
@@ -58,6 +58,7 @@ struct TableSummary<'c> {
     target_table: &'c str,
     auto_start: bool,
     may_create: bool,
+    poll_interval_ms: u64,
 }
 
 #[wasm_bindgen]
@@ -76,7 +77,7 @@ impl Configuration {
         }
     }
 
-    /// Returns `{connection, tables: [{id, targetTable, autoStart, mayCreate}], controlRoles, warnings}`.
+    /// Returns `{connection, tables: [{id, targetTable, autoStart, mayCreate, pollIntervalMs}], controlRoles, warnings}`.
     ///
     /// # Errors
     /// When the conversion fails.
@@ -89,6 +90,7 @@ impl Configuration {
                 target_table: &table.target_table,
                 auto_start: table.pace.auto_start,
                 may_create: table.may_create,
+                poll_interval_ms: table.pace.poll_interval_ms,
             })
             .collect();
         convert::to_js(&Summary { connection, tables, control_roles, warnings })
@@ -118,21 +120,49 @@ impl Configuration {
     }
 }
 
-/// What this worker knows of the cluster.
+/// What this worker knows of the cluster: the threads of its own node, and the other nodes.
 #[wasm_bindgen]
 pub struct Cluster {
+    index: u32,
     observer: RefCell<Observer>,
+    threads: RefCell<Threads>,
 }
 
 #[wasm_bindgen]
 impl Cluster {
-    /// Starts to look around from `node`.
+    /// Starts to look around from worker `index` of the `count` of `node`.
     #[wasm_bindgen(constructor)]
-    pub fn new(node: &str) -> Cluster {
-        Cluster { observer: RefCell::new(Observer::new(node, driver::now())) }
+    pub fn new(node: &str, index: u32, count: u32) -> Cluster {
+        let now = driver::now();
+        Cluster {
+            index,
+            observer: RefCell::new(Observer::new(node, now)),
+            threads: RefCell::new(Threads::new(count, now)),
+        }
     }
 
-    /// Takes the rows of SyncNode, and the names of the cluster's nodes.
+    /// Takes these tables for those of the threads that were not heard of yet.
+    pub fn assume(&self, tables: Vec<String>) {
+        self.threads.borrow_mut().assume(tables);
+    }
+
+    /// Takes what a thread of the own node tells: `{index, tables: [{id, effort, commanded, of, partitions}]}`.
+    ///
+    /// # Errors
+    /// When it is not what it should be.
+    pub fn hear(&self, hello: JsValue) -> Result<(), JsValue> {
+        let hello: Hello = serde_wasm_bindgen::from_value(hello)?;
+        self.threads.borrow_mut().hear(hello, driver::now());
+        Ok(())
+    }
+
+    /// Tells whether this worker speaks for its node.
+    #[wasm_bindgen(js_name = isSpeaker)]
+    pub fn is_speaker(&self) -> bool {
+        self.threads.borrow().is_speaker(self.index, driver::now())
+    }
+
+    /// Takes the rows of SyncNode, each with its `roster` from SyncRoster, and the names of the cluster's nodes.
     ///
     /// # Errors
     /// When they are not what they should be.
@@ -142,20 +172,56 @@ impl Cluster {
         Ok(())
     }
 
-    /// Tells where worker `index` of the `workers` of the own node stands: `{share: {position, workers}, isSettled}`.
+    /// Returns what the own node is to tell of itself in SyncRoster, `{sees, tables}`; null if that is told already.
     ///
     /// # Errors
     /// When the conversion fails.
-    pub fn standing(&self, index: u32, workers: u32) -> Result<JsValue, JsValue> {
-        convert::to_js(&self.observer.borrow().standing(index, workers, driver::now()))
+    pub fn roster(&self) -> Result<JsValue, JsValue> {
+        let (observer, now) = (self.observer.borrow(), driver::now());
+        let is_elsewhere = |table: &str| observer.is_read_elsewhere(table, now);
+        let roster = observer.roster(self.threads.borrow_mut().running(is_elsewhere, now), now);
+        if observer.is_told(&roster) { Ok(JsValue::NULL) } else { convert::to_js(&roster) }
     }
 
-    /// Tells of the nodes: `[{node, workers, alive, silentSince}]`.
+    /// Tells where this worker stands for a table: `{share: {position, workers}, isSettled, seenAt}`.
+    ///
+    /// # Errors
+    /// When the conversion fails.
+    pub fn standing(&self, table: &str) -> Result<JsValue, JsValue> {
+        convert::to_js(&self.observer.borrow().standing(table, self.index, driver::now()))
+    }
+
+    /// Tells of the nodes: `[{node, workers, alive, silentSince, unheardBy}]`.
     ///
     /// # Errors
     /// When the conversion fails.
     pub fn nodes(&self) -> Result<JsValue, JsValue> {
         convert::to_js(&self.observer.borrow().nodes(driver::now()))
+    }
+
+    /// Looks for what somebody has to look at; `wanted` are the tables that are to be read. Returns what is to be
+    /// logged: `[{level, text}]`.
+    ///
+    /// # Errors
+    /// When the conversion fails.
+    pub fn watch(&self, wanted: Vec<String>) -> Result<JsValue, JsValue> {
+        convert::to_js(&self.observer.borrow_mut().watch(&wanted, driver::now()))
+    }
+
+    /// Lists what has been of concern for a while: `[{message, since}]`.
+    ///
+    /// # Errors
+    /// When the conversion fails.
+    pub fn alarms(&self) -> Result<JsValue, JsValue> {
+        convert::to_js(&self.observer.borrow().alarms())
+    }
+
+    /// Tells which partitions of a table no worker reads, `{partitions, of, since}`; null if there are none.
+    ///
+    /// # Errors
+    /// When the conversion fails.
+    pub fn unread(&self, table: &str) -> Result<JsValue, JsValue> {
+        convert::to_js(&self.observer.borrow().unread(table))
     }
 }
 
@@ -230,6 +296,19 @@ impl TableSync {
     pub fn place(&self, standing: JsValue) -> Result<(), JsValue> {
         self.driver.place(serde_wasm_bindgen::from_value(standing)?);
         Ok(())
+    }
+
+    /// Tells what the worker does, for [`Cluster::hear`]. `commanded`: whether operators have started or stopped the table.
+    ///
+    /// # Errors
+    /// When the conversion fails.
+    pub fn work(&self, commanded: bool) -> Result<JsValue, JsValue> {
+        convert::to_js(&self.driver.work(commanded))
+    }
+
+    /// Ends a rest until the next poll: the table has changed.
+    pub fn wake(&self) {
+        self.driver.wake_for_poll();
     }
 
     /// Ends the run at the next safe point; requests should be aborted by the host at the same time.

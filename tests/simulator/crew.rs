@@ -3,8 +3,8 @@
 use crate::node::{Node, Transaction};
 use crate::run::{add_row_now, alter, engine};
 use crate::sabotage;
-use crate::world::{Actor, World, pair};
-use bigquery_sync::cluster::{Heartbeat, Observer};
+use crate::world::{Actor, World};
+use bigquery_sync::cluster::{Heartbeat, Observer, Running};
 use bigquery_sync::engine::{Command, Engine, Event, Worker, WriteOrder};
 use bigquery_sync::time::{Micros, SECOND_US};
 use serde_json::Value;
@@ -27,12 +27,17 @@ pub struct Crew {
     doomed: Option<(usize, u64)>,
 }
 
+/// The table's id.
+const TABLE: &str = "t";
+
 /// What the workers of a node share.
 struct Crewed {
     name: String,
     threads: u32,
     observer: Observer,
     beat: u64,
+    /// Whether it beats and runs nothing, as with a configuration that it refuses.
+    refuses: bool,
 }
 
 struct Hand {
@@ -79,18 +84,19 @@ impl Crew {
         world.skews_us.push(skew_us);
         let name = format!("node{number}");
         let observer = Observer::new(&name, Micros(world.now + skew_us));
-        self.nodes.push(Crewed { name, threads, observer, beat: 0 });
+        self.nodes.push(Crewed { name, threads, observer, beat: 0, refuses: false });
     }
 
     fn start(&mut self, world: &mut World, node: usize) {
         world.nodes[node].is_up = true;
         let now = Micros(world.now + world.skews_us[node]);
         self.nodes[node].observer = Observer::new(&self.nodes[node].name, now);
-        self.observe(world, node);
+        self.nodes[node].refuses = false;
+        self.beat_of(world, node);
         for index in 0..self.nodes[node].threads {
             let crewed = &self.nodes[node];
             let now = Micros(world.now + world.skews_us[node]);
-            let standing = crewed.observer.standing(index, crewed.threads, now);
+            let standing = crewed.observer.standing(TABLE, index, now);
             let standing = sabotage::standing(world.sabotage, standing);
             let worker = Worker { node: crewed.name.clone(), index };
             let engine = engine(&self.config, worker, standing);
@@ -132,8 +138,13 @@ impl Crew {
             0 => self.pause(world, node),
             1 if self.nodes.len() > 1 => {
                 let other = (node + 1) % self.nodes.len();
-                world.note(format!("nodes {node} and {other} do not hear each other"));
-                world.splits.insert(pair(node, other));
+                world.note(format!("node {node} does not hear {other}"));
+                world.splits.insert((other, node));
+                // Those of whom one hears the other do not do the same work for long.
+                if world.sabotage.is_some() || world.random.one_in(2) {
+                    world.note(format!("node {other} does not hear {node}"));
+                    world.splits.insert((node, other));
+                }
             }
             2 if self.nodes.len() > 1 && self.nodes.len() < 4 => {
                 world.deliver_everything();
@@ -142,6 +153,7 @@ impl Crew {
                 let last = self.nodes.len() - 1;
                 self.start(world, last);
             }
+            3 if self.nodes.len() > 1 && world.sabotage.is_none() => self.refuse(world, node),
             _ => {}
         }
         let scene_us = world.random.pick(&[2, 20, 200, 200, 900]) * SECOND_US;
@@ -297,20 +309,11 @@ impl Crew {
             if !world.nodes[node].is_up {
                 continue;
             }
-            let crewed = &mut self.nodes[node];
-            crewed.beat += 1;
-            let heartbeat = Heartbeat {
-                node: crewed.name.clone(),
-                workers: crewed.threads,
-                beat: crewed.beat,
-                removed: false,
-            };
-            world.publish(node, Transaction { heartbeat: Some(heartbeat), ..Transaction::default() });
-            self.observe(world, node);
+            self.beat_of(world, node);
             let crewed = &self.nodes[node];
             let now = Micros(world.now + world.skews_us[node]);
             for hand in self.workers.iter_mut().filter(|hand| hand.actor.node == node) {
-                let standing = crewed.observer.standing(hand.index, crewed.threads, now);
+                let standing = crewed.observer.standing(TABLE, hand.index, now);
                 let standing = sabotage::standing(world.sabotage, standing);
                 if hand.engine.set_standing(standing) && matches!(hand.next, Some((_, Event::Rested))) {
                     hand.next = Some((world.now, Event::Rested));
@@ -319,11 +322,37 @@ impl Crew {
         }
     }
 
+    /// A node looks around, tells what it sees and runs, and acts upon that.
+    fn beat_of(&mut self, world: &mut World, node: usize) {
+        self.observe(world, node);
+        let crewed = &mut self.nodes[node];
+        let workers = if crewed.refuses { 0..0 } else { 0..crewed.threads };
+        let running = Running { id: TABLE.to_owned(), workers: workers.collect(), ..Running::default() };
+        let roster = crewed.observer.roster(vec![running], Micros(world.now + world.skews_us[node]));
+        crewed.beat += 1;
+        let heartbeat = Heartbeat {
+            node: crewed.name.clone(),
+            workers: crewed.threads,
+            beat: crewed.beat,
+            removed: false,
+            roster: Some(roster),
+        };
+        world.publish(node, Transaction { heartbeat: Some(heartbeat), ..Transaction::default() });
+        self.observe(world, node);
+    }
+
+    /// Ends what a node runs, though it goes on giving signs of life.
+    pub fn refuse(&mut self, world: &mut World, node: usize) {
+        self.crash(world, node);
+        world.note(format!("node {node} refuses its configuration"));
+        world.nodes[node].is_up = true;
+        self.nodes[node].refuses = true;
+    }
+
     fn observe(&mut self, world: &mut World, node: usize) {
         let splits = world.splits.clone();
         let up: Vec<bool> = world.nodes.iter().map(|node| node.is_up).collect();
-        world.nodes[node]
-            .take_arrivals(world.now, |sender| up[sender] && !splits.contains(&pair(sender, node)));
+        world.nodes[node].take_arrivals(world.now, |sender| up[sender] && !splits.contains(&(sender, node)));
         let members = self.nodes.iter().zip(&world.nodes).filter(|(_, node)| !node.is_removed);
         let members: BTreeSet<String> = members.map(|(node, _)| node.name.clone()).collect();
         let heartbeats: Vec<Heartbeat> = world.nodes[node].heartbeats.values().cloned().collect();

@@ -6,7 +6,7 @@ use crate::random::Random;
 use crate::run::{BASE_US, engine};
 use crate::sabotage::Sabotage;
 use crate::source::{Extra, Habits, Row, Source, VersionHabit};
-use crate::world::{Actor, World, pair};
+use crate::world::{Actor, World};
 use bigquery_sync::bigquery::request::Purpose;
 use bigquery_sync::cluster::Standing;
 use bigquery_sync::engine::{Answer, Command, Engine, Event, Worker, WriteOrder};
@@ -143,7 +143,7 @@ fn ten_workers_of_which_each_makes_the_target_fill_one() {
         let mut crew = Crew::gather(&mut world, &configuration(json!({})), &(10..=10));
         // They hear of each other only when each of them has made it.
         let nodes = world.nodes.len();
-        world.splits = (0..nodes).flat_map(|one| (0..one).map(move |other| pair(one, other))).collect();
+        world.splits = (0..nodes).flat_map(|one| (0..nodes).map(move |other| (one, other))).collect();
         let healed = world.now + 60 * SECOND_US;
         crew.work_until(&mut world, healed);
         world.splits.clear();
@@ -153,6 +153,51 @@ fn ten_workers_of_which_each_makes_the_target_fill_one() {
         assert_eq!(made.len(), 1, "seed {seed}: {made:?}");
         assert!(world.incarnations >= nodes as u64, "seed {seed}: {} of {nodes} made it", world.incarnations);
         assert_eq!(world.check_equality(), None, "seed {seed}");
+    }
+}
+
+/// Nodes of two workers or one, and rows to read by all of them.
+fn crowd(seed: u64) -> (World, Crew) {
+    let rule = Rule { division: Division::Value, partitions: 64, pruned: false };
+    let mut world = World::new(Random::new(seed), BASE_US, Source::new(Habits { rule, ..habits() }), None);
+    add(&mut world, 500, BASE_US - DAY_US);
+    let mut configuration = configuration(json!({}));
+    configuration["bigquery"]["partitionBy"] = json!("timestamp");
+    let mut crew = Crew::gather(&mut world, &configuration, &(4..=6));
+    crew.bring_all_back(&mut world);
+    (world, crew)
+}
+
+#[test]
+fn a_node_that_beats_but_runs_nothing_has_no_share() {
+    for seed in 0..10 {
+        let (mut world, mut crew) = crowd(seed);
+        let first = world.now + 100 * SECOND_US;
+        crew.work_until(&mut world, first);
+        crew.refuse(&mut world, 0);
+        let now = world.now;
+        add(&mut world, 300, now);
+        crew.work_until(&mut world, first + 1_800 * SECOND_US);
+        world.deliver_everything();
+        assert_eq!(world.check_equality(), None, "seed {seed}");
+    }
+}
+
+#[test]
+fn whichever_nodes_do_not_hear_which_others_each_row_is_read() {
+    for seed in 0..30 {
+        let (mut world, mut crew) = crowd(seed);
+        let nodes = world.nodes.len();
+        let pairs = (0..nodes).flat_map(|one| (0..nodes).map(move |other| (one, other)));
+        let splits = pairs.filter(|_| world.random.one_in(3)).collect();
+        world.splits = splits;
+        let first = world.now + 300 * SECOND_US;
+        crew.work_until(&mut world, first);
+        let now = world.now;
+        add(&mut world, 300, now);
+        crew.work_until(&mut world, first + 1_800 * SECOND_US);
+        world.deliver_everything();
+        assert_eq!(world.check_equality(), None, "seed {seed}: {:?}", world.splits);
     }
 }
 

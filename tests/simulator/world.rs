@@ -20,7 +20,7 @@ pub struct World {
     pub now: i64,
     pub source: Source,
     pub nodes: Vec<Node>,
-    /// Pairs of nodes that do not hear each other.
+    /// Pairs of nodes: of what the first one says, the second one hears nothing.
     pub splits: BTreeSet<(usize, usize)>,
     /// One in so many answers and commits fails; none when 0.
     pub faults: u64,
@@ -104,8 +104,7 @@ impl World {
         let node = actor.node;
         let splits = self.splits.clone();
         let up: Vec<bool> = self.nodes.iter().map(|node| node.is_up).collect();
-        self.nodes[node]
-            .take_arrivals(self.now, |sender| up[sender] && !splits.contains(&pair(sender, node)));
+        self.nodes[node].take_arrivals(self.now, |sender| up[sender] && !splits.contains(&(sender, node)));
         match command {
             Command::Load if self.faulty() => {
                 Some((1_000, Event::Loaded(Err(Failure::new(Kind::HarperRead, "no checkpoints")))))
@@ -442,10 +441,6 @@ impl World {
 fn comparable(id: &str, row: &Row) -> Comparable {
     let cursor = row.cursor.map(|cursor| cursor.to_string());
     Comparable(id.to_owned(), vec![cursor, Some(row.key.clone()), Some(row.text.clone())])
-}
-
-pub fn pair(one: usize, other: usize) -> (usize, usize) {
-    (one.min(other), one.max(other))
 }
 
 /// Makes a result look as if its last page did not exist.

@@ -1,16 +1,31 @@
-/** A node's signs of life, and those of the others: where this worker stands is decided by the core. */
+/**
+ * A node's signs of life, and those of the others. The threads tell each other what they run; one of them speaks for
+ * the node. Who that is, what it tells, and where each worker stands is decided by the core.
+ */
 
 import { findTable, readAll, readMembers } from '../database.js';
 
-/** How often a node tells the others that it lives, and its workers look who else does. */
+/** How often a node tells the others that it lives, and looks who else does. */
 const BEAT_MS = 5_000;
+/** How often a thread looks whether there is something new to tell of itself. */
+const LOOK_MS = 1_000;
+/** What several threads tell at about the same time is told to the other nodes as one. */
+const GATHER_MS = 100;
 
 export class Heartbeat {
-	/** @type {NodeJS.Timeout | undefined} */
-	#timer;
+	/** @type {NodeJS.Timeout[]} */
+	#timers = [];
 	#stopped = false;
 	/** @type {Set<string>} The cluster's nodes, as they were seen last. */
 	#members = new Set();
+	/** What this thread told last, and when. */
+	#told = { text: '', at: 0 };
+	/** What the speaker saw last. @type {any} */
+	#sight;
+	/** @type {NodeJS.Timeout | undefined} */
+	#gathering;
+	/** @type {Promise<void>} */
+	#looking = Promise.resolve();
 
 	/**
 	 * @param {object} options
@@ -18,56 +33,148 @@ export class Heartbeat {
 	 * @param {string} options.node
 	 * @param {number} options.index The worker's.
 	 * @param {number} options.count The node's workers.
+	 * @param {import('./threads.js').Threads} options.threads
 	 * @param {{dead: boolean}} options.instance The instance of the core that the cluster belongs to.
+	 * @param {() => any[] | null} options.work What this worker does for each table; null while it is not known.
+	 * @param {() => string[]} options.wanted The tables that are to be read.
 	 * @param {() => void} options.onNews Called when the worker may stand elsewhere.
 	 */
-	constructor({ cluster, node, index, count, instance, onNews }) {
+	constructor({ cluster, node, index, count, threads, instance, work, wanted, onNews }) {
 		this.cluster = cluster;
 		this.node = node;
 		this.index = index;
 		this.count = count;
+		this.threads = threads;
 		this.instance = instance;
+		this.work = work;
+		this.wanted = wanted;
 		this.onNews = onNews;
 	}
 
-	/** Beats and looks, now and again and again. */
-	async start() {
-		this.#timer = setInterval(() => this.#beat(), BEAT_MS);
-		this.#timer.unref();
+	/**
+	 * Beats and looks, now and again and again.
+	 * @param {string[]} tables Those of the configuration, which the other threads most likely have as well.
+	 */
+	async start(tables) {
+		this.cluster.assume(tables);
+		this.threads.on('hello', (hello) => this.#hear(hello));
+		this.threads.on('cluster', (sight) => this.#take(sight));
+		this.threads.on('who', () => this.#sight && this.isSpeaker() && this.threads.tell('cluster', this.#sight));
+		this.#timers = [setInterval(() => this.#beat(), BEAT_MS), setInterval(() => this.tell(), LOOK_MS)];
+		for (const timer of this.#timers) timer.unref();
+		if (this.index !== 0) this.threads.tell('who');
 		await this.#beat();
 	}
 
 	stop() {
 		this.#stopped = true;
-		clearInterval(this.#timer);
+		clearTimeout(this.#gathering);
+		for (const timer of this.#timers) clearInterval(timer);
 	}
 
-	standing() {
-		return this.cluster.standing(this.index, this.count);
+	/** Tells what this thread runs, if that is news or was told long ago. */
+	tell() {
+		const tables = this.instance.dead ? [] : this.work();
+		if (tables === null || this.#stopped) return;
+		const text = JSON.stringify(tables);
+		const isNews = text !== this.#told.text;
+		if (!isNews && Date.now() - this.#told.at < BEAT_MS) return;
+		this.#told = { text, at: Date.now() };
+		const hello = { index: this.index, tables };
+		this.threads.tell('hello', hello);
+		this.#hear(hello);
+	}
+
+	/** @param {string} table */
+	standing(table) {
+		return this.cluster.standing(table);
+	}
+
+	isSpeaker() {
+		return this.instance.dead ? this.index === 0 : this.cluster.isSpeaker();
 	}
 
 	nodes() {
 		return this.instance.dead ? [] : this.cluster.nodes();
 	}
 
-	async #beat() {
-		try {
-			if (this.index === 0) await this.#tell();
-			const [nodes, members] = await Promise.all([readAll('SyncNode'), readMembers()]);
-			if (this.index === 0) await this.#tellRemoved(nodes, members);
-			if (this.instance.dead || this.#stopped) return;
-			this.cluster.observe(nodes, members);
-			this.onNews();
-		} catch (error) {
-			logger.warn?.(`bigquery-sync: the cluster was not looked at: ${error}`);
-		}
+	alarms() {
+		return this.instance.dead ? [] : this.cluster.alarms();
 	}
 
-	/** A node's first worker tells that the node lives. */
-	async #tell() {
-		const now = new Date();
-		const { node: id, count: workers } = this;
-		await findTable('SyncNode').put({ id, workers, beat: now.getTime(), updatedAt: now.toISOString() });
+	/** @param {string} table */
+	unread(table) {
+		return this.instance.dead ? null : this.cluster.unread(table);
+	}
+
+	#isOver() {
+		return this.instance.dead || this.#stopped;
+	}
+
+	#hear(hello) {
+		if (this.#isOver()) return;
+		this.cluster.hear(hello);
+		if (!this.cluster.isSpeaker() || this.#gathering !== undefined || this.cluster.roster() === null) return;
+		this.#gathering = setTimeout(() => {
+			this.#gathering = undefined;
+			this.#look();
+		}, GATHER_MS);
+		this.#gathering.unref();
+	}
+
+	/** @param {{heartbeats: any[], members: string[]}} sight What the speaker saw. */
+	#take({ heartbeats, members }) {
+		if (this.#isOver()) return;
+		this.cluster.observe(heartbeats, members);
+		this.cluster.watch(this.wanted());
+		this.onNews();
+	}
+
+	async #beat() {
+		// A dead instance of the core does not keep the node from living, for it is being replaced.
+		if (!this.isSpeaker()) return;
+		try {
+			const now = new Date();
+			const { node: id, count: workers } = this;
+			await findTable('SyncNode').put({ id, workers, beat: now.getTime() });
+		} catch (error) {
+			logger.warn?.(`bigquery-sync: the node's sign of life was not given: ${error}`);
+		}
+		await this.#look();
+	}
+
+	/** One look at a time. */
+	#look() {
+		const look = async () => {
+			try {
+				await this.#lookAround();
+			} catch (error) {
+				logger.warn?.(`bigquery-sync: the cluster was not looked at: ${error}`);
+			}
+		};
+		this.#looking = this.#looking.then(look);
+		return this.#looking;
+	}
+
+	async #lookAround() {
+		const [nodes, rosters, members] = await Promise.all([readAll('SyncNode'), readAll('SyncRoster'), readMembers()]);
+		await this.#tellRemoved(nodes, members);
+		if (this.#isOver()) return;
+		const told = new Map(rosters.map((roster) => [roster.id, roster]));
+		const heartbeats = nodes.map((node) => ({ ...node, roster: told.get(node.id) ?? null }));
+		this.cluster.observe(heartbeats, members);
+		const roster = this.cluster.roster();
+		if (roster !== null) {
+			// The others know before anything is done.
+			await findTable('SyncRoster').put({ id: this.node, ...roster, at: new Date().toISOString() });
+			if (this.#isOver()) return;
+			for (const heartbeat of heartbeats) if (heartbeat.id === this.node) heartbeat.roster = roster;
+			this.cluster.observe(heartbeats, members);
+		}
+		this.#sight = { heartbeats, members };
+		this.threads.tell('cluster', this.#sight);
+		for (const { level, text } of this.cluster.watch(this.wanted())) logger[level]?.(`bigquery-sync: ${text}`);
+		this.onNews();
 	}
 
 	/** Tells who was removed from the cluster: Harper's own news of it may not arrive everywhere. */

@@ -1,5 +1,6 @@
 /** GET and POST /SyncControl: what the sync is doing, and what operators want of it. */
 
+import { unconnectedDatabases } from '../cluster/connections.js';
 import { desired, recordWishes } from '../commands.js';
 import { component } from '../component.js';
 import { readAll } from '../database.js';
@@ -19,9 +20,6 @@ export function mayControl(user) {
 	if (role?.permission?.super_user === true) return true;
 	return role?.role !== undefined && component().controlRoles.includes(role.role);
 }
-
-/** A worker that told nothing of itself for so long is gone; three times as long as it may be silent. */
-const SILENT_MS = 90_000;
 
 /** Makes the resource class; Harper's Resource is a global that is there only once Harper loads the component. */
 export function syncControl() {
@@ -62,16 +60,16 @@ export function syncControl() {
 async function report() {
 	const own = component();
 	const [workers, wishes, checkpoints] = await Promise.all([
-		readAll('SyncWorker'),
+		own.workers(),
 		readAll('SyncControlState'),
 		readAll('SyncCheckpoint'),
 	]);
 	const nodes = own.nodes();
+	const isBroken = nodes.some(({ alive, unheardBy }) => !alive || unheardBy.length > 0);
+	const unconnected = isBroken ? await unconnectedDatabases() : new Map();
 	const wished = new Map(wishes.map((wish) => [wish.id, wish]));
-	const current = workers.filter(({ id }) => id !== own.name);
-	current.push({ ...own.snapshot(), updatedAt: new Date().toISOString() });
-	current.sort((one, other) => (one.id < other.id ? -1 : 1));
-	const running = current
+	workers.sort((one, other) => (one.id < other.id ? -1 : 1));
+	const running = workers
 		.filter((worker) => isAlive(worker, nodes))
 		.flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })))
 		.filter(({ state }) => state !== 'standby');
@@ -79,17 +77,22 @@ async function report() {
 		version: own.version,
 		node: own.node,
 		configurationErrors: own.problems,
-		nodes,
-		tables: own.tables.map((table) => ({
-			id: table.id,
-			target: table.targetTable,
-			desired: desired(table, wished.get(table.id)),
-			...together(
-				running.filter(({ id }) => id === table.id),
-				checkpoints.filter(({ tableId }) => tableId === table.id)
-			),
-		})),
-		workers: current.map((worker) => {
+		alarms: own.alarms(),
+		nodes: nodes.map((node) => ({ ...node, unconnectedDatabases: unconnected.get(node.node) ?? [] })),
+		tables: own.tables.map((table) => {
+			const wanted = desired(table, wished.get(table.id));
+			return {
+				id: table.id,
+				target: table.targetTable,
+				desired: wanted,
+				unread: wanted === 'started' ? own.unread(table.id) : null,
+				...together(
+					running.filter(({ id }) => id === table.id),
+					checkpoints.filter(({ tableId }) => tableId === table.id)
+				),
+			};
+		}),
+		workers: workers.map((worker) => {
 			const { id, node, index, version, updatedAt, problems } = worker;
 			return { id, node, index, version, alive: isAlive(worker, nodes), updatedAt, problems };
 		}),
@@ -114,13 +117,12 @@ function together(all, checkpoints) {
 }
 
 /**
- * Whether a worker runs, as far as is known: its node gives signs of life, and it told of itself lately. A node that now
- * runs fewer threads, or has left the cluster, leaves rows of its workers behind.
+ * Whether a worker runs, as far as is known. A node that now runs fewer threads, or has left the cluster, leaves what
+ * its workers told behind.
  */
-function isAlive({ node, index, updatedAt }, nodes) {
+function isAlive({ node, index }, nodes) {
 	const known = nodes.find((one) => one.node === node);
-	const isThere = known === undefined ? node === component().node : known.alive && index < known.workers;
-	return isThere && Date.now() - Date.parse(updatedAt) < SILENT_MS;
+	return known === undefined ? node === component().node : known.alive && index < known.workers;
 }
 
 async function command(data, user) {

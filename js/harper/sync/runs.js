@@ -6,12 +6,14 @@ import { TableHost } from './table-host.js';
 /**
  * @typedef {{sync: any, host: TableHost, ended: Promise<unknown>, running: boolean, wish: number}} Run The wish is the
  *   version of the command that it follows.
- * @typedef {{id: string, targetTable: string, autoStart: boolean}} Table
+ * @typedef {{id: string, targetTable: string, autoStart: boolean, pollIntervalMs: number}} Table
  */
 
 export class Runs {
 	/** @type {Map<string, Run>} */
 	#runs = new Map();
+	/** @type {Map<string, import('../commands.js').Wish>} The operators', as they were followed last. */
+	#wishes = new Map();
 
 	/**
 	 * @param {object} options
@@ -19,22 +21,24 @@ export class Runs {
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {Table[]} options.tables
 	 * @param {{node: string, index: number}} options.worker
-	 * @param {() => any} options.standing Where the worker stands in the cluster.
+	 * @param {(table: string) => any} options.standing Where the worker stands in the cluster.
+	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when a target table is there.
 	 * @param {{dead: boolean}} options.instance The instance of the core that the configuration belongs to.
 	 * @param {(error: unknown) => void} options.onDeath Called when it died.
 	 */
-	constructor({ configuration, connection, tables, worker, standing, onTarget, instance, onDeath }) {
+	constructor({ configuration, connection, tables, worker, standing, descriptions, onTarget, instance, onDeath }) {
 		this.configuration = configuration;
 		this.tables = tables;
 		this.worker = worker;
 		this.standing = standing;
 		this.instance = instance;
-		this.surroundings = { connection, onTarget, instance, onDeath };
+		this.surroundings = { connection, descriptions, onTarget, instance, onDeath };
 	}
 
 	/** @param {Map<string, import('../commands.js').Wish>} wishes */
 	async follow(wishes) {
+		this.#wishes = wishes;
 		for (const table of this.tables) {
 			const wish = wishes.get(table.id);
 			const wanted = desired(table, wish);
@@ -51,8 +55,22 @@ export class Runs {
 
 	/** Tells all where the worker stands now. */
 	place() {
-		const standing = this.standing();
-		for (const { sync } of this.#runs.values()) sync.place(standing);
+		for (const [id, { sync }] of this.#runs) sync.place(this.standing(id));
+	}
+
+	/** What is done for each table, for those that divide the work. */
+	work() {
+		return this.tables.map(({ id }) => {
+			const commanded = this.#wishes.has(id);
+			const run = this.#runs.get(id);
+			return run ? run.sync.work(commanded) : { id, effort: null, commanded, of: 0, partitions: [] };
+		});
+	}
+
+	/** The tables that are to be read. */
+	wanted() {
+		const isWanted = (table) => desired(table, this.#wishes.get(table.id)) === 'started';
+		return this.tables.filter(isWanted).map(({ id }) => id);
 	}
 
 	/** What the tables are doing; nothing may be asked of a dead instance any more. */
@@ -77,7 +95,7 @@ export class Runs {
 
 	/** @param {Table} table @param {number} wish */
 	#start(table, wish) {
-		const sync = this.configuration.table(table.id, this.worker, this.standing());
+		const sync = this.configuration.table(table.id, this.worker, this.standing(table.id));
 		const host = new TableHost({ table, ...this.surroundings });
 		/** @type {Run} */
 		const run = { sync, host, running: true, ended: Promise.resolve(), wish };

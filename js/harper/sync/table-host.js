@@ -17,15 +17,17 @@ export class TableHost {
 
 	/**
 	 * @param {object} options
-	 * @param {{id: string, targetTable: string}} options.table
+	 * @param {{id: string, targetTable: string, pollIntervalMs: number}} options.table
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
+	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when the target table is there.
 	 * @param {{dead: boolean}} options.instance The instance of the core, which several tables share.
 	 * @param {(error: unknown) => void} options.onDeath Called when this table's step killed it.
 	 */
-	constructor({ table, connection, onTarget, instance, onDeath }) {
+	constructor({ table, connection, descriptions, onTarget, instance, onDeath }) {
 		this.table = table;
 		this.connection = connection;
+		this.descriptions = descriptions;
 		this.onTarget = onTarget;
 		this.instance = instance;
 		this.onDeath = onDeath;
@@ -113,7 +115,11 @@ export class TableHost {
 	}
 
 	send(request) {
-		return asValue('unreachable', () => this.connection.send(request, this.#stopping.signal));
+		const send = () => this.connection.send(request, this.#stopping.signal);
+		if (request.purpose !== 'describeTable') return asValue('unreachable', send);
+		const { pollIntervalMs } = this.table;
+		const onChange = () => this.#enter(() => this.sync.wake());
+		return asValue('unreachable', () => this.descriptions.describe(request, { pollIntervalMs, onChange, send }));
 	}
 
 	write(order) {

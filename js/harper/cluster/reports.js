@@ -1,0 +1,138 @@
+/**
+ * What the workers tell of themselves, for those who ask. The threads of a node tell each other without the database;
+ * the other nodes write a row into SyncReport when one of SyncQuestion asks them to, and nothing as long as nobody asks.
+ */
+
+import { findTable, readAll } from '../database.js';
+
+/** How often the other nodes' questions are looked for. */
+const LOOK_MS = 500;
+/** How long the answers of the own node's threads, and of other nodes, are waited for. */
+const THREADS_WAIT_MS = 500;
+const NODES_WAIT_MS = 2_000;
+/** Answers of other nodes that young are not asked for again. */
+const FRESH_MS = 1_000;
+/** What a thread told so long ago says nothing of now. */
+const STALE_MS = 15_000;
+
+/**
+ * @typedef {{id: string, node: string, index: number, version: string, tables: any[], problems: any[], updatedAt: string}}
+ *   Snapshot
+ */
+
+export class Reports {
+	/** What the own node's other threads told last. @type {Map<number, Snapshot>} */
+	#told = new Map();
+	/** @type {Set<() => void>} Called with each thing that is told. */
+	#waiting = new Set();
+	/** @type {NodeJS.Timeout | undefined} */
+	#timer;
+	/** The questions that were answered. @type {string | undefined} */
+	#answered;
+	#isLooking = false;
+	#askedAt = 0;
+	/** @type {Promise<void> | undefined} The question that is under way. */
+	#asking;
+
+	/**
+	 * @param {object} options
+	 * @param {string} options.node
+	 * @param {number} options.count The node's workers.
+	 * @param {import('./threads.js').Threads} options.threads
+	 * @param {() => Snapshot} options.snapshot What this worker tells.
+	 * @param {() => boolean} options.isSpeaker Whether this worker speaks for its node.
+	 * @param {() => string[]} options.others The other nodes that are alive.
+	 */
+	constructor({ node, count, threads, snapshot, isSpeaker, others }) {
+		this.node = node;
+		this.count = count;
+		this.threads = threads;
+		this.snapshot = snapshot;
+		this.isSpeaker = isSpeaker;
+		this.others = others;
+		threads.on('report?', () => threads.tell('report', this.snapshot()));
+		threads.on('report', (snapshot) => {
+			this.#told.set(snapshot.index, snapshot);
+			for (const told of this.#waiting) told();
+		});
+	}
+
+	/** Answers the other nodes from now on. */
+	start() {
+		clearInterval(this.#timer);
+		this.#timer = setInterval(() => this.#answer(), LOOK_MS);
+		this.#timer.unref();
+	}
+
+	stop() {
+		clearInterval(this.#timer);
+	}
+
+	/** What all workers of all nodes tell, as far as they do. @returns {Promise<Snapshot[]>} */
+	async gather() {
+		const [own] = await Promise.all([this.#gatherOwn(), this.#ask()]);
+		const others = (await readAll('SyncReport')).filter(({ id }) => id !== this.node);
+		return [...own, ...others.flatMap(({ workers }) => workers)];
+	}
+
+	/** @returns {Promise<Snapshot[]>} */
+	async #gatherOwn() {
+		const asked = new Date().toISOString();
+		const own = this.snapshot();
+		this.threads.tell('report?');
+		const isComplete = () =>
+			[...this.#told.values()].filter(({ updatedAt }) => updatedAt >= asked).length >= this.count - 1;
+		await new Promise((resolve) => {
+			const done = () => {
+				clearTimeout(timer);
+				this.#waiting.delete(look);
+				resolve(undefined);
+			};
+			const look = () => isComplete() && done();
+			const timer = setTimeout(done, THREADS_WAIT_MS);
+			this.#waiting.add(look);
+			look();
+		});
+		const isFresh = ({ index, updatedAt }) =>
+			index !== own.index && index < this.count && Date.now() - Date.parse(updatedAt) < STALE_MS;
+		return [own, ...[...this.#told.values()].filter(isFresh)];
+	}
+
+	/** Asks the other nodes, and waits until those that are alive have answered, though not for long. */
+	#ask() {
+		if (this.others().length === 0 || Date.now() - this.#askedAt < FRESH_MS) return this.#asking;
+		this.#askedAt = Date.now();
+		this.#asking = this.#askNow();
+		return this.#asking;
+	}
+
+	async #askNow() {
+		const number = this.#askedAt;
+		await findTable('SyncQuestion').put({ id: this.node, number });
+		const deadline = Date.now() + NODES_WAIT_MS;
+		while (Date.now() < deadline) {
+			const reports = new Map((await readAll('SyncReport')).map((report) => [report.id, report]));
+			if (this.others().every((node) => reports.get(node)?.answers[this.node] === number)) break;
+			await new Promise((resolve) => setTimeout(resolve, 50));
+		}
+		this.#askedAt = Date.now();
+	}
+
+	async #answer() {
+		if (this.#isLooking || !this.isSpeaker()) return;
+		this.#isLooking = true;
+		try {
+			const questions = (await readAll('SyncQuestion')).filter(({ id }) => id !== this.node);
+			const answers = Object.fromEntries(questions.map(({ id, number }) => [id, number]));
+			const text = JSON.stringify(answers);
+			if (text !== this.#answered && questions.length > 0) {
+				const workers = await this.#gatherOwn();
+				await findTable('SyncReport').put({ id: this.node, answers, workers });
+			}
+			this.#answered = text;
+		} catch (error) {
+			logger.warn?.(`bigquery-sync: the question of another node was not answered: ${error}`);
+		}
+		this.#isLooking = false;
+	}
+}

@@ -1,0 +1,253 @@
+//! What the worker threads of one node run: heard of each of them, told to the other nodes as one.
+
+use super::roster::Running;
+use super::{STALE_US, WORKERS_MAX};
+use crate::time::{Micros, SECOND_US};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Who fails for so long without a pause gets nowhere.
+const RETRYING_US: i64 = 60 * SECOND_US;
+/// Who got nowhere is not relied upon for so long afterwards.
+const TROUBLE_US: i64 = 300 * SECOND_US;
+
+/// What a thread tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Hello {
+    /// The worker's index.
+    pub index: u32,
+    /// The tables that its configuration has; none if that is refused.
+    pub tables: Vec<Work>,
+}
+
+/// How a worker gets on with a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effort {
+    /// It has just been started.
+    Begins,
+    /// It reads what it owns.
+    Reads,
+    /// It tries again after a failure.
+    Retries,
+    /// Somebody has to remove the cause of a failure.
+    Blocked,
+    /// It does nothing more after a failure.
+    GaveUp,
+    /// It owns nothing, or was stopped.
+    Waits,
+}
+
+/// What a thread does for a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// The table's id.
+    pub id: String,
+    /// How it gets on; none where the table was not started, as the operators want it.
+    pub effort: Option<Effort>,
+    /// Whether the operators have started or stopped the table, wherever in the cluster.
+    pub commanded: bool,
+    /// How many partitions the table has, if that is known.
+    pub of: u32,
+    /// The partitions that the worker owns.
+    pub partitions: Vec<u32>,
+}
+
+/// The threads of the own node.
+#[derive(Debug, Clone)]
+pub struct Threads {
+    count: u32,
+    started_at: Micros,
+    /// What is taken to be run by those that were not heard of yet.
+    assumed: BTreeSet<String>,
+    heard: BTreeMap<u32, (Micros, Vec<Work>)>,
+    /// Since when a worker has been trying in vain, and when it was last in trouble; by table and worker.
+    retrying_since: BTreeMap<(String, u32), Micros>,
+    troubled_at: BTreeMap<(String, u32), Micros>,
+    now: Micros,
+}
+
+impl Threads {
+    /// Knows of `count` threads, and expects all of them to run the same.
+    pub fn new(count: u32, now: Micros) -> Threads {
+        Threads {
+            count: count.clamp(1, WORKERS_MAX),
+            started_at: now,
+            assumed: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            retrying_since: BTreeMap::new(),
+            troubled_at: BTreeMap::new(),
+            now,
+        }
+    }
+
+    /// Takes the tables of the own configuration for those of the threads that were not heard of yet.
+    pub fn assume(&mut self, tables: impl IntoIterator<Item = String>) {
+        self.assumed = tables.into_iter().collect();
+    }
+
+    /// Takes what a thread tells.
+    pub fn hear(&mut self, hello: Hello, now: Micros) {
+        let Hello { index, tables } = hello;
+        for work in &tables {
+            let key = (work.id.clone(), index);
+            let retrying = work.effort == Some(Effort::Retries);
+            if !retrying {
+                self.retrying_since.remove(&key);
+            }
+            let since = retrying.then(|| *self.retrying_since.entry(key.clone()).or_insert(now));
+            let in_vain = since.is_some_and(|since| now.since(since) >= RETRYING_US);
+            if in_vain || work.effort == Some(Effort::Blocked) {
+                self.troubled_at.insert(key, now);
+            } else if work.effort == Some(Effort::Begins) {
+                // A new run may have another configuration.
+                self.troubled_at.remove(&key);
+            }
+        }
+        self.heard.insert(index, (now, tables));
+    }
+
+    /// Tells whether a worker speaks for its node: the first one does, another one if those before it are silent.
+    pub fn is_speaker(&self, index: u32, now: Micros) -> bool {
+        let starting = now.since(self.started_at) < STALE_US;
+        let is_before = |(other, (at, _)): (&u32, &(Micros, _))| *other < index && is_fresh(*at, now);
+        index == 0 || (!starting && !self.heard.iter().any(is_before))
+    }
+
+    /// Returns what the threads run. `elsewhere` tells whether other nodes read a table that is not started here.
+    pub fn running(&mut self, elsewhere: impl Fn(&str) -> bool, now: Micros) -> Vec<Running> {
+        // An own clock that was set back must not make the dead live for long.
+        for (at, _) in self.heard.values_mut() {
+            *at = (*at).min(now);
+        }
+        self.started_at = self.started_at.min(now);
+        self.now = now;
+        let mut found: BTreeMap<String, Running> = BTreeMap::new();
+        for (index, (at, tables)) in &self.heard {
+            for work in tables.iter().filter(|work| is_fresh(*at, now) && work.is_run(&elsewhere)) {
+                let table = found.entry(work.id.clone()).or_default();
+                table.workers.insert(*index);
+                table.of = table.of.max(work.of);
+                if work.reads() {
+                    table.reads.extend(work.partitions.iter().copied());
+                }
+                let trouble = self.troubled_at.get(&(work.id.clone(), *index));
+                if trouble.is_some_and(|at| now.since(*at) < TROUBLE_US) {
+                    table.troubled.insert(*index);
+                }
+            }
+        }
+        if now.since(self.started_at) < STALE_US {
+            let unheard: Vec<u32> = (0..self.count).filter(|index| !self.heard.contains_key(index)).collect();
+            for id in self.assumed.iter().filter(|_| !unheard.is_empty()) {
+                found.entry(id.clone()).or_default().workers.extend(unheard.iter().copied());
+            }
+        }
+        found.into_iter().map(|(id, running)| Running { id, ..running }).collect()
+    }
+}
+
+impl Work {
+    /// Whether the worker runs the table, or would if the operators started it.
+    fn is_run(&self, elsewhere: impl Fn(&str) -> bool) -> bool {
+        match self.effort {
+            Some(Effort::GaveUp) => false,
+            Some(Effort::Begins | Effort::Reads | Effort::Retries | Effort::Blocked | Effort::Waits) => true,
+            // A command reaches each node at its own moment; a configuration that wants it otherwise stays.
+            None => self.commanded || !elsewhere(&self.id),
+        }
+    }
+
+    fn reads(&self) -> bool {
+        matches!(self.effort, Some(Effort::Reads | Effort::Retries))
+    }
+}
+
+fn is_fresh(at: Micros, now: Micros) -> bool {
+    now.since(at) < STALE_US
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Micros {
+        Micros(seconds * SECOND_US)
+    }
+
+    fn work(id: &str, effort: Option<Effort>, partitions: &[u32]) -> Work {
+        Work { id: id.to_owned(), effort, commanded: false, of: 4, partitions: partitions.to_vec() }
+    }
+
+    fn hello(index: u32, tables: &[Work]) -> Hello {
+        Hello { index, tables: tables.to_vec() }
+    }
+
+    fn workers(threads: &mut Threads, id: &str, second: i64) -> Vec<u32> {
+        let running = threads.running(|_| true, at(second));
+        running.iter().filter(|table| table.id == id).flat_map(|table| table.workers.clone()).collect()
+    }
+
+    #[test]
+    fn threads_are_expected_to_run_the_same_until_they_were_heard_of_or_had_the_time_to_be() {
+        let mut threads = Threads::new(3, at(0));
+        threads.assume(["a".to_owned()]);
+        threads.hear(hello(0, &[work("a", Some(Effort::Reads), &[0])]), at(0));
+        assert_eq!(workers(&mut threads, "a", 1), [0, 1, 2]);
+        // Its configuration is refused.
+        threads.hear(hello(2, &[]), at(2));
+        assert_eq!(workers(&mut threads, "a", 3), [0, 1]);
+        threads.hear(hello(0, &[work("a", Some(Effort::Reads), &[0])]), at(14));
+        assert_eq!(workers(&mut threads, "a", 16), [0]);
+    }
+
+    #[test]
+    fn a_thread_that_fell_silent_or_gave_a_table_up_does_not_run_it() {
+        let mut threads = Threads::new(2, at(0));
+        threads.hear(hello(0, &[work("a", Some(Effort::Reads), &[0, 2])]), at(0));
+        let tables = [work("a", Some(Effort::Reads), &[1, 3]), work("b", Some(Effort::GaveUp), &[])];
+        threads.hear(hello(1, &tables), at(0));
+        assert_eq!((workers(&mut threads, "a", 1), workers(&mut threads, "b", 1)), (vec![0, 1], vec![]));
+        threads.hear(hello(0, &[work("a", Some(Effort::Reads), &[0, 2])]), at(10));
+        assert_eq!(workers(&mut threads, "a", 16), [0]);
+        let reads: Vec<u32> = threads.running(|_| true, at(16))[0].reads.iter().collect();
+        assert_eq!(reads, [0, 2]);
+    }
+
+    #[test]
+    fn a_table_that_is_started_elsewhere_but_not_here_is_not_run_here() {
+        let mut threads = Threads::new(1, at(0));
+        threads.hear(hello(0, &[work("a", None, &[])]), at(0));
+        assert_eq!(threads.running(|_| false, at(1)).len(), 1);
+        assert_eq!(threads.running(|_| true, at(1)).len(), 0);
+        // A command is about to be followed.
+        threads.hear(hello(0, &[Work { commanded: true, ..work("a", None, &[]) }]), at(2));
+        assert_eq!(threads.running(|_| true, at(3)).len(), 1);
+    }
+
+    #[test]
+    fn who_gets_nowhere_is_in_trouble_for_a_while() {
+        let mut threads = Threads::new(1, at(0));
+        let mut troubled = |effort: Effort, second: i64| {
+            threads.hear(hello(0, &[work("a", Some(effort), &[0])]), at(second));
+            !threads.running(|_| true, at(second))[0].troubled.is_empty()
+        };
+        assert!(!troubled(Effort::Retries, 0));
+        assert!(!troubled(Effort::Retries, 59));
+        assert!(troubled(Effort::Retries, 61));
+        assert!(troubled(Effort::Waits, 70));
+        assert!(!troubled(Effort::Waits, 400));
+        assert!(troubled(Effort::Blocked, 401));
+        assert!(!troubled(Effort::Begins, 402));
+    }
+
+    #[test]
+    fn another_thread_speaks_for_the_node_when_the_first_one_is_silent() {
+        let mut threads = Threads::new(3, at(0));
+        threads.hear(hello(0, &[]), at(0));
+        assert!(threads.is_speaker(0, at(1)) && !threads.is_speaker(1, at(1)));
+        threads.hear(hello(1, &[]), at(14));
+        threads.hear(hello(2, &[]), at(14));
+        assert!(threads.is_speaker(1, at(16)) && !threads.is_speaker(2, at(16)));
+    }
+}
