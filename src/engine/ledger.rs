@@ -111,7 +111,10 @@ impl Ledger {
 
     /// Notes that partitions have no rows up to an instant but those that were read.
     pub fn prove(&mut self, partitions: &[u32], until: Micros) {
-        self.proven.extend(partitions.iter().map(|partition| (*partition, until)));
+        for partition in partitions {
+            let proven = self.proven.entry(*partition).or_insert(until);
+            *proven = (*proven).max(until);
+        }
     }
 
     /// Takes over what another ledger proved.

@@ -53,6 +53,9 @@ impl Task {
         let bytes_per_row = description.bytes.unwrap_or(0) / description.rows.unwrap_or(0).max(1);
         let starts: Vec<Micros> =
             holding.counts().into_iter().flat_map(Counts::partitions).map(|one| one.starts).collect();
+        // Partitions of the source that were counted have rows at their start or later.
+        let last_counted = starts.iter().copied().filter(|starts| *starts <= server_time).max();
+        let newest = holding.ledger.newest_of_all().max(last_counted);
         let mut rereads_unsettled = false;
         // Each round puts partitions that have nothing in their window level with the next ones.
         for _ in 0..=holding.own().len() {
@@ -71,7 +74,9 @@ impl Task {
             let plan = window::plan(from, until, reread, server_time, cursor_type, pace)?;
             let selected = division::select(rule, &group.partitions, plan.window, &starts, server_time);
             let Some(selection) = selected else {
-                holding.ledger.prove(&group.partitions, plan.watermark);
+                if let Some(proven) = plan.reached(newest) {
+                    holding.ledger.prove(&group.partitions, proven);
+                }
                 continue;
             };
             // Days of the future that were counted are left to those who own their partitions.
@@ -80,7 +85,7 @@ impl Task {
             return Some(Task {
                 plan,
                 started_from: group.watermark,
-                newest: holding.ledger.newest_of_all(),
+                newest,
                 is_sole: holding.is_sole_at(now),
                 rereads_unsettled,
                 replaces: holding.ledger.may_have_old_ids(&group.partitions, projection.era, after),

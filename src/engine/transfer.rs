@@ -190,7 +190,8 @@ pub fn task_of(open: &OpenWindow, is_sole: bool, replaces: bool, reads_future: b
         plan,
         partitions: open.partitions.clone(),
         started_from: open.started_from,
-        newest: open.newest,
+        // What was begun by an earlier version tells of its end alone.
+        newest: open.newest.or(open.until),
         selection: Selection::All,
         is_sole: open.is_sole && is_sole,
         rereads_unsettled: false,

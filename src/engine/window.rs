@@ -23,15 +23,12 @@ pub struct Plan {
 
 impl Plan {
     /// Returns where the watermark is once the window is in Harper, if `newest` is the latest cursor that is known of the
-    /// table up to the plan's own watermark. None leaves it where it was.
+    /// table. None leaves it where it was.
     ///
-    /// Behind a window with an end are more rows. The end of the table is where its rows end, not where the clock is:
-    /// rows may come hours after their cursor's time, by the load of each hour or day, or in the time of another zone.
+    /// The end of the table is where its rows end, not where the clock is: rows may come hours after their cursor's time,
+    /// by the load of each hour or day, or in the time of another zone.
     pub fn reached(&self, newest: Option<Micros>) -> Option<Micros> {
-        match self.window.until {
-            Some(_) => Some(self.watermark),
-            None => newest.map(|newest| newest.min(self.watermark)),
-        }
+        newest.map(|newest| newest.min(self.watermark))
     }
 }
 
