@@ -41,7 +41,8 @@ impl Bookkeeper<'_> {
         let complete = transfer.reading.is_complete();
         let reached = transfer.reading.reached().filter(|_| complete);
         let is_sole = task.is_sole && self.holding.is_sole_at(self.now);
-        let has_replaced_all = complete && task.replaces && self.reads_all_old_ids(transfer);
+        // Others may still send rows that they wrote in a former era.
+        let has_replaced_all = complete && is_sole && task.replaces && self.reads_all_old_ids(transfer);
         let written = if complete { task.partitions.len() } else { 1 };
         let next = |partition: &u32| {
             let mut row = self.current(*partition, &transfer.described);

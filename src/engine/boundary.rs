@@ -7,6 +7,7 @@ use crate::bigquery::request::Request;
 use crate::error::Failure;
 use crate::mapping::attributes::Target;
 use crate::mapping::batch::Batch;
+use crate::mapping::succession::Renewed;
 use crate::mapping::version::SchemaVersion;
 use crate::time::Micros;
 use serde::Serialize;
@@ -92,6 +93,9 @@ pub struct WriteOrder {
     pub batch: Batch,
     /// Whether the rows may be in Harper with ids of a former era, and then are to be replaced.
     pub replaces: bool,
+    /// The cursors of which all rows have their newest ids once this is committed, so that none may stay in Harper with an
+    /// id of a former era; none when that is not known.
+    pub renewed: Option<Renewed>,
     /// What else belongs into the audit.
     pub notes: Vec<Note>,
     /// The progress after them; the first one also counts the rows.

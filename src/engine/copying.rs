@@ -150,6 +150,9 @@ impl Engine {
         // Rows of the future are read now by one worker, now by another.
         let is_of_future = transfer.described.projection.era > 0 && batch.newest > Some(plan.watermark);
         let replaces = is_of_future || transfer.task.replaces;
+        let is_last = transfer.reading.is_complete() && self.holding.is_sole_at(moment.now);
+        let renewed =
+            transfer.task.renewed(transfer.described.projection.era, self.holding.rule()).filter(|_| is_last);
         self.meter.wrote(batch.rows as u64, moment.now);
         self.condition.set_activity(Activity::Running);
         let after = if transfer.reading.is_complete() {
@@ -158,7 +161,7 @@ impl Engine {
             AfterWrite::ReadOn(transfer)
         };
         let notes = std::mem::take(&mut self.notes);
-        let order = WriteOrder { batch, replaces, notes, checkpoints: checkpoints.clone(), ahead };
+        let order = WriteOrder { batch, replaces, renewed, notes, checkpoints: checkpoints.clone(), ahead };
         Next::Await(State::Writing(checkpoints, after), Command::Write(Box::new(order)))
     }
 

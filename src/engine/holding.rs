@@ -12,6 +12,7 @@ use super::window::{self, WINDOW_BYTES_MAX};
 use crate::bigquery::table::{Description, PartitionUnit};
 use crate::cluster::{Share, Standing};
 use crate::config::Pace;
+use crate::mapping::projection::Projection;
 use crate::partition::{Division, Rule};
 use crate::time::{Micros, SECOND_US};
 
@@ -144,9 +145,14 @@ impl Holding {
         self.standing.is_settled_at(now)
     }
 
-    /// Whether some partitions of a table with a key were read while nodes came and went, and can be read again now.
-    pub fn is_unsettled(&self, is_keyed: bool, partitions: &[u32], now: Micros) -> bool {
-        is_keyed && self.is_sole_at(now) && !self.ledger.is_settled(partitions)
+    /// Whether some partitions can be read again now, because they were read while nodes came and went: of a table with a
+    /// key at any time, of another one since its rows have other ids.
+    pub fn is_unsettled(&self, projection: &Projection, partitions: &[u32], now: Micros) -> bool {
+        let is_unsettled = match projection.key.is_empty() {
+            true => self.ledger.may_get_old_ids(partitions, projection.era),
+            false => !self.ledger.is_settled(partitions),
+        };
+        is_unsettled && self.is_sole_at(now)
     }
 
     /// Takes what some worker counted, if it is of use.
@@ -190,7 +196,7 @@ impl Holding {
         if let Some(unit) = sizes.unit_to_cut() {
             return own_unit.filter(|own| *own == PartitionUnit::Hour).or(Some(unit));
         }
-        let rereads = self.is_unsettled(!projection.key.is_empty(), &self.own, now);
+        let rereads = self.is_unsettled(projection, &self.own, now);
         let unit = own_unit.filter(|_| rereads || sizes.phase() != Phase::Steady)?;
         let large = description.rows.is_some_and(|rows| rows > sizes.window_rows_max())
             || description.bytes.is_some_and(|bytes| bytes > WINDOW_BYTES_MAX);

@@ -83,6 +83,14 @@ impl Ledger {
         bounds.max().is_some_and(|bound| after.is_none_or(|after| after < bound))
     }
 
+    /// Tells whether some of the partitions that were read were not read to their end since the era began: rows with ids of
+    /// an era before may still arrive from another node.
+    pub fn may_get_old_ids(&self, partitions: &[u32], era: u32) -> bool {
+        let was_read = |partition: &u32| self.get(*partition).is_some_and(|row| row.last_timestamp.is_some());
+        let may_get = |partition: &u32| self.old_ids_until(*partition, era) == Some(Micros::MAX);
+        era > 0 && partitions.iter().any(|partition| was_read(partition) && may_get(partition))
+    }
+
     /// Tells whether some partition was read to its end since the era began.
     pub fn has_only_new_ids_somewhere(&self, era: u32) -> bool {
         self.rows.values().any(|row| row.era == era && row.old_ids_until != Some(Micros::MAX))
@@ -252,5 +260,6 @@ mod tests {
         assert!(!ledger.may_have_old_ids(&[0, 1], 0, None));
         assert!(ledger.may_have_old_ids(&[0], 1, None) && !ledger.may_have_old_ids(&[0], 1, Some(at(day))));
         assert!(ledger.may_have_old_ids(&[0, 1], 1, Some(at(day))));
+        assert!(!ledger.may_get_old_ids(&[0, 1], 1) && ledger.may_get_old_ids(&[0], 2));
     }
 }

@@ -124,9 +124,8 @@ impl Engine {
 
     /// Whether all that the table holds is in Harper, and nothing of it has to be read again.
     fn has_read_all(&self, described: &Described, moment: Moment) -> bool {
-        let is_keyed = !described.projection.key.is_empty();
         let owns_the_future = self.holding.owns_the_future(self.source.server_time());
-        !self.holding.is_unsettled(is_keyed, self.holding.own(), moment.now)
+        !self.holding.is_unsettled(&described.projection, self.holding.own(), moment.now)
             && self.source.is_unchanged(&described.description, owns_the_future, moment.now)
     }
 
@@ -143,8 +142,14 @@ impl Engine {
         };
         let (batch, checkpoints) = (BatchBuilder::new(&described.projection).finish(), vec![checkpoint]);
         let notes = std::mem::take(&mut self.notes);
-        let order =
-            WriteOrder { batch, replaces: false, notes, checkpoints: checkpoints.clone(), ahead: None };
+        let order = WriteOrder {
+            batch,
+            replaces: false,
+            renewed: None,
+            notes,
+            checkpoints: checkpoints.clone(),
+            ahead: None,
+        };
         Next::Await(State::Writing(checkpoints, AfterWrite::Rest), Command::Write(Box::new(order)))
     }
 

@@ -7,8 +7,10 @@ use super::late::LateRange;
 use super::sizes::Sizes;
 use super::source::{Described, Source};
 use super::window::{self, Plan};
-use crate::bigquery::sql::Selection;
+use crate::bigquery::sql::{Selection, Window};
 use crate::config::Pace;
+use crate::mapping::succession::Renewed;
+use crate::partition::Rule;
 use crate::time::Micros;
 
 /// A window to read for some partitions.
@@ -38,7 +40,9 @@ impl Task {
     /// Plans the next window of the partitions that are furthest behind; none when there is nothing to read yet.
     ///
     /// While nodes come and go, two workers may write versions of one row and not see each other's; there the last write
-    /// wins, which need not be the newest version. Once the cluster has settled, what was read meanwhile is read again.
+    /// wins, which need not be the newest version; and rows without key that get other ids may be written under the newer
+    /// ids by one, and under the former ones by the other. Once the cluster has settled, what was read meanwhile is read
+    /// again.
     pub fn next(
         holding: &mut Holding,
         described: &Described,
@@ -63,7 +67,7 @@ impl Task {
             let own_counts = holding.counts().into_iter().flat_map(Counts::partitions).filter(|one| {
                 !rule.pruned || group.partitions.binary_search(&rule.partition(one.starts)).is_ok()
             });
-            rereads_unsettled |= holding.is_unsettled(!projection.key.is_empty(), &group.partitions, now);
+            rereads_unsettled |= holding.is_unsettled(projection, &group.partitions, now);
             let from = match rereads_unsettled {
                 true => holding.ledger.settled(&group.partitions),
                 false => group.watermark,
@@ -97,6 +101,21 @@ impl Task {
         None
     }
 
+    /// Returns the cursors of which all rows have their ids of the era once the window was read to its end; none where
+    /// others may be writing too.
+    pub fn renewed(&self, era: u32, rule: Rule) -> Option<Renewed> {
+        let Window { after, until } = self.plan.window;
+        if era == 0 || !self.is_sole {
+            None
+        } else if self.replaces {
+            Some(Renewed { after, until, rule, partitions: self.partitions.clone() })
+        } else {
+            // Rows of the future are read now by one worker, now by another.
+            let after = Some(self.plan.watermark);
+            self.is_open_ended().then(|| Renewed { after, until, rule, partitions: self.partitions.clone() })
+        }
+    }
+
     /// Whether the window reaches to the end of the table.
     pub fn is_open_ended(&self) -> bool {
         self.plan.window.until.is_none()
@@ -126,7 +145,7 @@ mod tests {
     use crate::cluster::Standing;
     use crate::engine::checkpoint::Checkpoint;
     use crate::engine::samples::{at, checkpoint, described, keyed, table};
-    use crate::partition::{Division, Rule, Span};
+    use crate::partition::{Division, Span};
 
     const BY_DAY: Rule = Rule { division: Division::Spans(Span::Day), partitions: 2, pruned: true };
     const NOON: &str = "2024-01-05T12:00:00Z";

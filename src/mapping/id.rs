@@ -32,9 +32,7 @@ pub fn content_hash(canonical: &[u8]) -> ContentHash {
 /// Appends the id of a row without key: cursor, 96 bits of the content's hash, and which of several identical
 /// rows it is (0 for the first), and the era in which it was written, if that is not the first.
 pub fn write_keyless(out: &mut Vec<u8>, cursor: Micros, hash: &ContentHash, occurrence: u32, era: u32) {
-    // Flipping the sign bit makes negative instants sort before positive ones.
-    let sortable = cursor.0 as u64 ^ (1 << 63);
-    out.extend((0..CURSOR_CHARACTERS).rev().map(|place| sorted_character((sortable >> (6 * place)) as u32)));
+    write_cursor(out, cursor);
     write_bits(out, hash.get(..HASH_BYTES).unwrap_or_default());
     if occurrence > 0 || era > 0 {
         out.push(b'~');
@@ -44,6 +42,34 @@ pub fn write_keyless(out: &mut Vec<u8>, cursor: Micros, hash: &ContentHash, occu
         out.push(b'~');
         out.extend_from_slice(era.to_string().as_bytes());
     }
+}
+
+fn write_cursor(out: &mut Vec<u8>, cursor: Micros) {
+    // Flipping the sign bit makes negative instants sort before positive ones.
+    let sortable = cursor.0 as u64 ^ (1 << 63);
+    out.extend((0..CURSOR_CHARACTERS).rev().map(|place| sorted_character((sortable >> (6 * place)) as u32)));
+}
+
+/// Returns the bounds, inclusive, of the ids of rows without key whose cursors are after `after` and not after `until`.
+pub fn bounds(after: Option<Micros>, until: Option<Micros>) -> (String, String) {
+    let text = |cursor: Micros| {
+        let mut text = Vec::with_capacity(CURSOR_CHARACTERS);
+        write_cursor(&mut text, cursor);
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    // The tilde sorts behind all characters of ids.
+    let last = until.map(text).unwrap_or_default() + "~";
+    (after.map_or_else(|| "-".to_owned(), |after| text(after.plus(1))), last)
+}
+
+/// Returns the cursor that the id of a row without key starts with.
+pub fn cursor_of(id: &str) -> Option<Micros> {
+    let digits = id.as_bytes().get(..CURSOR_CHARACTERS)?;
+    let sortable = digits.iter().try_fold(0_u64, |bits, digit| {
+        let value = SORTED_ALPHABET.binary_search(digit).ok()?;
+        Some(bits << 6 | value as u64)
+    })?;
+    Some(Micros((sortable ^ (1 << 63)) as i64))
 }
 
 /// Returns the integer that stands for a row without key: 53 bits of its content's hash, and of which of several
@@ -188,6 +214,17 @@ mod tests {
         assert_eq!(integer_of_key(b"367000001"), 0x000a_6a60_761a_34af);
         let copies: HashSet<i64> = (0..1_000).map(|copy| integer_of_row(&[7; 32], copy)).collect();
         assert_eq!(copies.len(), 1_000);
+    }
+
+    #[test]
+    fn the_ids_of_a_range_of_cursors_lie_within_its_bounds() {
+        let ids = [-5, 0, 5, 9].map(|cursor| keyless(cursor, 0xff, 7));
+        let within = |after: Option<i64>, until: Option<i64>| {
+            let (first, last) = bounds(after.map(Micros), until.map(Micros));
+            ids.iter().filter(|id| (&first..=&last).contains(id)).count()
+        };
+        assert_eq!([within(None, None), within(Some(0), None), within(Some(-5), Some(5))], [4, 2, 2]);
+        assert_eq!([within(Some(0), Some(4)), within(None, Some(-5))], [0, 1]);
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! in common form a group, and of a group only the number matters: once all its rows are stored under new ids, none may
 //! stay under an older one, whoever wrote it and whenever it arrived.
 
-use super::id::{ContentHash, content_hash};
+use super::id::{ContentHash, bounds, content_hash, cursor_of};
 use super::layout::Layout;
+use crate::partition::Rule;
+use crate::time::Micros;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A row as it is compared: its id, and each column's value in the order of the layout, as any text that is equal for
 /// equal values; none for NULL.
@@ -26,37 +28,75 @@ pub struct Heir {
     pub former: Vec<usize>,
 }
 
+/// The cursors of which all rows have their newest ids: a range, and the partitions that were read of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewed {
+    /// Rows at or before this instant do not belong to it.
+    pub after: Option<Micros>,
+    /// Rows after this instant do not belong to it.
+    pub until: Option<Micros>,
+    /// How the table is divided.
+    pub rule: Rule,
+    /// The partitions, in order.
+    pub partitions: Vec<u32>,
+}
+
+impl Renewed {
+    /// Returns the bounds, inclusive, of the ids in the range.
+    pub fn bounds(&self) -> (String, String) {
+        bounds(self.after, self.until)
+    }
+
+    fn has(&self, id: &str) -> bool {
+        cursor_of(id).is_some_and(|cursor| {
+            self.after.is_none_or(|after| cursor > after)
+                && self.until.is_none_or(|until| cursor <= until)
+                && self.partitions.binary_search(&self.rule.partition(cursor)).is_ok()
+        })
+    }
+}
+
 /// The stored rows that share their cursors with rows that are being written.
 #[derive(Debug)]
 pub struct Succession {
     era: u32,
     /// Per column: the era since which its values are as they are.
     since: Vec<u32>,
-    /// Whether all rows of these cursors have their new ids, once those that are being written are stored.
-    is_whole: bool,
+    /// Of which cursors all rows have their new ids, once those that are being written are stored.
+    whole: Option<Renewed>,
+    /// The places of rows of other cursors.
+    partial: BTreeSet<usize>,
     rows: usize,
-    renewed: BTreeMap<String, Renewed>,
+    renewed: BTreeMap<String, Successor>,
     /// Rows of each former era, by what they have in common with those of now.
     former: BTreeMap<u32, BTreeMap<ContentHash, VecDeque<usize>>>,
 }
 
 /// A row that is stored under a new id.
 #[derive(Debug)]
-struct Renewed {
+struct Successor {
     place: usize,
     values: Vec<Option<String>>,
 }
 
 impl Succession {
     /// Starts without any row.
-    pub fn new(layout: &Layout, is_whole: bool) -> Succession {
+    pub fn new(layout: &Layout, whole: Option<Renewed>) -> Succession {
         let since = layout.columns.iter().map(|column| column.since).collect();
-        Succession::among(since, layout.era, is_whole)
+        Succession::among(since, layout.era, whole)
     }
 
     /// Starts without any row, for columns whose values are as they are since these eras.
-    pub fn among(since: Vec<u32>, era: u32, is_whole: bool) -> Succession {
-        Succession { era, since, is_whole, rows: 0, renewed: BTreeMap::new(), former: BTreeMap::new() }
+    pub fn among(since: Vec<u32>, era: u32, whole: Option<Renewed>) -> Succession {
+        Succession {
+            era,
+            since,
+            whole,
+            partial: BTreeSet::new(),
+            rows: 0,
+            renewed: BTreeMap::new(),
+            former: BTreeMap::new(),
+        }
     }
 
     /// Adds stored rows, behind those that were added before.
@@ -65,9 +105,12 @@ impl Succession {
             let (place, era) = (self.rows, era_of(&id));
             self.rows += 1;
             if era >= self.era {
-                let values = if self.is_whole { values } else { Vec::new() };
-                self.renewed.insert(id, Renewed { place, values });
+                let values = if self.whole.is_some() { values } else { Vec::new() };
+                self.renewed.insert(id, Successor { place, values });
                 continue;
+            }
+            if self.whole.as_ref().is_some_and(|whole| !whole.has(&id)) {
+                self.partial.insert(place);
             }
             let content = self.content(&values, era);
             self.former.entry(era).or_default().entry(content).or_default().push_back(place);
@@ -80,33 +123,33 @@ impl Succession {
         let mut heirs: Vec<Heir> = Vec::with_capacity(records.len());
         for (place, Comparable(id, values)) in records.iter().enumerate() {
             let stored = self.renewed.remove(id).map(|renewed| renewed.place);
-            // A Harper that ended itself may have kept the new row, and the former one with it.
-            let former = self.take(values);
+            // Who is there already took over from a row before, or never had one here: its group will tell.
+            let former = if stored.is_none() { self.take(values).into_iter().collect() } else { Vec::new() };
             heirs.push(Heir { record: Some(place), stored, former });
         }
-        if self.is_whole {
+        if self.whole.is_some() {
             self.take_rest(records, &mut heirs);
         }
         heirs.retain(|heir| !heir.former.is_empty() || (heir.record.is_some() && heir.stored.is_some()));
         heirs
     }
 
-    /// Takes a row of each era, the latest first: nodes that did not hear of each other may have written one row in
-    /// several of them.
-    fn take(&mut self, values: &[Option<String>]) -> Vec<usize> {
+    /// Takes one row, of the latest era that has one. Never more: those of other eras may belong to rows of which it is not
+    /// known yet whether they will be read.
+    fn take(&mut self, values: &[Option<String>]) -> Option<usize> {
         let eras: Vec<u32> = self.former.keys().rev().copied().collect();
         let take_of = |era: u32| {
             let content = self.content(values, era);
             self.former.get_mut(&era)?.get_mut(&content)?.pop_front()
         };
-        eras.into_iter().filter_map(take_of).collect()
+        eras.into_iter().find_map(take_of)
     }
 
     /// Gives the rows that are left to rows of their groups.
     fn take_rest(&mut self, records: &[Comparable], heirs: &mut Vec<Heir>) {
         let mut contents: Vec<&[Option<String>]> = records.iter().map(|record| record.1.as_slice()).collect();
         let renewed = std::mem::take(&mut self.renewed);
-        for Renewed { place, values } in renewed.values() {
+        for Successor { place, values } in renewed.values() {
             heirs.push(Heir { stored: Some(*place), ..Heir::default() });
             contents.push(values);
         }
@@ -118,7 +161,8 @@ impl Succession {
             for (content, left) in groups {
                 // Rows of which the source has none any more stay.
                 let Some(group) = members.get(&content) else { continue };
-                for (place, heir) in left.into_iter().zip(group.iter().rev().cycle()) {
+                let left = left.into_iter().filter(|place| !self.partial.contains(place));
+                for (place, heir) in left.zip(group.iter().rev().cycle()) {
                     if let Some(heir) = heirs.get_mut(*heir) {
                         heir.former.push(place);
                     }
@@ -160,8 +204,12 @@ mod tests {
         Comparable(id.to_owned(), values.map(|value| value.map(str::to_owned)).to_vec())
     }
 
+    fn everything() -> Renewed {
+        Renewed { after: None, until: None, rule: Rule::WHOLE, partitions: vec![0] }
+    }
+
     fn settle(stored: &[Comparable], records: &[Comparable], is_whole: bool) -> Vec<Heir> {
-        let mut succession = Succession::among(SINCE.to_vec(), 1, is_whole);
+        let mut succession = Succession::among(SINCE.to_vec(), 1, is_whole.then(everything));
         for one in stored {
             succession.add(vec![one.clone()]);
         }
@@ -174,39 +222,50 @@ mod tests {
 
     #[test]
     fn each_row_takes_the_place_of_one_that_has_all_in_common_with_it() {
-        let stored = [row("a", [Some("1"), None]), row("b", [Some("1"), None]), row("c", [None, None])];
-        let records = [row("x~0~1", [Some("1"), Some("new")]), row("y~0~1", [Some("2"), None])];
+        let stored = [
+            row("7----------a", [Some("1"), None]),
+            row("7----------b", [Some("1"), None]),
+            row("7----------c", [None, None]),
+        ];
+        let records =
+            [row("7----------x~0~1", [Some("1"), Some("new")]), row("7----------y~0~1", [Some("2"), None])];
         assert_eq!(settle(&stored, &records, false), [heir(Some(0), None, &[0])]);
-        let records = [row("x~0~1", [Some("1"), None]), row("x~1~1", [Some("1"), None])];
+        let records =
+            [row("7----------x~0~1", [Some("1"), None]), row("7----------x~1~1", [Some("1"), None])];
         let expected = [heir(Some(0), None, &[0]), heir(Some(1), None, &[1])];
         assert_eq!(settle(&stored, &records, true), expected);
     }
 
     #[test]
-    fn a_row_that_is_stored_under_its_new_id_takes_a_place_too() {
-        let stored = [row("x~0~1", [Some("1"), None]), row("a", [Some("1"), None])];
-        let records = [row("x~0~1", [Some("1"), None])];
-        assert_eq!(settle(&stored, &records, false), [heir(Some(0), Some(0), &[1])]);
+    fn a_row_that_is_stored_under_its_new_id_takes_no_other_place_until_its_group_is_whole() {
+        let stored = [row("7----------x~0~1", [Some("1"), None]), row("7----------a", [Some("1"), None])];
+        let records = [row("7----------x~0~1", [Some("1"), None])];
+        assert_eq!(settle(&stored, &records, false), [heir(Some(0), Some(0), &[])]);
+        assert_eq!(settle(&stored, &records, true), [heir(Some(0), Some(0), &[1])]);
     }
 
     #[test]
     fn a_whole_group_leaves_nothing_under_former_ids_whoever_is_being_written() {
         let stored = [
-            row("x~0~1", [Some("1"), Some("n")]),
-            row("a", [Some("1"), None]),
-            row("b", [Some("1"), None]),
-            row("c", [Some("2"), None]),
+            row("7----------x~0~1", [Some("1"), Some("n")]),
+            row("7----------a", [Some("1"), None]),
+            row("7----------b", [Some("1"), None]),
+            row("7----------c", [Some("2"), None]),
         ];
         assert_eq!(settle(&stored, &[], false), []);
         assert_eq!(settle(&stored, &[], true), [heir(None, Some(0), &[1, 2])]);
     }
 
     #[test]
-    fn rows_of_several_former_eras_are_taken_together_and_of_two_nodes_each_once() {
-        let mut succession = Succession::among(vec![0], 2, true);
-        let rows = ["a", "a~0~1", "b~0~1"].map(|id| Comparable(id.to_owned(), vec![Some("1".to_owned())]));
-        succession.add(rows.to_vec());
-        let heirs = succession.settle(&[Comparable("x~0~2".to_owned(), vec![Some("1".to_owned())])]);
-        assert_eq!(heirs, [heir(Some(0), None, &[1, 0, 2])]);
+    fn a_row_takes_one_place_alone_until_its_group_is_whole_whatever_the_eras() {
+        let settle = |is_whole: bool| {
+            let mut succession = Succession::among(vec![0], 2, is_whole.then(everything));
+            let rows = ["7----------a", "7----------a~0~1", "7----------b~0~1"]
+                .map(|id| Comparable(id.to_owned(), vec![Some("1".to_owned())]));
+            succession.add(rows.to_vec());
+            succession.settle(&[Comparable("x~0~2".to_owned(), vec![Some("1".to_owned())])])
+        };
+        assert_eq!(settle(false), [heir(Some(0), None, &[1])]);
+        assert_eq!(settle(true), [heir(Some(0), None, &[1, 0, 2])]);
     }
 }

@@ -4,6 +4,7 @@ use crate::engine::checkpoint::Checkpoint;
 use crate::engine::counts::Counts;
 use crate::engine::{Answer, Incarnation, Note, Receipt, Stored, WriteOrder};
 use crate::error::{Failure, Kind};
+use crate::mapping::succession::Renewed;
 use crate::mapping::version::{Change, SchemaVersion};
 use crate::time::Micros;
 use js_sys::{Float64Array, JsString, Object, Reflect, Uint8Array, Uint32Array};
@@ -105,7 +106,7 @@ pub fn receipt(value: &JsValue) -> Receipt {
     Receipt { refused: get("refused") as u64, busy_ms: get("busyMs") as u64 }
 }
 
-/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, notes, checkpoints, stampMs}`.
+/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, renewed, notes, checkpoints, stampMs}`.
 pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     let batch = &order.batch;
     let text = std::str::from_utf8(&batch.text).map_err(|_| JsValue::from_str("a batch is not UTF-8"))?;
@@ -117,6 +118,8 @@ pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     set("nulls", Uint32Array::from(batch.nulls.as_slice()).into())?;
     set("superseded", Uint32Array::from(batch.superseded.as_slice()).into())?;
     set("replaces", JsValue::from_bool(order.replaces))?;
+    let range = order.renewed.as_ref().map(Renewed::bounds);
+    set("renewed", to_js(&range)?)?;
     set("notes", to_js(&order.notes)?)?;
     set("patches", to_js(&batch.patches)?)?;
     set("rejections", to_js(&batch.rejections)?)?;

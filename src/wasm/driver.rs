@@ -9,7 +9,7 @@ use crate::engine::status::{Activity, Status};
 use crate::engine::{Answer, Command, Engine, Event, Moment, WriteOrder};
 use crate::error::{Failure, Kind};
 use crate::mapping::attributes::Target;
-use crate::mapping::succession::{Comparable, Heir, Succession};
+use crate::mapping::succession::{Comparable, Heir, Renewed, Succession};
 use crate::mapping::target::Table;
 use crate::operations::news::News;
 use crate::time::Micros;
@@ -37,6 +37,8 @@ pub struct Driver {
     ahead: RefCell<Option<(Request, Promise)>>,
     /// What the target table is to be like.
     target: RefCell<Option<Box<Target>>>,
+    /// Of which cursors all rows have their newest ids once what is being written is stored.
+    renewed: RefCell<Option<Renewed>>,
     /// The look for former rows that is under way.
     succession: RefCell<Option<Succession>>,
 }
@@ -53,6 +55,7 @@ impl Driver {
             waker: RefCell::new(None),
             ahead: RefCell::new(None),
             target: RefCell::new(None),
+            renewed: RefCell::new(None),
             succession: RefCell::new(None),
         }
     }
@@ -107,9 +110,12 @@ impl Driver {
     }
 
     /// Begins to look for the former selves of rows.
-    pub fn seek_former(&self, is_whole: bool) {
-        let succession =
-            self.target.borrow().as_ref().map(|target| Succession::new(&target.layout, is_whole));
+    pub fn seek_former(&self) {
+        let succession = self
+            .target
+            .borrow()
+            .as_ref()
+            .map(|target| Succession::new(&target.layout, self.renewed.borrow().clone()));
         self.succession.replace(succession);
     }
 
@@ -206,6 +212,7 @@ impl Driver {
         }
         let converted = convert::order(&order)
             .map_err(|_| Failure::new(Kind::HarperWrite, "the batch could not be handed to JavaScript"))?;
+        self.renewed.replace(order.renewed.clone());
         drop(order);
         settle(host.write(converted), Kind::HarperWrite).await.map(|value| convert::receipt(&value))
     }

@@ -261,11 +261,10 @@ impl TableSync {
         Ok(self.driver.refusal(&serde_wasm_bindgen::from_value(table)?))
     }
 
-    /// Begins to look for the former selves of rows that are being written; `is_whole` if all rows of their cursors have
-    /// their new ids then. Only for the host's `write`, as the two that follow.
+    /// Begins to look for the former selves of rows that are being written. Only for the host's `write`, as the two that follow.
     #[wasm_bindgen(js_name = seekFormer)]
-    pub fn seek_former(&self, is_whole: bool) {
-        self.driver.seek_former(is_whole);
+    pub fn seek_former(&self) {
+        self.driver.seek_former();
     }
 
     /// Adds stored rows that share their cursors with those: JSON, `[[id, [value, …]], …]`, the values as texts that are

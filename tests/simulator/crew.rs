@@ -203,10 +203,6 @@ impl Crew {
         self.bring_back(world);
     }
 
-    pub fn is_one_node(&self) -> bool {
-        self.nodes.len() == 1
-    }
-
     /// Ends all trouble, for good.
     pub fn bring_all_back(&mut self, world: &mut World) {
         self.adds_rows = false;
@@ -272,8 +268,7 @@ impl Crew {
             _ => {}
         }
         if self.adds_rows && world.random.one_in(60 * self.workers.len() as u64) {
-            // Nodes that do not hear of each other meanwhile may double rows, as the page on changed columns says.
-            if self.nodes.len() == 1 && world.random.one_in(8) {
+            if world.random.one_in(8) {
                 alter(world);
             }
             add_row_now(world);

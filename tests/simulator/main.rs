@@ -144,6 +144,11 @@ fn rows_that_keep_the_ids_of_a_former_schema_are_caught() {
 }
 
 #[test]
+fn rows_that_two_nodes_renewed_and_that_stay_doubled_are_caught() {
+    assert!(is_caught_among(Sabotage::GroupsNotCounted, 2..=5));
+}
+
+#[test]
 fn workers_that_write_on_under_a_former_schema_are_caught() {
     assert!(is_caught_among(Sabotage::FormerErasWriteOn, 2..=5));
 }

@@ -1,6 +1,7 @@
 //! Harper nodes: each one holds a copy; transactions reach the others whole and in order, but late.
 
 use crate::source::Row;
+use bigquery_sync::bigquery::schema::Field;
 use bigquery_sync::cluster::Heartbeat;
 use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::counts::Counts;
@@ -43,6 +44,19 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether the newest version of the schema has just these columns.
+    pub fn has_columns(&self, fields: &[Field]) -> bool {
+        self.schemas.values().next_back().is_some_and(|(schema, _)| {
+            let current = schema.columns.iter().filter(|column| !column.retired);
+            current.clone().count() == fields.len()
+                && fields.iter().all(|field| {
+                    current
+                        .clone()
+                        .any(|one| one.name() == field.name && one.type_text() == field.type_text())
+                })
+        })
+    }
+
     /// Whether the newest version of the schema has a column, be it under a later name.
     pub fn knows_column(&self, name: &str) -> bool {
         let newest = self.schemas.values().next_back();

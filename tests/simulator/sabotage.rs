@@ -25,6 +25,8 @@ pub enum Sabotage {
     UnstableIds,
     /// Rows under ids of a former era are not replaced.
     OldIdsStay,
+    /// Rows of which each is stored under its new id may still be there under former ones.
+    GroupsNotCounted,
     /// Who has not heard of a new era writes on.
     FormerErasWriteOn,
     /// Nobody reads one of the partitions.

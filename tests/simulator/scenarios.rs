@@ -65,6 +65,7 @@ fn run_for(world: &mut World, engine: &mut Engine, event: Event, seconds: i64) -
             orders.push(WriteOrder {
                 batch: order.batch.clone(),
                 replaces: order.replaces,
+                renewed: order.renewed.clone(),
                 notes: order.notes.clone(),
                 checkpoints: order.checkpoints.clone(),
                 ahead: None,

@@ -2,6 +2,7 @@
 
 use crate::query;
 use crate::random::Random;
+use bigquery_sync::bigquery::schema::{Field, WireField};
 use bigquery_sync::partition::Rule;
 use bigquery_sync::time::DAY_US;
 use serde_json::{Value, json};
@@ -148,6 +149,12 @@ impl Source {
         };
         fields.as_array_mut().unwrap().push(json!({"name": "extra", "type": kind}));
         fields
+    }
+
+    /// The columns, as the engine reads them.
+    pub fn columns(&self) -> Vec<Field> {
+        let wire: Vec<WireField> = serde_json::from_value(self.fields()).unwrap();
+        Field::from_wire(&wire).unwrap()
     }
 
     pub fn describe(&mut self, now: i64) -> Value {

@@ -10,7 +10,7 @@ use bigquery_sync::engine::retry::Jitter;
 use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Stored, WriteOrder};
 use bigquery_sync::error::{Failure, Kind};
 use bigquery_sync::mapping::id::CURSOR_CHARACTERS;
-use bigquery_sync::mapping::succession::{Comparable, Succession};
+use bigquery_sync::mapping::succession::{Comparable, Renewed, Succession};
 use bigquery_sync::time::{Micros, SECOND_US};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -296,16 +296,20 @@ impl World {
             }
             rows.push((id, record));
         }
-        let mut former: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-        if order.replaces && self.sabotage != Some(Sabotage::OldIdsStay) {
-            former = self.former_ids(node, &rows, order.checkpoints[0].era);
+        let mut former: BTreeMap<Option<usize>, Vec<String>> = BTreeMap::new();
+        let seeks_former = order.replaces || order.renewed.is_some();
+        if seeks_former && self.sabotage != Some(Sabotage::OldIdsStay) {
+            former = self.former_ids(node, &rows, order);
         }
+        // Of rows that are stored, and not written again.
+        let late: Vec<Write> = former.remove(&None).into_iter().flatten().map(Write::Delete).collect();
         let writes = rows.into_iter().enumerate().flat_map(|(place, (id, row))| {
-            let former = former.remove(&place).unwrap_or_default();
+            let former = former.remove(&Some(place)).unwrap_or_default();
             std::iter::once(Write::Put(id, row)).chain(former.into_iter().map(Write::Delete))
         });
         let (first, others) = order.checkpoints.split_first().unwrap();
         let progress = others.iter().chain([first]).map(|one| Write::Progress(Box::new(one.clone())));
+        let writes = writes.chain(late);
         if self.sabotage == Some(Sabotage::ProgressFirst) {
             return progress.chain(writes).collect();
         }
@@ -313,21 +317,34 @@ impl World {
     }
 
     /// Finds the ids of former eras under which rows are stored, by the places of the rows.
-    fn former_ids(&self, node: usize, rows: &[(String, Row)], era: u32) -> BTreeMap<usize, Vec<String>> {
+    fn former_ids(
+        &self,
+        node: usize,
+        rows: &[(String, Row)],
+        order: &WriteOrder,
+    ) -> BTreeMap<Option<usize>, Vec<String>> {
         let target = &self.nodes[node].target;
         let cursors: BTreeSet<&str> = rows.iter().map(|(id, _)| &id[..CURSOR_CHARACTERS]).collect();
-        let stored: Vec<(&String, &Row)> = cursors
-            .into_iter()
-            .flat_map(|cursor| target.range(cursor.to_owned()..format!("{cursor}~")))
+        let of_rows = cursors.into_iter().map(|cursor| (cursor.to_owned(), format!("{cursor}~")));
+        let renewed = order.renewed.clone().filter(|_| self.sabotage != Some(Sabotage::GroupsNotCounted));
+        let range = renewed.as_ref().map(Renewed::bounds);
+        let stored: BTreeMap<&String, &Row> = of_rows
+            .chain(range)
+            .flat_map(|(first, last)| target.range(first..=last))
             .map(|(id, (row, _))| (id, row))
             .collect();
+        let stored: Vec<(&String, &Row)> = stored.into_iter().collect();
         // All that is compared here is as it always was.
-        let mut succession = Succession::among(vec![0; 3], era, false);
+        let era = order.checkpoints[0].era;
+        let mut succession = Succession::among(vec![0; 3], era, renewed);
         succession.add(stored.iter().map(|(id, row)| comparable(id, row)).collect());
         let records: Vec<Comparable> = rows.iter().map(|(id, row)| comparable(id, row)).collect();
-        let ids_of = |former: Vec<usize>| former.into_iter().map(|place| stored[place].0.clone()).collect();
-        let heirs = succession.settle(&records).into_iter();
-        heirs.filter_map(|heir| Some((heir.record?, ids_of(heir.former)))).collect()
+        let mut former: BTreeMap<Option<usize>, Vec<String>> = BTreeMap::new();
+        for heir in succession.settle(&records) {
+            let ids = heir.former.into_iter().map(|place| stored[place].0.clone());
+            former.entry(heir.record).or_default().extend(ids);
+        }
+        former
     }
 
     /// Commits on one node and sends to the others.

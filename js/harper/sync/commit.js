@@ -15,6 +15,7 @@ const COMMIT_START_MS = 1;
  *   stampMs?: number,
  *   superseded: Uint32Array,
  *   replaces: boolean,
+ *   renewed: [string, string] | null,
  *   rejections: {rowId: string | null, reason: string}[],
  *   notes: {kind: string, reason: string}[],
  * }} Order
@@ -46,8 +47,14 @@ export async function commit(table, layout, order, { core, onWait } = {}) {
 	// A record that one transaction puts several times may be lost in Harper 4.7: each is put once.
 	const superseded = new Set(order.superseded);
 	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
-	const replaced = await succeed(table, layout, order, records, core);
-	const progress = (refused) => (context) => putProgress(order, refused, syncedAt, context);
+	const { replaced, late } = await succeed(table, layout, order, records, core);
+	const progress = (refused) => (context) => {
+		for (const { id, past, former } of late) {
+			if (Object.keys(past).length > 0) table.patch(id, past, context);
+			for (const other of former) table.delete(other, context);
+		}
+		putProgress(order, refused, syncedAt, context);
+	};
 	const write = { table, layout, owner: order.checkpoints[0], replaced, timestamp: order.stampMs };
 	let refused = [];
 	try {

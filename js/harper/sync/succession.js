@@ -5,91 +5,141 @@ import { Turn } from './turn.js';
 /** An id of a row without key starts with so many characters that tell its cursor. */
 const CURSOR_CHARACTERS = 11;
 
+/** Sorts behind all characters that ids have. */
+const LAST = '~';
+
 /** So many rows are handed to the core at a time. */
 const ROWS_AT_A_TIME = 200;
 
 /**
  * @typedef {import('./batch.js').Layout} Layout
  * @typedef {{record: number | null, stored: number | null, former: number[]}} Heir
- * @typedef {{seekFormer: (isWhole: boolean) => void, addStored: (rows: string) => void, settle: (records: string) => Heir[]}} Core
+ * @typedef {object} Replacement What is to be written besides the records.
+ * @property {Map<string | number, string[]>} replaced Of records' ids, those that they replace.
+ * @property {{id: string, past: Record<string, any>, former: string[]}[]} late Stored rows that replace others, and get
+ *   what those have of columns that are gone.
+ * @typedef {{seekFormer: () => void, addStored: (rows: string) => void, settle: (records: string) => Heir[]}} Core
  */
 
 /**
- * Gives records what only the stored ones have, the values of columns that are gone; and finds those that are stored
- * under an id of a former era.
+ * Finds what is stored of the records, or instead of them, under ids of former eras, and gives records the values of
+ * columns that are gone, which only the stored ones have.
  * @param {any} table
  * @param {Layout} layout
- * @param {{replaces: boolean}} order Tells whether there may be such.
+ * @param {{replaces: boolean, renewed: [string, string] | null}} order Tells whether there may be such, and of which ids
+ *   all rows are renewed, so that none may stay as it was.
  * @param {Record<string, any>[]} records
  * @param {Core} [core] Decides which one is the former self of which.
- * @returns {Promise<Map<string | number, string[]>>} Of records' ids, the ones that they replace.
+ * @returns {Promise<Replacement>}
  */
-export async function succeed(table, layout, { replaces }, records, core) {
-	if (!replaces && layout.retired.length === 0) return new Map();
-	if (core && replaces && layout.newerBy === null && layout.idType === 'text') {
-		return replaceFormer(table, layout, records, core);
-	}
-	const turn = new Turn();
-	for (const record of records) {
-		keepPast(layout, record, await readAll(table, { attribute: 'id', value: record.id }));
-		if (turn.isOver()) await turn.end();
-	}
-	return new Map();
-}
-
-/** @param {any} table @param {Layout} layout @param {Record<string, any>[]} records @param {Core} core */
-async function replaceFormer(table, layout, records, core) {
-	const dates = new Set(table.attributes.filter(({ type }) => type === 'Date').map(({ name }) => name));
-	const told = (/** @type {Record<string, any>} */ row) => [
-		row.id,
-		layout.columns.map(({ name }) => comparableText(row[name], dates.has(name))),
-	];
-	const turn = new Turn();
-	const stored = [];
-	core.seekFormer(false);
-	for (const prefix of new Set(records.map(({ id }) => id.slice(0, CURSOR_CHARACTERS)))) {
-		// The tilde sorts behind all characters that ids have.
-		const range = { attribute: 'id', comparator: 'between', value: [prefix, `${prefix}~`] };
-		const found = await readAll(table, range, turn);
-		for (let from = 0; from < found.length; from += ROWS_AT_A_TIME) {
-			core.addStored(JSON.stringify(found.slice(from, from + ROWS_AT_A_TIME).map(told)));
+export async function succeed(table, layout, { replaces, renewed }, records, core) {
+	const seeksFormer = (replaces || renewed) && layout.newerBy === null && layout.idType === 'text';
+	if (core && seeksFormer) return new Search(table, layout, records, core, renewed).run();
+	if (layout.retired.length > 0) {
+		const turn = new Turn();
+		for (const record of records) {
+			const stored = await readAll(table, { attribute: 'id', value: record.id });
+			Object.assign(record, pastOf(layout, stored));
 			if (turn.isOver()) await turn.end();
 		}
-		for (const row of found) stored.push(row);
 	}
-	/** @type {Map<string | number, string[]>} */
-	const replaced = new Map();
-	for (const { record, stored: own, former } of core.settle(JSON.stringify(records.map(told)))) {
-		const heir = records[/** @type {number} */ (record)];
-		const past = own === null ? [] : [own];
-		keepPast(
-			layout,
-			heir,
-			[...past, ...former].map((place) => stored[place])
-		);
-		if (former.length > 0) {
-			const ids = former.map((place) => stored[place].id);
-			replaced.set(heir.id, ids);
+	return { replaced: new Map(), late: [] };
+}
+
+/** A look for the former selves of records. */
+class Search {
+	#turn = new Turn();
+	/** @type {Replacement} */
+	#found = { replaced: new Map(), late: [] };
+	/** Records by what their ids start with. @type {Map<string, Record<string, any>[]>} */
+	#records = new Map();
+
+	constructor(table, layout, records, core, renewed) {
+		this.table = table;
+		this.layout = layout;
+		this.core = core;
+		this.renewed = renewed;
+		this.dates = new Set(table.attributes.filter(({ type }) => type === 'Date').map(({ name }) => name));
+		for (const record of records) {
+			const alike = this.#records.get(cursorOf(record));
+			if (alike) alike.push(record);
+			else this.#records.set(cursorOf(record), [record]);
 		}
 	}
-	return replaced;
+
+	/** @returns {Promise<Replacement>} */
+	async run() {
+		const [first, last] = this.renewed ?? [];
+		for (const cursor of [...this.#records.keys()]) {
+			if (first === undefined || cursor < first || cursor > last) await this.#look(cursor, `${cursor}${LAST}`);
+		}
+		if (first !== undefined) await this.#look(first, last);
+		return this.#found;
+	}
+
+	/** Rows that share a cursor are looked at together. */
+	async #look(first, last) {
+		let rows = [];
+		const range = { attribute: 'id', comparator: 'between', value: [first, last] };
+		for await (const row of this.table.search({ conditions: [range] })) {
+			if (rows.length >= ROWS_AT_A_TIME && cursorOf(row) !== cursorOf(rows[rows.length - 1])) {
+				await this.#settle(rows);
+				rows = [];
+			}
+			rows.push(row);
+			if (this.#turn.isOver()) await this.#turn.end();
+		}
+		await this.#settle(rows);
+	}
+
+	async #settle(rows) {
+		const records = [...new Set(rows.map(cursorOf))].flatMap((cursor) => this.#records.get(cursor) ?? []);
+		const suffix = `~${this.layout.era}`;
+		if (records.length === 0 && rows.every(({ id }) => id.endsWith(suffix))) return;
+		this.core.seekFormer();
+		for (let from = 0; from < rows.length; from += ROWS_AT_A_TIME) {
+			this.core.addStored(this.#told(rows.slice(from, from + ROWS_AT_A_TIME)));
+			if (this.#turn.isOver()) await this.#turn.end();
+		}
+		for (const { record, stored, former } of this.core.settle(this.#told(records))) {
+			const ids = former.map((place) => rows[place].id);
+			const selves = [...(stored === null ? [] : [stored]), ...former].map((place) => rows[place]);
+			const past = pastOf(this.layout, selves);
+			if (record === null) {
+				this.#found.late.push({ id: selves[0].id, past, former: ids });
+				continue;
+			}
+			Object.assign(records[record], past);
+			if (ids.length > 0) this.#found.replaced.set(records[record].id, ids);
+		}
+	}
+
+	#told(rows) {
+		const values = (row) => this.layout.columns.map(({ name }) => comparableText(row[name], this.dates.has(name)));
+		return JSON.stringify(rows.map((row) => [row.id, values(row)]));
+	}
 }
 
-/** Gives a record the values of columns that are gone. */
-function keepPast({ retired }, record, stored) {
+/** What the ids of rows with one cursor start with. */
+function cursorOf({ id }) {
+	return id.slice(0, CURSOR_CHARACTERS);
+}
+
+/** Returns the values that rows have of columns that are gone; the first one that has one counts. */
+function pastOf({ retired }, rows) {
+	/** @type {Record<string, any>} */
+	const past = {};
 	for (const attribute of retired) {
-		const keeper = stored.find((row) => row[attribute] !== undefined);
-		if (keeper) record[attribute] = keeper[attribute];
+		const keeper = rows.find((row) => row[attribute] !== undefined);
+		if (keeper) past[attribute] = keeper[attribute];
 	}
+	return past;
 }
 
-/** @param {any} table @param {object} condition @param {Turn} [turn] */
-async function readAll(table, condition, turn) {
+/** @param {any} table @param {object} condition */
+async function readAll(table, condition) {
 	const found = [];
-	for await (const row of table.search({ conditions: [condition] })) {
-		found.push(row);
-		if (turn?.isOver()) await turn.end();
-	}
+	for await (const row of table.search({ conditions: [condition] })) found.push(row);
 	return found;
 }
 

@@ -129,7 +129,7 @@ export class TableHost {
 				throw new HostFailure('harper_write', 'the columns of the source have changed: the rows are read anew');
 			}
 			const core = {
-				seekFormer: (isWhole) => this.#ask(() => this.sync.seekFormer(isWhole)),
+				seekFormer: () => this.#ask(() => this.sync.seekFormer()),
 				addStored: (rows) => this.#ask(() => this.sync.addStored(rows)),
 				settle: (records) => this.#ask(() => this.sync.settle(records)),
 			};

@@ -26,9 +26,11 @@ export const encode = (value) => new TextEncoder().encode(JSON.stringify(value))
  * @param {any[]} fields
  * @param {Record<string, any>[]} rows
  * @param {Record<string, unknown>} [bigquery]
+ * @param {{schema?: any}} [before] What is stored already: the newest version of the schema.
  */
-export async function recordsOf(fields, rows, bigquery) {
+export async function recordsOf(fields, rows, bigquery, { schema = null } = {}) {
 	const host = new MemoryHost({ fields, page: () => encode(wirePage({ fields, rows })) });
+	host.schema = schema;
 	const sync = configuration(bigquery).table('t', { node: 'n', index: 0 });
 	const ended = host.run(sync);
 	await host.idle;
