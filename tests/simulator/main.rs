@@ -149,11 +149,6 @@ fn rows_that_two_nodes_renewed_and_that_stay_doubled_are_caught() {
 }
 
 #[test]
-fn workers_that_write_on_under_a_former_schema_are_caught() {
-    assert!(is_caught_among(Sabotage::FormerErasWriteOn, 2..=5));
-}
-
-#[test]
 fn an_older_version_that_overwrites_a_newer_one_is_caught() {
     assert!(is_caught(Sabotage::OlderOverwrites));
 }

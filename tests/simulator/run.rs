@@ -173,8 +173,7 @@ pub fn add_row_now(world: &mut World) {
 }
 
 fn add_news(world: &mut World) {
-    let rarity = if world.sabotage == Some(Sabotage::FormerErasWriteOn) { 1 } else { 4 };
-    if world.random.one_in(rarity) {
+    if world.random.one_in(4) {
         alter(world);
     }
     for _ in 0..world.random.below(20) {

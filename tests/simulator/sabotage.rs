@@ -27,8 +27,6 @@ pub enum Sabotage {
     OldIdsStay,
     /// Rows of which each is stored under its new id may still be there under former ones.
     GroupsNotCounted,
-    /// Who has not heard of a new era writes on.
-    FormerErasWriteOn,
     /// Nobody reads one of the partitions.
     PartitionForgotten,
     /// The progress is the first that a transaction puts, not the last.

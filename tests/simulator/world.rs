@@ -225,7 +225,7 @@ impl World {
             return lost;
         }
         let newest_era = self.nodes[node].schemas.values().map(|(schema, _)| schema.era).max();
-        let is_guarded = !self.source.habits.keyed && self.sabotage != Some(Sabotage::FormerErasWriteOn);
+        let is_guarded = !self.source.habits.keyed;
         if is_guarded && newest_era > order.checkpoints.first().map(|first| first.era) {
             return Err(Failure::new(Kind::HarperWrite, "ids have another form now"));
         }
