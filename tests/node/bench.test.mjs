@@ -71,7 +71,7 @@ class QueriedHost extends MemoryHost {
 async function queryOf(core, { index, workers, counts }) {
 	const bigquery = { projectId: 'p', dataset: 'd', table: 't', timestampColumn: 'timestamp' };
 	const configuration = new core.Configuration({ bigquery }, { emulatorHost: 'localhost:1', sharedRoot: false });
-	const standing = new core.Cluster('n').standing(index, workers);
+	const standing = { share: { position: index, workers }, isSettled: true, seenAt: null };
 	const sync = configuration.table('t', { node: 'n', index }, standing);
 	const host = new QueriedHost({ fields: VESSEL_SCHEMA, page: () => new Uint8Array() });
 	host.counts = counts;

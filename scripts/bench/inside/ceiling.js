@@ -67,7 +67,7 @@ export async function writeShare(crew, { url, configuration, table, component })
 	const core = await loadCore();
 	const configured = new core.Configuration(configuration, { emulatorHost: null, sharedRoot: false });
 	const node = server.hostname ?? 'localhost';
-	const standing = new core.Cluster(node).standing(crew.index, crew.count);
+	const standing = { share: { position: crew.index, workers: crew.count }, isSettled: true, seenAt: null };
 	const engine = configured.table(id, { node, index: crew.index }, standing);
 	host.engine = engine;
 	const ended = engine.run(host);
