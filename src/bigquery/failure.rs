@@ -66,8 +66,6 @@ fn classify(purpose: Purpose, status: u16, reason: &str) -> Kind {
             _,
             "backendError" | "internalError" | "jobBackendError" | "jobInternalError" | "tableUnavailable",
         ) => Kind::Unavailable,
-        // The result of a query belongs to the account that ran it: after a change of the credentials it is out of reach.
-        (403, _) if purpose == Purpose::ReadResult => Kind::ResultLost,
         (403, _) => Kind::PermissionDenied,
         (404, _) if purpose == Purpose::ReadResult => Kind::ResultLost,
         (404, _) => Kind::NotFound,
@@ -148,7 +146,7 @@ mod tests {
             (Purpose::StartQuery, 400, "resourcesExceeded", Kind::WindowTooLarge),
             (Purpose::StartQuery, 403, "billingNotEnabled", Kind::BillingDisabled),
             (Purpose::DescribeTable, 403, "blocked", Kind::Blocked),
-            (Purpose::ReadResult, 403, "accessDenied", Kind::ResultLost),
+            (Purpose::ReadResult, 403, "accessDenied", Kind::PermissionDenied),
             (Purpose::ReadResult, 404, "notFound", Kind::ResultLost),
             (Purpose::DescribeTable, 404, "notFound", Kind::NotFound),
             (Purpose::ReadResult, 401, "", Kind::Unauthenticated),

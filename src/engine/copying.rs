@@ -78,6 +78,11 @@ impl Engine {
     ) -> Next {
         let page = match self.open_page(&request, outcome) {
             Ok(page) => page,
+            Err(failure) if failure.kind == Kind::PermissionDenied && transfer.is_of_earlier_run() => {
+                let message =
+                    "the result of an earlier run belongs to other credentials; it is queried again";
+                return self.lose_page(Failure::new(Kind::ResultLost, message), *transfer);
+            }
             Err(failure) if query::may_come(failure.kind, true) => {
                 return Next::fail(failure, Next::Ask(Inquiry::Page(transfer), request));
             }

@@ -82,6 +82,12 @@ impl Transfer {
         Transfer { task, described, reading, made_at: None, pauses: Pauses::default() }
     }
 
+    /// Whether the query was made by an earlier run, or by another worker. A result belongs to the account that ran its
+    /// query: after a change of the credentials it is out of reach.
+    pub fn is_of_earlier_run(&self) -> bool {
+        self.made_at.is_none()
+    }
+
     /// Takes the page that was asked for.
     ///
     /// # Errors
