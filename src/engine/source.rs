@@ -179,7 +179,9 @@ impl Source {
     ) -> bool {
         let Described { description, projection } = described;
         let nullable = projection.fields.get(projection.cursor).is_some_and(|field| !field.required);
-        let is_read = watermark.is_some_and(|watermark| watermark <= self.server_time);
+        // Of a table in which no row has a cursor there is no watermark.
+        let is_read =
+            watermark.is_some_and(|watermark| watermark <= self.server_time) || self.read_to_end_at.is_some();
         let is_outdated = self.without_cursor.as_ref().is_none_or(|counted| {
             let version_may_differ = counted.version.is_none() || counted.version != description.version;
             now.since(counted.counted_at) >= COUNT_INTERVAL_US && version_may_differ
