@@ -28,6 +28,7 @@ test('signals_that_end_harper_in_mid_backfill_lose_no_row', async (context) => {
 	const counts = await syncThroughEndings({
 		source,
 		table: 'positions',
+		tableRows: ROWS,
 		endings: ['SIGTERM', 'SIGINT', 'SIGTERM', 'SIGTERM', 'SIGINT'],
 		random: randomFrom(SEED),
 		tell: (line) => context.diagnostic(line),
@@ -39,6 +40,7 @@ test('harpers_own_restarts_of_three_threads_lose_no_row', async (context) => {
 	const counts = await syncThroughEndings({
 		source,
 		table: 'positions',
+		tableRows: ROWS,
 		endings: ['restart', 'SIGTERM', 'restart'],
 		threads: 3,
 		random: randomFrom(SEED + 1),

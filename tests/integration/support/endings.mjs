@@ -1,11 +1,14 @@
 /** Ways in which a Harper ends in the middle of its work, again and again, until all rows are there. */
 
-import { FAULT, until } from '../../support/index.mjs';
-import { PATIENCE_MS, assertEqual, startComponent, tableStatus, untilStatus } from './component.mjs';
+import assert from 'node:assert/strict';
 
-/** Rows of a page, of which a life of Harper gets so many. */
+import { FAULT, until } from '../../support/index.mjs';
+import { PATIENCE_MS, assertEqual, readControl, startComponent, untilStatus } from './component.mjs';
+
 const PAGE_ROWS = 500;
+/** A life of Harper gets so many new pages at once, and further ones so slowly that each takes seconds. */
 const PAGES_EACH_LIFE = 12;
+const BYTES_PER_SECOND = 40_000;
 /** An ending comes when so many rows more are in Harper, and then some milliseconds later. */
 const ROWS_BETWEEN = [300, 3_000];
 const EXTRA_MS_MAX = 60;
@@ -28,27 +31,47 @@ export async function endAndStart(harper, ending) {
 }
 
 /**
- * Holds pages back beyond so many, so that no sync can be done before its ending comes.
+ * Slows pages down beyond so many, so that no sync is done before its ending comes. What was sent before is sent again
+ * as fast as it can be, for a life begins by reading again what the one before had read of a result.
  * @param {Source} source
  */
-export function rationPages(source) {
-	let served = 0;
-	const when = () => ++served > PAGES_EACH_LIFE;
-	const rule = source.proxy.faults.add({ route: 'getQueryResults', fault: FAULT.hang(), when });
+function rationPages(source) {
+	const sent = new Set();
+	let left = PAGES_EACH_LIFE;
+	const when = (/** @type {{url: string}} */ { url }) => {
+		if (sent.has(url)) return false;
+		sent.add(url);
+		left -= 1;
+		return left < 0;
+	};
+	const fault = FAULT.slow({ bytesPerSecond: BYTES_PER_SECOND });
+	const rule = source.proxy.faults.add({ route: 'getQueryResults', fault, when });
 	return {
 		/** Another ration is due. */
 		renew() {
-			served = 0;
+			left = PAGES_EACH_LIFE;
 		},
 		remove: rule.remove,
 	};
 }
 
 /**
- * Syncs a table while Harper ends in the given ways, and compares both sides.
+ * How many rows of a table are in Harper, as its stored progress tells; undefined while nobody answers.
+ * @param {HarperNode} harper
+ * @param {string} id
+ * @returns {Promise<number | undefined>}
+ */
+async function rowsIn(harper, id) {
+	const control = await readControl(harper).catch(() => undefined);
+	return control?.tables.find((/** @type {any} */ table) => table.id === id)?.rows;
+}
+
+/**
+ * Syncs a table while Harper ends in the given ways, each time before all rows are there, and compares both sides.
  * @param {object} options
  * @param {Source} options.source
  * @param {string} options.table It has the same name as its sync.
+ * @param {number} options.tableRows
  * @param {Record<string, unknown>} [options.more] Keys of the table's configuration.
  * @param {Ending[]} options.endings
  * @param {() => number} options.random
@@ -56,7 +79,7 @@ export function rationPages(source) {
  * @param {any[]} [options.expected] The rows that the target is to have, unless they are the source's.
  * @param {(line: string) => void} options.tell
  */
-export async function syncThroughEndings({ source, table, more, endings, random, threads = 1, expected, tell }) {
+export async function syncThroughEndings({ source, table, tableRows, more, endings, random, threads, expected, tell }) {
 	const bigquery = { ...source.connection(), table, id: table, timestampColumn: 'timestamp', batchSize: PAGE_ROWS };
 	const ration = rationPages(source);
 	const running = await startComponent({
@@ -64,17 +87,20 @@ export async function syncThroughEndings({ source, table, more, endings, random,
 		threads,
 	});
 	const { harper } = running;
+	let rows = 0;
 	try {
 		for (const [number, ending] of endings.entries()) {
-			const rows = async () => (await tableStatus(harper, table).catch(() => undefined))?.rows ?? 0;
 			const [least, most] = ROWS_BETWEEN;
-			const wanted = (await rows()) + least + Math.floor(random() * (most - least));
+			const wanted = rows + least + Math.floor(random() * (most - least));
 			const wait = { deadlineMs: PATIENCE_MS, everyMs: 10, what: `${wanted} rows before ending ${number + 1}` };
-			await until(async () => (await rows()) >= wanted, wait);
+			await until(async () => ((await rowsIn(harper, table)) ?? 0) >= wanted, wait);
 			await new Promise((resolve) => setTimeout(resolve, random() * EXTRA_MS_MAX));
-			ration.renew();
 			await endAndStart(harper, ending);
-			tell(`${ending} after ${wanted} rows`);
+			const told = { deadlineMs: PATIENCE_MS, what: 'the stored progress' };
+			rows = await until(() => rowsIn(harper, table), told);
+			assert.ok(rows < tableRows, `ending ${number + 1} did not hit a sync under way`);
+			ration.renew();
+			tell(`${ending} after ${wanted} rows, which left ${rows}`);
 		}
 		ration.remove();
 		const isDone = (/** @type {any} */ { state, watermark }) => state === 'idle' && watermark !== null;
