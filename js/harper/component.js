@@ -1,5 +1,7 @@
 /** The component on one worker thread: it takes a configuration, starts what belongs to it, and ends it. */
 
+import { createHash } from 'node:crypto';
+
 import { BigQueryConnection } from '../bigquery.js';
 import { loadCore } from '../core.js';
 import { Heartbeat } from './cluster/heartbeat.js';
@@ -94,14 +96,16 @@ export class Component {
 			const core = await loadCore();
 			this.version = core.version();
 			const cluster = new core.Cluster(this.node, this.index, this.count);
+			const text = JSON.stringify(root ?? {});
+			const fingerprint = createHash('sha256').update(text).digest('base64');
 			const surroundings = { emulatorHost: process.env.BIGQUERY_EMULATOR_HOST ?? null, sharedRoot };
 			let configuration;
 			try {
-				configuration = new core.Configuration(JSON.parse(JSON.stringify(root ?? {})), surroundings);
+				configuration = new core.Configuration(JSON.parse(text), surroundings);
 			} catch (problems) {
 				this.#refuse(problems);
 			}
-			await this.#begin(cluster, configuration);
+			await this.#begin(cluster, fingerprint, configuration);
 			this.#completeTargetsFromNowOn();
 		});
 	}
@@ -176,9 +180,10 @@ export class Component {
 	/**
 	 * A node whose configuration is refused lives all the same, and tells that it runs nothing.
 	 * @param {any} cluster
+	 * @param {string} fingerprint Of the configuration.
 	 * @param {any} [configuration]
 	 */
-	async #begin(cluster, configuration) {
+	async #begin(cluster, fingerprint, configuration) {
 		const { node, index, count } = this;
 		this.#heartbeat = new Heartbeat({
 			cluster,
@@ -186,6 +191,7 @@ export class Component {
 			index,
 			count,
 			threads: this.#threads,
+			configuration: fingerprint,
 			instance: this.#instance,
 			work: () => (configuration === undefined ? [] : (this.#runs?.work() ?? null)),
 			wanted: () => this.#runs?.wanted() ?? [],

@@ -16,6 +16,9 @@ const TROUBLE_US: i64 = 300 * SECOND_US;
 pub struct Hello {
     /// The worker's index.
     pub index: u32,
+    /// Tells its configuration from others.
+    #[serde(default)]
+    pub configuration: String,
     /// The tables that its configuration has; none if that is refused.
     pub tables: Vec<Work>,
 }
@@ -58,13 +61,24 @@ pub struct Work {
 pub struct Threads {
     count: u32,
     started_at: Micros,
-    /// What is taken to be run by those that were not heard of yet.
+    /// What is taken to be run by those that are about to take the own configuration, and that configuration.
     assumed: BTreeSet<String>,
-    heard: BTreeMap<u32, (Micros, Vec<Work>)>,
+    configuration: String,
+    heard: BTreeMap<u32, Heard>,
     /// Since when a worker has been trying in vain, and when it was last in trouble; by table and worker.
     retrying_since: BTreeMap<(String, u32), Micros>,
     troubled_at: BTreeMap<(String, u32), Micros>,
     now: Micros,
+}
+
+/// What a thread told last.
+#[derive(Debug, Clone)]
+struct Heard {
+    at: Micros,
+    configuration: String,
+    /// When it was first heard to have this configuration.
+    since: Micros,
+    tables: Vec<Work>,
 }
 
 impl Threads {
@@ -74,6 +88,7 @@ impl Threads {
             count: count.clamp(1, WORKERS_MAX),
             started_at: now,
             assumed: BTreeSet::new(),
+            configuration: String::new(),
             heard: BTreeMap::new(),
             retrying_since: BTreeMap::new(),
             troubled_at: BTreeMap::new(),
@@ -81,14 +96,15 @@ impl Threads {
         }
     }
 
-    /// Takes the tables of the own configuration for those of the threads that were not heard of yet.
-    pub fn assume(&mut self, tables: impl IntoIterator<Item = String>) {
+    /// Takes the tables of the own configuration for those of the threads that have not told yet that they have it.
+    pub fn assume(&mut self, tables: impl IntoIterator<Item = String>, configuration: String) {
         self.assumed = tables.into_iter().collect();
+        self.configuration = configuration;
     }
 
     /// Takes what a thread tells.
     pub fn hear(&mut self, hello: Hello, now: Micros) {
-        let Hello { index, tables } = hello;
+        let Hello { index, configuration, tables } = hello;
         for work in &tables {
             let key = (work.id.clone(), index);
             let retrying = work.effort == Some(Effort::Retries);
@@ -104,29 +120,37 @@ impl Threads {
                 self.troubled_at.remove(&key);
             }
         }
-        self.heard.insert(index, (now, tables));
+        let before = self.heard.get(&index).filter(|before| before.configuration == configuration);
+        let since = before.map_or(now, |before| before.since);
+        self.heard.insert(index, Heard { at: now, configuration, since, tables });
     }
 
     /// Tells whether a worker speaks for its node: the first one does, another one if those before it are silent.
     pub fn is_speaker(&self, index: u32, now: Micros) -> bool {
         let starting = now.since(self.started_at) < STALE_US;
-        let is_before = |(other, (at, _)): (&u32, &(Micros, _))| *other < index && is_fresh(*at, now);
+        let is_before = |(other, heard): (&u32, &Heard)| *other < index && is_fresh(heard.at, now);
         index == 0 || (!starting && !self.heard.iter().any(is_before))
     }
 
     /// Returns what the threads run. `elsewhere` tells whether other nodes read a table that is not started here.
     pub fn running(&mut self, elsewhere: impl Fn(&str) -> bool, now: Micros) -> Vec<Running> {
         // An own clock that was set back must not make the dead live for long.
-        for (at, _) in self.heard.values_mut() {
-            *at = (*at).min(now);
+        for heard in self.heard.values_mut() {
+            heard.at = heard.at.min(now);
+            heard.since = heard.since.min(now);
         }
         self.started_at = self.started_at.min(now);
         self.now = now;
         let mut found: BTreeMap<String, Running> = BTreeMap::new();
-        for (index, (at, tables)) in &self.heard {
-            for work in tables.iter().filter(|work| is_fresh(*at, now) && work.is_run(&elsewhere)) {
+        for (index, heard) in self.heard.iter().filter(|(_, heard)| is_fresh(heard.at, now)) {
+            let others = match is_fresh(heard.since, now) {
+                true => self.awaited(&heard.configuration, now),
+                false => Vec::new(),
+            };
+            for work in heard.tables.iter().filter(|work| work.is_run(&elsewhere)) {
                 let table = found.entry(work.id.clone()).or_default();
                 table.workers.insert(*index);
+                table.workers.extend(others.iter().copied());
                 table.of = table.of.max(work.of);
                 if work.reads() {
                     table.reads.extend(work.partitions.iter().copied());
@@ -137,13 +161,23 @@ impl Threads {
                 }
             }
         }
-        if now.since(self.started_at) < STALE_US {
-            let unheard: Vec<u32> = (0..self.count).filter(|index| !self.heard.contains_key(index)).collect();
-            for id in self.assumed.iter().filter(|_| !unheard.is_empty()) {
-                found.entry(id.clone()).or_default().workers.extend(unheard.iter().copied());
+        if is_fresh(self.started_at, now) {
+            let awaited = self.awaited(&self.configuration, now);
+            for id in self.assumed.iter().filter(|_| !awaited.is_empty()) {
+                found.entry(id.clone()).or_default().workers.extend(awaited.iter().copied());
             }
         }
         found.into_iter().map(|(id, running)| Running { id, ..running }).collect()
+    }
+
+    /// Returns the threads that are expected to tell before long that they have a configuration. Each thread takes an
+    /// edited one at its own moment; the work is not divided twice for that.
+    fn awaited(&self, configuration: &str, now: Micros) -> Vec<u32> {
+        let is_awaited = |index: &u32| match self.heard.get(index) {
+            None => is_fresh(self.started_at, now),
+            Some(heard) => is_fresh(heard.at, now) && heard.configuration != configuration,
+        };
+        (0..self.count).filter(is_awaited).collect()
     }
 }
 
@@ -171,6 +205,8 @@ fn is_fresh(at: Micros, now: Micros) -> bool {
 mod tests {
     use super::*;
 
+    const CONFIGURATION: &str = "one";
+
     fn at(seconds: i64) -> Micros {
         Micros(seconds * SECOND_US)
     }
@@ -180,7 +216,11 @@ mod tests {
     }
 
     fn hello(index: u32, tables: &[Work]) -> Hello {
-        Hello { index, tables: tables.to_vec() }
+        hello_of(CONFIGURATION, index, tables)
+    }
+
+    fn hello_of(configuration: &str, index: u32, tables: &[Work]) -> Hello {
+        Hello { index, configuration: configuration.to_owned(), tables: tables.to_vec() }
     }
 
     fn workers(threads: &mut Threads, id: &str, second: i64) -> Vec<u32> {
@@ -191,7 +231,7 @@ mod tests {
     #[test]
     fn threads_are_expected_to_run_the_same_until_they_were_heard_of_or_had_the_time_to_be() {
         let mut threads = Threads::new(3, at(0));
-        threads.assume(["a".to_owned()]);
+        threads.assume(["a".to_owned()], CONFIGURATION.to_owned());
         threads.hear(hello(0, &[work("a", Some(Effort::Reads), &[0])]), at(0));
         assert_eq!(workers(&mut threads, "a", 1), [0, 1, 2]);
         // Its configuration is refused.
@@ -199,6 +239,41 @@ mod tests {
         assert_eq!(workers(&mut threads, "a", 3), [0, 1]);
         threads.hear(hello(0, &[work("a", Some(Effort::Reads), &[0])]), at(14));
         assert_eq!(workers(&mut threads, "a", 16), [0]);
+    }
+
+    #[test]
+    fn threads_that_have_not_taken_an_edited_configuration_yet_are_expected_to() {
+        let (before, after) = ([work("a", Some(Effort::Reads), &[0])], ["a", "b"]);
+        let edited = after.map(|id| work(id, Some(Effort::Begins), &[]));
+        // The thread that has taken it starts anew.
+        let mut quick = Threads::new(2, at(100));
+        quick.assume(after.map(str::to_owned), "edited".to_owned());
+        quick.hear(hello(1, &before), at(100));
+        assert_eq!(workers(&mut quick, "b", 100), [0, 1]);
+        quick.hear(hello_of("edited", 0, &edited), at(101));
+        assert_eq!(workers(&mut quick, "b", 101), [0, 1]);
+        // The other one hears of it.
+        let mut slow = Threads::new(2, at(0));
+        slow.assume(["a".to_owned()], CONFIGURATION.to_owned());
+        slow.hear(hello(1, &before), at(100));
+        slow.hear(hello_of("edited", 0, &edited), at(101));
+        assert_eq!(workers(&mut slow, "b", 102), [0, 1]);
+        // Somebody who does not take it does not take part in the end.
+        for threads in [&mut quick, &mut slow] {
+            threads.hear(hello(1, &before), at(115));
+            threads.hear(hello_of("edited", 0, &edited), at(115));
+            assert_eq!((workers(threads, "a", 117), workers(threads, "b", 117)), (vec![0, 1], vec![0]));
+        }
+    }
+
+    #[test]
+    fn threads_that_still_have_a_table_do_not_make_others_keep_it() {
+        let mut threads = Threads::new(2, at(100));
+        threads.assume([], "edited".to_owned());
+        threads.hear(hello(1, &[work("a", Some(Effort::Reads), &[0])]), at(90));
+        threads.hear(hello(1, &[work("a", Some(Effort::Reads), &[0])]), at(101));
+        threads.hear(hello_of("edited", 0, &[]), at(102));
+        assert_eq!(workers(&mut threads, "a", 106), [1]);
     }
 
     #[test]

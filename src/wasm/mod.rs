@@ -141,12 +141,13 @@ impl Cluster {
         }
     }
 
-    /// Takes these tables for those of the threads that were not heard of yet.
-    pub fn assume(&self, tables: Vec<String>) {
-        self.threads.borrow_mut().assume(tables);
+    /// Takes these tables for those of the threads that have not told yet that they have this configuration.
+    pub fn assume(&self, tables: Vec<String>, configuration: String) {
+        self.threads.borrow_mut().assume(tables, configuration);
     }
 
-    /// Takes what a thread of the own node tells: `{index, tables: [{id, effort, commanded, of, partitions}]}`.
+    /// Takes what a thread of the own node tells:
+    /// `{index, configuration, tables: [{id, effort, commanded, of, partitions}]}`.
     ///
     /// # Errors
     /// When it is not what it should be.

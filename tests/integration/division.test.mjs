@@ -12,11 +12,14 @@ import {
 	untilEqual,
 	untilStatus,
 } from './support/component.mjs';
-import { startSource } from './support/source.mjs';
+import { backfillQueries, startSource } from './support/source.mjs';
+import { WHERE, connectToEach } from './support/worker-connection.mjs';
 
 const DAYS = 64;
 const ROWS = size(16_000, 32_000);
 const POLL_MS = 1_000;
+/** A worker that does nothing for so long is slow, but lives. */
+const HOLD_MS = 5_000;
 /** Of many tables that do not change. */
 const QUIET_POLL_MS = 10_000;
 const TIMESTAMP_BYTES = 8;
@@ -253,4 +256,49 @@ describe('a table with a key', () => {
 		assert.equal(lastError.code, 'configuration');
 		assert.match(lastError.message, /partitionBy: auto or table/);
 	});
+});
+
+describe('a configuration with further tables', () => {
+	/** Different ones go to different workers. */
+	const FURTHER = ['a', 'b', 'c', 'd'];
+	/** @type {import('./support/component.mjs').Running} */
+	let running;
+	/** @type {import('./support/worker-connection.mjs').WorkerConnection[]} */
+	let connections = [];
+
+	/** @param {string[]} ids */
+	function configuration(ids) {
+		const tables = ids.map((id) => ({ id, table: 'further', partitionBy: 'table', targetTable: `Further_${id}` }));
+		const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
+		return { bigquery, sync: { pollInterval: POLL_MS }, ...WHERE.section };
+	}
+
+	before(async () => {
+		await source.fill('further', VESSEL_SCHEMA, vesselPositions({ rows: 2_000 }));
+		const config = configuration(['first']);
+		running = await startComponent({ config, form: 'application', threads: 2, files: WHERE.files });
+		connections = await connectToEach(running.harper, 2);
+	});
+
+	after(async () => {
+		for (const connection of connections) connection.close();
+		await running?.remove();
+	});
+
+	for (const slow of [0, 1]) {
+		test(`is_read_once_where_worker_${slow}_takes_it_later_than_the_other`, async () => {
+			const ids = FURTHER.map((name) => `${name}${slow}`);
+			source.proxy.reset();
+			const held = connections[slow].hold(HOLD_MS);
+			running.application.configure(configuration(['first', ...ids]));
+			await held;
+			for (const id of ids) {
+				await untilEqual({ source, harper: running.harper }, { table: 'further', target: `Further_${id}` });
+			}
+			const queries = backfillQueries(source.proxy).filter(({ sql }) => /SELECT \*/.test(sql ?? ''));
+			assert.equal(queries.length, ids.length);
+			const owners = await Promise.all(ids.map((id) => workersOf(running.harper, id)));
+			assert.equal(new Set(owners.flat().map(({ worker }) => worker)).size, 2);
+		});
+	}
 });

@@ -34,17 +34,19 @@ export class Heartbeat {
 	 * @param {number} options.index The worker's.
 	 * @param {number} options.count The node's workers.
 	 * @param {import('./threads.js').Threads} options.threads
+	 * @param {string} options.configuration Tells the thread's configuration from others.
 	 * @param {{dead: boolean}} options.instance The instance of the core that the cluster belongs to.
 	 * @param {() => any[] | null} options.work What this worker does for each table; null while it is not known.
 	 * @param {() => string[]} options.wanted The tables that are to be read.
 	 * @param {() => void} options.onNews Called when the worker may stand elsewhere.
 	 */
-	constructor({ cluster, node, index, count, threads, instance, work, wanted, onNews }) {
+	constructor({ cluster, node, index, count, threads, configuration, instance, work, wanted, onNews }) {
 		this.cluster = cluster;
 		this.node = node;
 		this.index = index;
 		this.count = count;
 		this.threads = threads;
+		this.configuration = configuration;
 		this.instance = instance;
 		this.work = work;
 		this.wanted = wanted;
@@ -56,7 +58,7 @@ export class Heartbeat {
 	 * @param {string[]} tables Those of the configuration, which the other threads most likely have as well.
 	 */
 	async start(tables) {
-		this.cluster.assume(tables);
+		this.cluster.assume(tables, this.configuration);
 		this.threads.on('hello', (hello) => this.#hear(hello));
 		this.threads.on('cluster', (sight) => this.#take(sight));
 		this.threads.on('who', () => this.#sight && this.isSpeaker() && this.threads.tell('cluster', this.#sight));
@@ -80,7 +82,7 @@ export class Heartbeat {
 		const isNews = text !== this.#told.text;
 		if (!isNews && Date.now() - this.#told.at < BEAT_MS) return;
 		this.#told = { text, at: Date.now() };
-		const hello = { index: this.index, tables };
+		const hello = { index: this.index, configuration: this.configuration, tables };
 		this.threads.tell('hello', hello);
 		this.#hear(hello);
 	}

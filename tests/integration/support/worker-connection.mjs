@@ -1,18 +1,28 @@
 /** Connections of which one knows which worker thread of Harper answers them. */
 
+import assert from 'node:assert/strict';
 import http from 'node:http';
 
 import { until } from '../../support/index.mjs';
 import { PATIENCE_MS } from './component.mjs';
 
-/** What an application must have for connectTo(): its `jsResource` and the file that goes with it. */
+/** What an application must have for connectToEach() and hold(): its `jsResource` and the file that goes with it. */
 export const WHERE = {
 	section: { jsResource: { files: 'where.js' } },
 	files: {
-		'where.js': `export class Where extends Resource {
-			static loadAsInstance = false;
-			get() { return { worker: server.workerIndex }; }
-		}`,
+		'where.js': `
+			export class Where extends Resource {
+				static loadAsInstance = false;
+				get() { return { worker: server.workerIndex }; }
+			}
+			export class Hold extends Resource {
+				static loadAsInstance = false;
+				async post(target, data) {
+					const { forMs } = await data;
+					Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, forMs);
+					return { forMs };
+				}
+			}`,
 	},
 };
 
@@ -43,6 +53,12 @@ export class WorkerConnection {
 			request.once('error', reject);
 			request.end(body === undefined ? undefined : JSON.stringify(body));
 		});
+	}
+
+	/** Keeps the worker from doing anything for a while, at the end of which this settles. @param {number} forMs */
+	async hold(forMs) {
+		const { status, body } = await this.send('POST', '/Hold/', { forMs });
+		assert.equal(status, 200, JSON.stringify(body));
 	}
 
 	close() {
