@@ -159,7 +159,8 @@ mod tests {
             now: moment(5).now,
         };
         let mut transfer = transfer(1, 5);
-        let Progress::Batch(batch) = transfer.next_step(&LateRange::default(), rows).progress.unwrap() else {
+        let Progress::Batch(batch) = transfer.next_step(&mut LateRange::default(), rows).progress.unwrap()
+        else {
             panic!("no batch");
         };
         bookkeeper.of_batch(&transfer, &batch)

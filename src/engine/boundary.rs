@@ -93,6 +93,8 @@ pub struct WriteOrder {
     pub batch: Batch,
     /// Whether the rows may be in Harper with ids of a former era, and then are to be replaced.
     pub replaces: bool,
+    /// Whether rows may be in Harper just as they are, and then are not to be written: it is not remembered which ones.
+    pub may_be_stored: bool,
     /// The cursors of which all rows have their newest ids once this is committed, so that none may stay in Harper with an
     /// id of a former era; none when that is not known.
     pub renewed: Option<Renewed>,
@@ -134,6 +136,8 @@ pub struct Stored {
 pub struct Receipt {
     /// Rows that Harper itself refused.
     pub refused: u64,
+    /// Rows that were in Harper already, just as they are.
+    pub unchanged: u64,
     /// How long the thread was busy from the commit's start to its end, without its waiting.
     pub busy_ms: u64,
 }

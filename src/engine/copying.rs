@@ -65,7 +65,10 @@ impl Engine {
 
     fn open_result(&mut self, query: Query, page: Page) -> Next {
         match Transfer::open(query, page, &self.config.pace) {
-            Ok(transfer) => Next::ReadOn(Box::new(transfer)),
+            Ok(transfer) => {
+                self.late.begin(&transfer.task.partitions);
+                Next::ReadOn(Box::new(transfer))
+            }
             Err(failure) => Next::fail(failure, Next::Describe(None)),
         }
     }
@@ -111,7 +114,7 @@ impl Engine {
 
     /// Cuts the next batch out of the page, or asks for the next page.
     pub(super) fn read_on(&mut self, mut transfer: Box<Transfer>, moment: Moment) -> Next {
-        let Step { page_starts, progress } = transfer.next_step(&self.late, self.sizes.batch.rows());
+        let Step { page_starts, progress } = transfer.next_step(&mut self.late, self.sizes.batch.rows());
         let progress = match progress {
             Ok(progress) => progress,
             Err(failure) if failure.kind == Kind::ResultLost => return self.lose_page(failure, *transfer),
@@ -155,6 +158,7 @@ impl Engine {
         // Rows of the future are read now by one worker, now by another.
         let is_of_future = transfer.described.projection.era > 0 && batch.newest > Some(plan.watermark);
         let replaces = is_of_future || transfer.task.replaces;
+        let may_be_stored = self.late.is_incomplete() && transfer.task.rereads() && !replaces;
         let is_last = transfer.reading.is_complete() && self.holding.is_sole_at(moment.now);
         let renewed =
             transfer.task.renewed(transfer.described.projection.era, self.holding.rule()).filter(|_| is_last);
@@ -166,7 +170,15 @@ impl Engine {
             AfterWrite::ReadOn(transfer)
         };
         let notes = std::mem::take(&mut self.notes);
-        let order = WriteOrder { batch, replaces, renewed, notes, checkpoints: checkpoints.clone(), ahead };
+        let order = WriteOrder {
+            batch,
+            replaces,
+            may_be_stored,
+            renewed,
+            notes,
+            checkpoints: checkpoints.clone(),
+            ahead,
+        };
         Next::Await(State::Writing(checkpoints, after), Command::Write(Box::new(order)))
     }
 
@@ -177,7 +189,8 @@ impl Engine {
             self.source.count_without_cursor(0, &transfer.described.description, moment.now);
         }
         if let Some(version) = transfer.read_version(own) {
-            self.source.learn_trust(version, transfer.reading.has_news());
+            // Of rows that nobody remembers, it is not known whether they are news.
+            self.source.learn_trust(version, transfer.reading.has_news() && !self.late.is_incomplete());
         }
         AfterWrite::Close(Box::new(transfer.close(own, &self.config.pace)))
     }
@@ -227,7 +240,8 @@ impl Engine {
         self.sizes.batch.learn(usize::try_from(rows).unwrap_or(usize::MAX), receipt.busy_ms);
         let rejected = first.records_rejected.saturating_sub(rejected) + receipt.refused;
         first.records_rejected += receipt.refused;
-        first.records_ingested = first.records_ingested.saturating_sub(receipt.refused);
+        let not_written = receipt.refused + receipt.unchanged;
+        first.records_ingested = first.records_ingested.saturating_sub(not_written);
         rejected
     }
 }

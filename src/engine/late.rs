@@ -1,130 +1,148 @@
 //! The late range: the stretch before the watermark that is read again, and the rows of it that are in Harper.
 
-use crate::time::Micros;
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use super::fingerprints::{Fingerprint, Fingerprints, PARTS};
+use crate::time::{Micros, SECOND_US};
 
-/// Rows of the late range that are remembered; what is beyond is written again, which does no harm.
-const RECENT_ROWS_MAX: usize = 1_000_000;
+/// What its rows may take in memory, unless another limit is told.
+pub const BYTES_MAX: usize = 256 << 20;
 
 /// What the windows that were read leave for the next one.
+///
+/// A row is recognised if the last window that was read to its end had it. Each reading has a number, and a row's note
+/// tells in which one it was seen last, whether the one before had seen it too, and about what its cursor is.
 #[derive(Debug)]
 pub struct LateRange {
-    /// Its rows that are in Harper.
-    recent: Recent,
+    rows: Fingerprints,
+    bytes_max: usize,
+    /// The number of the window that is being read, or will be next.
+    reading: u8,
+    is_reading: bool,
+    /// Whether the last window had more rows of it than memory: some are in Harper and not remembered.
+    is_incomplete: bool,
+    /// Whether the window that is being read has.
+    overflows: bool,
+    /// The part of the table that is looked through next for what is not needed any more.
+    sweeps: usize,
     /// Whether the next window reads it again.
     is_reread: bool,
     /// The partitions of the last window.
     partitions: Vec<u32>,
 }
 
-/// The rows of the late range, by the fingerprints of their texts, with their cursors. Kept in parts, none of which takes
-/// long to grow.
-#[derive(Debug, Clone, Default)]
-pub struct Recent {
-    parts: Vec<HashMap<u64, Micros, BuildHasherDefault<Identity>>>,
-    count: usize,
+/// A row's note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sight {
+    /// The reading that saw it last.
+    reading: u8,
+    /// Whether the last one that was ended before had seen it too.
+    was_known: bool,
+    /// Its cursor in units, saturated.
+    cursor: u32,
 }
 
-/// A set of hashes in parts, none of which takes long to grow: one large table would be moved at once, and keep Harper
-/// from answering for that time.
-#[derive(Debug, Clone)]
-pub struct Fingerprints {
-    parts: Vec<HashSet<u64, BuildHasherDefault<Identity>>>,
-    count: usize,
-}
+/// Cursors of hundreds of years in 23 bits, and much less than the late range usually lasts.
+const UNIT_US: i64 = 1_024 * SECOND_US;
+const CURSOR_BITS: u32 = 23;
+/// Parts that are swept with each reading: all of them, long before a reading gets the number of a former one.
+const SWEEPS_PER_READING: usize = PARTS / 64;
 
-impl Default for Fingerprints {
-    fn default() -> Fingerprints {
-        Fingerprints { parts: vec![HashSet::default(); Self::PARTS], count: 0 }
-    }
-}
-
-impl Fingerprints {
-    const PARTS: usize = 64;
-
-    /// Adds a fingerprint; tells whether it is new.
-    pub fn insert(&mut self, fingerprint: u64) -> bool {
-        let is_new =
-            self.parts.get_mut(Self::place(fingerprint)).is_some_and(|part| part.insert(fingerprint));
-        self.count += usize::from(is_new);
-        is_new
+impl Sight {
+    fn of(note: u32) -> Sight {
+        let cursor = note & ((1 << CURSOR_BITS) - 1);
+        Sight { reading: (note >> 24) as u8, was_known: note >> CURSOR_BITS & 1 == 1, cursor }
     }
 
-    /// The tables themselves use the lowest and the highest bits.
-    fn place(fingerprint: u64) -> usize {
-        (fingerprint >> 40) as usize % Self::PARTS
-    }
-}
-
-/// A hasher for keys that are hashes already.
-#[derive(Debug, Default)]
-pub struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
+    fn note(self) -> u32 {
+        u32::from(self.reading) << 24 | u32::from(self.was_known) << CURSOR_BITS | self.cursor
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-}
-
-impl Recent {
-    /// Returns the fingerprint of a row's text, of which there were `occurrence` before.
-    pub fn fingerprint(text: &str, occurrence: u32) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (text, occurrence).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// Remembers a row. Those up to `bound` need not be remembered any longer: they make room before more is taken.
-    pub fn remember(&mut self, fingerprint: u64, cursor: Micros, bound: Option<Micros>) {
-        if self.parts.is_empty() {
-            self.parts.resize_with(Fingerprints::PARTS, HashMap::default);
-        }
-        let Some(part) = self.parts.get_mut(Fingerprints::place(fingerprint)) else { return };
-        let before = part.len();
-        if part.len() == part.capacity()
-            && let Some(bound) = bound
-        {
-            part.retain(|_, cursor| *cursor > bound);
-        }
-        if part.len() < RECENT_ROWS_MAX / Fingerprints::PARTS {
-            part.insert(fingerprint, cursor);
-        }
-        self.count = self.count + part.len() - before;
-    }
-
-    /// Tells whether a row is remembered.
-    pub fn knows(&self, fingerprint: u64) -> bool {
-        let part = self.parts.get(Fingerprints::place(fingerprint));
-        part.is_some_and(|part| part.contains_key(&fingerprint))
-    }
-
-    /// Tells whether no row is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
+    fn unit(cursor: Micros) -> u32 {
+        let middle = 1_i64 << (CURSOR_BITS - 1);
+        (cursor.0.div_euclid(UNIT_US) + middle).clamp(0, 2 * middle - 1) as u32
     }
 }
 
 impl Default for LateRange {
     fn default() -> LateRange {
-        LateRange { recent: Recent::default(), is_reread: true, partitions: Vec::new() }
+        LateRange {
+            rows: Fingerprints::default(),
+            bytes_max: BYTES_MAX,
+            reading: 1,
+            is_reading: false,
+            is_incomplete: false,
+            overflows: false,
+            sweeps: 0,
+            is_reread: true,
+            partitions: Vec::new(),
+        }
     }
 }
 
 impl LateRange {
-    /// Returns its rows that are in Harper.
-    pub fn recent(&self) -> &Recent {
-        &self.recent
+    /// Tells how much memory its rows may take. What they take already is kept.
+    pub fn allow_memory(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// Returns the bytes that its rows take.
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
+    /// Begins to read a window of some partitions. One that was begun and not ended leaves nothing: of its rows, it is not
+    /// known which ones are in Harper.
+    pub fn begin(&mut self, partitions: &[u32]) {
+        if self.is_reading {
+            self.forget_rows();
+        }
+        self.is_reading = true;
+        self.rows.look_for_room();
+        self.is_incomplete &= self.partitions == partitions;
+    }
+
+    /// Whether a row of a window has to be looked at: because it is recognised, or has to be.
+    pub fn concerns(&self, is_read_again: bool) -> bool {
+        is_read_again || self.rows.count() > 0
+    }
+
+    /// Tells whether a row is in Harper, as far as is remembered. If the next window reads it again, it is remembered for
+    /// that; rows with cursors up to `bound` need not be remembered any longer.
+    pub fn recognise(
+        &mut self,
+        row: Fingerprint,
+        cursor: Micros,
+        is_read_again: bool,
+        bound: Option<Micros>,
+    ) -> bool {
+        let reading = self.reading;
+        if !is_read_again {
+            return self.rows.note(row).is_some_and(|note| is_known(note, reading));
+        }
+        let bound = bound.map(Sight::unit);
+        let keeps = |note| {
+            let sight = Sight::of(note);
+            is_known(note, reading)
+                || sight.reading == reading && bound.is_none_or(|bound| sight.cursor >= bound)
+        };
+        let mut was_known = false;
+        let is_noted = self.rows.set(row, self.bytes_max, keeps, |before| {
+            was_known = before.is_some_and(|note| is_known(note, reading));
+            Sight { reading, was_known, cursor: Sight::unit(cursor) }.note()
+        });
+        self.overflows |= !is_noted;
+        was_known
+    }
+
+    /// Whether rows that are not recognised may be in Harper all the same, because memory was too small for them. What was
+    /// read before the worker started is not meant: of what a Harper commits when it ends, nobody knows whether other nodes
+    /// have heard of it, so that it is written again.
+    pub fn is_incomplete(&self) -> bool {
+        self.is_incomplete
+    }
+
+    /// Whether memory is too small for its rows.
+    pub fn has_overflowed(&self) -> bool {
+        self.is_incomplete || self.overflows
     }
 
     /// Whether the next window of some partitions reads it again. Partitions that were read by other windows than the
@@ -140,44 +158,144 @@ impl LateRange {
 
     /// Forgets its rows: they may have changed in Harper, or are looked at otherwise.
     pub fn forget_rows(&mut self) {
-        self.recent = Recent::default();
+        self.rows = Fingerprints::default();
+        (self.is_reading, self.is_incomplete, self.overflows) = (false, false, false);
     }
 
     /// Takes what a window left that is in Harper now. Unless it is reread, nothing of it can have been late.
-    pub fn follow(&mut self, recent: Recent, partitions: Vec<u32>, is_reread: bool) {
-        *self = LateRange { recent, is_reread, partitions };
+    pub fn follow(&mut self, partitions: Vec<u32>, is_reread: bool) {
+        (self.partitions, self.is_reread) = (partitions, is_reread);
+        (self.is_reading, self.is_incomplete, self.overflows) = (false, self.overflows, false);
+        self.reading = self.reading.wrapping_add(1);
+        let reading = self.reading;
+        for _ in 0..SWEEPS_PER_READING {
+            self.rows.sweep(self.sweeps, |note| is_known(note, reading));
+            self.sweeps = (self.sweeps + 1) % PARTS;
+        }
     }
+}
+
+/// Whether a row was seen by the last reading that was ended before this one.
+fn is_known(note: u32, reading: u8) -> bool {
+    let sight = Sight::of(note);
+    sight.reading == reading.wrapping_sub(1) || sight.reading == reading && sight.was_known
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
+
+    fn numbered(number: i64) -> Fingerprint {
+        Fingerprint::of_text(&number.to_string(), 0)
+    }
+
+    /// Reads rows with the cursors of their numbers, in seconds, and tells how many of them were recognised.
+    fn read(late: &mut LateRange, rows: impl Iterator<Item = i64>, bound: Option<i64>) -> usize {
+        late.begin(&[0]);
+        let bound = bound.map(|bound| Micros(bound * SECOND_US));
+        let known = rows
+            .filter(|number| late.recognise(numbered(*number), Micros(number * SECOND_US), true, bound))
+            .count();
+        late.follow(vec![0], true);
+        known
+    }
 
     #[test]
-    fn identical_rows_are_told_apart_by_how_many_came_before() {
-        let mut recent = Recent::default();
-        recent.remember(Recent::fingerprint("row", 0), Micros(0), None);
-        assert!(recent.knows(Recent::fingerprint("row", 0)));
-        assert!(!recent.knows(Recent::fingerprint("row", 1)));
+    fn a_row_is_recognised_if_the_window_before_had_it_and_else_not() {
+        let mut late = LateRange::default();
+        assert_eq!(read(&mut late, 0..10, None), 0);
+        assert_eq!(read(&mut late, 5..20, None), 5);
+        // Another version may be in Harper by now.
+        assert_eq!(read(&mut late, 0..20, None), 15);
+        assert_eq!(read(&mut late, 0..20, None), 20);
+    }
+
+    #[test]
+    fn a_row_that_a_window_has_twice_is_recognised_twice() {
+        let mut late = LateRange::default();
+        assert_eq!(read(&mut late, [1, 1].into_iter(), None), 0);
+        assert_eq!(read(&mut late, [1, 1].into_iter(), None), 2);
+    }
+
+    #[test]
+    fn of_a_window_that_did_not_end_nothing_is_recognised() {
+        let mut late = LateRange::default();
+        read(&mut late, 0..10, None);
+        late.begin(&[0]);
+        late.recognise(numbered(11), Micros(0), true, None);
+        assert_eq!(read(&mut late, 0..12, None), 0);
     }
 
     #[test]
     fn rows_that_fell_behind_the_late_range_make_room_for_those_in_it() {
-        let mut recent = Recent::default();
-        let fingerprint = |number: i64| Recent::fingerprint(&number.to_string(), 0);
-        let rows = 3 * RECENT_ROWS_MAX as i64;
+        let mut late = LateRange::default();
+        late.begin(&[0]);
+        let rows = 3_000_000;
         for number in 0..rows {
-            recent.remember(fingerprint(number), Micros(number), Some(Micros(number - 1_000)));
+            let cursor = Micros(number * SECOND_US);
+            late.recognise(numbered(number), cursor, true, Some(cursor.plus(-10_000 * SECOND_US)));
         }
-        assert!(recent.count < 200_000, "{}", recent.count);
-        assert!((rows - 1_000..rows).all(|number| recent.knows(fingerprint(number))));
+        late.follow(vec![0], true);
+        assert!(late.rows.count() < 50_000, "{}", late.rows.count());
+        assert_eq!(read(&mut late, rows - 10_000..rows, None), 10_000);
+    }
+
+    #[test]
+    fn nothing_of_former_readings_stays_however_many_there_were() {
+        let mut late = LateRange::default();
+        for round in 0..600 {
+            assert_eq!(read(&mut late, round..round + 1_000, None), if round == 0 { 0 } else { 999 });
+        }
+        assert!(late.rows.count() < 1_200, "{}", late.rows.count());
+    }
+
+    #[test]
+    fn more_rows_than_memory_make_it_incomplete_and_those_that_fit_are_recognised() {
+        let mut late = LateRange::default();
+        late.allow_memory(1 << 20);
+        read(&mut late, 0..100_000, None);
+        assert!(late.is_incomplete() && late.has_overflowed() && late.bytes() <= 1 << 20);
+        let known = read(&mut late, 0..100_000, None);
+        assert!((20_000..65_536).contains(&known), "{known}");
+        late.allow_memory(BYTES_MAX);
+        read(&mut late, 0..100_000, None);
+        assert!(!late.is_incomplete() && !late.has_overflowed());
+        assert_eq!(read(&mut late, 0..100_000, None), 100_000);
+    }
+
+    /// Ten minutes at 10,000 rows a second, of which the next poll brings another half minute.
+    #[test]
+    fn six_million_rows_are_recognised_in_25_bytes_each() {
+        const PER_SECOND: i64 = 10_000;
+        const ROWS: i64 = 600 * PER_SECOND;
+        let mut late = LateRange::default();
+        let mut poll = |seconds: i64| {
+            late.begin(&[0]);
+            let began = Instant::now();
+            let bound = Some(Micros(seconds * SECOND_US));
+            let first = seconds * PER_SECOND;
+            let known = (first..first + ROWS)
+                .filter(|number| {
+                    let cursor = Micros(number * SECOND_US / PER_SECOND);
+                    late.recognise(numbered(*number), cursor, true, bound)
+                })
+                .count() as i64;
+            let took = began.elapsed().as_secs_f64() * 1e6 / ROWS as f64;
+            late.follow(vec![0], true);
+            let bytes = late.bytes() as f64 / ROWS as f64;
+            println!("{ROWS} rows, {known} of them known: {bytes:.1} bytes and {took:.2} µs a row");
+            assert!(bytes <= 25.0 && !late.is_incomplete());
+            known
+        };
+        assert_eq!([poll(0), poll(30), poll(60)], [0, ROWS - 30 * PER_SECOND, ROWS - 30 * PER_SECOND]);
     }
 
     #[test]
     fn between_two_windows_of_a_backlog_nothing_is_late_but_for_other_partitions() {
         let mut late = LateRange::default();
         assert!(late.is_reread_for(&[]));
-        late.follow(Recent::default(), vec![1, 2], false);
+        late.follow(vec![1, 2], false);
         assert!(!late.is_reread_for(&[1, 2]) && late.is_reread_for(&[1]));
         late.reread();
         assert!(late.is_reread_for(&[1, 2]));

@@ -17,6 +17,7 @@ mod copying;
 pub mod counts;
 mod describing;
 mod division;
+pub mod fingerprints;
 mod holding;
 pub mod late;
 mod ledger;
@@ -244,8 +245,13 @@ impl Engine {
     /// harmless at any other time.
     pub fn prepare(&mut self) {
         if let State::Writing(_, AfterWrite::ReadOn(transfer)) = &mut self.state {
-            transfer.prepare(&self.late, self.sizes.batch.rows());
+            transfer.prepare(&mut self.late, self.sizes.batch.rows());
         }
+    }
+
+    /// Tells how much memory the engine may take for what it remembers of rows. What it takes already is kept.
+    pub fn allow_memory(&mut self, bytes_max: usize) {
+        self.late.allow_memory(bytes_max);
     }
 
     fn begin_anew(&mut self) -> Next {

@@ -109,6 +109,7 @@ impl Engine {
         match transfer.next_page(self.sizes.page_rows()) {
             Ok(request) => {
                 self.source.poll_at_once();
+                self.late.begin(&transfer.task.partitions);
                 self.condition.set_activity(Activity::Running);
                 Next::Ask(Inquiry::Page(Box::new(transfer)), request)
             }
@@ -145,6 +146,7 @@ impl Engine {
         let order = WriteOrder {
             batch,
             replaces: false,
+            may_be_stored: false,
             renewed: None,
             notes,
             checkpoints: checkpoints.clone(),

@@ -1,6 +1,7 @@
 //! Reads a window's result page by page and cuts it into batches.
 
-use super::late::{Fingerprints, Identity, Recent};
+use super::fingerprints::{Fingerprint, Fingerprints};
+use super::late::LateRange;
 use super::window::{LowerBound, Plan};
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Envelope, JobReference, Page, Rows};
@@ -12,8 +13,6 @@ use crate::mapping::batch::{Batch, BatchBuilder};
 use crate::mapping::projection::Projection;
 use crate::mapping::row::{RowKey, parse_row, recognise};
 use crate::time::Micros;
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 
 /// Text per Harper transaction.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -43,7 +42,6 @@ pub struct Reading {
     lower_bound: LowerBound,
     /// Rows with later cursors will be read again by the next window, as far as can be told; without it all will.
     remember_after: Option<Micros>,
-    recent: Recent,
     bytes_billed: Option<u64>,
     news: bool,
     prepared: Option<Step>,
@@ -51,22 +49,22 @@ pub struct Reading {
 
 /// How many identical rows a window had so far.
 #[derive(Debug, Default)]
-struct Occurrences {
-    once: Fingerprints,
-    more: HashMap<u64, u32, BuildHasherDefault<Identity>>,
-}
+struct Occurrences(Fingerprints);
 
 impl Occurrences {
     /// Returns how many equal rows came before.
     fn count(&mut self, key: &RowKey) -> u32 {
-        let bits = key.hash.iter().take(8).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-        let fingerprint = bits ^ (key.cursor.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        if self.once.insert(fingerprint) {
-            return 0;
-        }
-        let before = self.more.entry(fingerprint).or_insert(0);
-        *before += 1;
-        *before
+        let mut came_before = 0;
+        self.0.set(
+            Fingerprint::of_content(key),
+            usize::MAX,
+            |_| true,
+            |before| {
+                came_before = before.map_or(0, |number| number.saturating_add(1));
+                came_before
+            },
+        );
+        came_before
     }
 }
 
@@ -113,7 +111,6 @@ impl Reading {
             occurrences: Occurrences::default(),
             numbered,
             remember_after: lower_bound.of(plan.reached(newest)),
-            recent: Recent::default(),
             bytes_billed: None,
             news: false,
             prepared: None,
@@ -189,41 +186,36 @@ impl Reading {
         self.bytes_billed = Some(0);
     }
 
-    /// Returns what the next window need not write again.
-    pub fn into_recent(self) -> Recent {
-        self.recent
-    }
-
-    /// Reads up to `rows_max` rows of the page into a batch, unless that was prepared; `known` holds rows that are in
-    /// Harper already.
+    /// Reads up to `rows_max` rows of the page into a batch, unless that was prepared; `late` knows rows that are in
+    /// Harper already, and remembers those that the next window need not write again.
     ///
     /// Where a page is cut, the rows in front of the cut are used and the page counts as used up.
-    pub fn next_step(&mut self, projection: &Projection, known: &Recent, rows_max: usize) -> Step {
+    pub fn next_step(&mut self, projection: &Projection, late: &mut LateRange, rows_max: usize) -> Step {
         if let Some(prepared) = self.prepared.take() {
             return prepared;
         }
         let page_starts = self.page_rows_read() == 0;
-        let progress = self.next_batch(projection, known, rows_max);
+        let progress = self.next_batch(projection, late, rows_max);
         Step { page_starts, progress }
     }
 
     /// Takes the next step before it is asked for, while the batch before it is being written.
-    pub fn prepare(&mut self, projection: &Projection, known: &Recent, rows_max: usize) {
-        let step = self.next_step(projection, known, rows_max);
+    pub fn prepare(&mut self, projection: &Projection, late: &mut LateRange, rows_max: usize) {
+        let step = self.next_step(projection, late, rows_max);
         self.prepared = Some(step);
     }
 
     fn next_batch(
         &mut self,
         projection: &Projection,
-        known: &Recent,
+        late: &mut LateRange,
         rows_max: usize,
     ) -> Result<Progress, Failure> {
         let Some(mut page) = self.page.take() else { return Ok(Progress::NeedsPage) };
         let mut builder = BatchBuilder::new(projection);
         let offset_before = self.offset;
         let mut rows = page.rows();
-        let filled = self.fill(projection, known, rows_max, &mut rows, &mut builder);
+        let filled = self.fill(projection, late, rows_max, &mut rows, &mut builder);
         let progress = rows.progress();
         page.advance(progress);
         if self.offset > self.total_rows {
@@ -251,7 +243,7 @@ impl Reading {
     fn fill<'p>(
         &mut self,
         projection: &'p Projection,
-        known: &Recent,
+        late: &mut LateRange,
         rows_max: usize,
         rows: &mut Rows<'p>,
         builder: &mut BatchBuilder,
@@ -263,7 +255,7 @@ impl Reading {
         {
             let Some(text) = rows.next(&mut cells)? else { return Ok(PageEnd::Reached) };
             self.offset += 1;
-            self.take_row(projection, known, text, &mut cells, &mut scratch, builder);
+            self.take_row(projection, late, text, &mut cells, &mut scratch, builder);
         }
         if self.is_complete() {
             if rows.next(&mut cells)?.is_none() {
@@ -279,7 +271,7 @@ impl Reading {
     fn take_row<'p>(
         &mut self,
         projection: &'p Projection,
-        known: &Recent,
+        late: &mut LateRange,
         text: &str,
         cells: &mut Vec<Cell<'p>>,
         scratch: &mut Scratch<'p>,
@@ -299,12 +291,9 @@ impl Reading {
             self.see(cursor);
         }
         let read_again = self.remember_after.is_none_or(|after| cursor > after);
-        if read_again || !known.is_empty() {
-            let fingerprint = Recent::fingerprint(text, occurrence);
-            if read_again {
-                self.recent.remember(fingerprint, cursor, self.remember_after);
-            }
-            if known.knows(fingerprint) {
+        if late.concerns(read_again) {
+            let row = Fingerprint::of_text(text, occurrence);
+            if late.recognise(row, cursor, read_again, self.remember_after) {
                 return;
             }
         }

@@ -107,10 +107,17 @@ pub struct LastError {
     pub attempts: u32,
 }
 
+/// What to do when the late range has more rows than memory.
+const LATE_RANGE_TOO_LARGE: &str = "the rows that sync.lateness makes it read again at each poll are more than memory \
+                                    holds, so some of them are looked up in Harper each time: a smaller lateness is \
+                                    faster";
+
 impl Engine {
     fn warning(&self) -> Option<String> {
         let schema = self.schema.version().into_iter().flat_map(|version| version.warnings());
-        let warnings: Vec<String> = self.bill.warning(&self.config.pace).into_iter().chain(schema).collect();
+        let late = self.late.has_overflowed().then(|| LATE_RANGE_TOO_LARGE.to_owned());
+        let warnings: Vec<String> =
+            self.bill.warning(&self.config.pace).into_iter().chain(late).chain(schema).collect();
         (!warnings.is_empty()).then(|| warnings.join("; "))
     }
 

@@ -126,6 +126,12 @@ impl Task {
         self.plan.window.after.is_none() && self.is_open_ended()
     }
 
+    /// Whether it reads again what was read before, and nobody else can have overwritten.
+    pub fn rereads(&self) -> bool {
+        let is_behind = self.started_from.is_some_and(|from| self.plan.window.after < Some(from));
+        is_behind && !self.rereads_unsettled
+    }
+
     /// Whether its query reads what lies in the future.
     pub fn reaches_the_future(&self) -> bool {
         reaches_the_future(&self.selection)

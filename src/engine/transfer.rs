@@ -1,7 +1,7 @@
 //! The window that is being read: its task, the table as it was, and how far its result is in Harper.
 
 use super::checkpoint::OpenWindow;
-use super::late::{LateRange, Recent};
+use super::late::LateRange;
 use super::query::{Pauses, Query, unnamed_job};
 use super::reading::{self, Reading, Step};
 use super::source::{Described, Source};
@@ -34,7 +34,6 @@ pub struct Transfer {
 /// What a window that was read completely leaves, once it is in Harper.
 #[derive(Debug)]
 pub struct Closing {
-    recent: Recent,
     partitions: Vec<u32>,
     /// Whether nothing was left for further windows.
     is_last: bool,
@@ -104,13 +103,13 @@ impl Transfer {
     }
 
     /// Reads on, to the next batch or the end of the page.
-    pub fn next_step(&mut self, late: &LateRange, rows_max: usize) -> Step {
-        self.reading.next_step(&self.described.projection, late.recent(), rows_max)
+    pub fn next_step(&mut self, late: &mut LateRange, rows_max: usize) -> Step {
+        self.reading.next_step(&self.described.projection, late, rows_max)
     }
 
     /// Reads on before it is asked for, while the batch before is being written.
-    pub fn prepare(&mut self, late: &LateRange, rows_max: usize) {
-        self.reading.prepare(&self.described.projection, late.recent(), rows_max);
+    pub fn prepare(&mut self, late: &mut LateRange, rows_max: usize) {
+        self.reading.prepare(&self.described.projection, late, rows_max);
     }
 
     /// Returns the request for the next page.
@@ -167,7 +166,6 @@ impl Transfer {
             version: self.read_version(own).cloned(),
             read_at: self.made_at.filter(|_| is_last),
             with_future: self.task.reaches_the_future(),
-            recent: self.reading.into_recent(),
             partitions: self.task.partitions,
         }
     }
@@ -184,7 +182,7 @@ impl Closing {
     pub fn conclude(self, source: &mut Source, late: &mut LateRange) -> bool {
         source.conclude(self.version, self.with_future);
         source.read_to_end(self.read_at);
-        late.follow(self.recent, self.partitions, self.is_reread);
+        late.follow(self.partitions, self.is_reread);
         self.is_last
     }
 }
@@ -251,7 +249,8 @@ mod tests {
         let mut resumed = Transfer::resume(open, task, described, &table().pace);
         assert!(resumed.next_page(9).unwrap().path.contains("startIndex=0"));
         resumed.take_page(page(5, true)).unwrap();
-        let Progress::Batch(batch) = resumed.next_step(&LateRange::default(), 100).progress.unwrap() else {
+        let Progress::Batch(batch) = resumed.next_step(&mut LateRange::default(), 100).progress.unwrap()
+        else {
             panic!("no batch");
         };
         assert_eq!((batch.rows, resumed.reading.is_complete()), (2, true));

@@ -99,14 +99,18 @@ pub fn incarnation(value: &JsValue) -> Incarnation {
     incarnation.and_then(|incarnation| incarnation.as_string()).unwrap_or_default()
 }
 
-/// Reads `{refused, busyMs}`.
+/// Reads `{refused, unchanged, busyMs}`.
 pub fn receipt(value: &JsValue) -> Receipt {
     let get =
         |key: &str| Reflect::get(value, &key.into()).ok().and_then(|count| count.as_f64()).unwrap_or(0.0);
-    Receipt { refused: get("refused") as u64, busy_ms: get("busyMs") as u64 }
+    Receipt {
+        refused: get("refused") as u64,
+        unchanged: get("unchanged") as u64,
+        busy_ms: get("busyMs") as u64,
+    }
 }
 
-/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, renewed, notes, checkpoints, stampMs}`.
+/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, mayBeStored, renewed, notes, checkpoints, stampMs}`.
 pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     let batch = &order.batch;
     let text = std::str::from_utf8(&batch.text).map_err(|_| JsValue::from_str("a batch is not UTF-8"))?;
@@ -118,6 +122,7 @@ pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     set("nulls", Uint32Array::from(batch.nulls.as_slice()).into())?;
     set("superseded", Uint32Array::from(batch.superseded.as_slice()).into())?;
     set("replaces", JsValue::from_bool(order.replaces))?;
+    set("mayBeStored", JsValue::from_bool(order.may_be_stored))?;
     let range = order.renewed.as_ref().map(Renewed::bounds);
     set("renewed", to_js(&range)?)?;
     set("notes", to_js(&order.notes)?)?;

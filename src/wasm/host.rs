@@ -28,7 +28,7 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub fn send(this: &Host, request: JsValue) -> Promise;
 
-    /// Commits rows and checkpoints in one transaction: `{refused, busyMs}`.
+    /// Commits rows and checkpoints in one transaction: `{refused, unchanged, busyMs}`.
     #[wasm_bindgen(method)]
     pub fn write(this: &Host, order: JsValue) -> Promise;
 

@@ -28,8 +28,9 @@ after(() => {
 	delete globals.transaction;
 });
 
-function commitNothing() {
-	const order = {
+/** @param {object} [some] */
+function orderOf(some) {
+	return {
 		rows: 0,
 		text: '[[]]',
 		numbers: new Float64Array(),
@@ -39,9 +40,70 @@ function commitNothing() {
 		superseded: new Uint32Array(),
 		rejections: [],
 		notes: [],
+		...some,
 	};
-	return commit({ put() {} }, /** @type {any} */ (LAYOUT), /** @type {any} */ (order));
 }
+
+function commitNothing() {
+	return commit({ put() {} }, /** @type {any} */ (LAYOUT), /** @type {any} */ (orderOf()));
+}
+
+/**
+ * Commits rows of which some are stored, and tells what was put.
+ * @param {string | null} newerBy
+ * @param {Record<string, any>[]} stored
+ * @param {[string, string, number][]} rows Their ids, times and numbers.
+ */
+async function commitOver(newerBy, stored, rows) {
+	/** @type {string[]} */
+	const put = [];
+	/** @type {any} */
+	let checkpoint;
+	const table = {
+		attributes: [{ name: 'ts', type: 'String' }],
+		get: async (/** @type {string} */ id) => stored.find((record) => record.id === id),
+		put: (/** @type {{id: string}} */ { id }) => put.push(id),
+	};
+	globals.databases.data.SyncCheckpoint = {
+		put(/** @type {any} */ record) {
+			checkpoint = record;
+		},
+	};
+	const columns = [
+		{ name: 'ts', carrier: 'text', since: 0 },
+		{ name: 'n', carrier: 'number', since: 0 },
+	];
+	const order = orderOf({
+		mayBeStored: true,
+		rows: rows.length,
+		text: JSON.stringify([rows.map(([id]) => id), rows.map(([, ts]) => ts)]),
+		numbers: Float64Array.from(rows, ([, , n]) => n),
+		checkpoints: [{ tableId: 't', recordsIngested: 100 + rows.length, recordsRejected: 0 }],
+	});
+	commits = () => {};
+	const { unchanged } = await commit(table, { ...LAYOUT, columns, newerBy, era: 0 }, /** @type {any} */ (order));
+	return { put, unchanged, ingested: checkpoint.recordsIngested };
+}
+
+test('a row that is stored as it is is not put again, and another version of it is', async () => {
+	const stored = [
+		{ id: 'a', ts: '2024', n: 1, _syncedAt: 'then' },
+		{ id: 'b', ts: '2024', n: 1 },
+		{ id: 'c', ts: '2024', n: 1 },
+	];
+	/** @type {[string, string, number][]} */
+	const rows = [
+		['a', '2024', 1],
+		['b', '2024', 2],
+		['c', '2025', 1],
+		['d', '2024', 1],
+	];
+	const keyed = await commitOver('ts', stored, rows);
+	assert.deepEqual(keyed, { put: ['b', 'c', 'd'], unchanged: 1, ingested: 103 });
+	// The id of a row without key tells its content.
+	const keyless = await commitOver(null, stored, rows);
+	assert.deepEqual(keyless, { put: ['d'], unchanged: 3, ingested: 101 });
+});
 
 test('a commit that waits for others does not count as work', async () => {
 	commits = () => sleep(LONG_MS);

@@ -17,6 +17,8 @@ const STEPS_MAX: u64 = 400_000;
 
 pub struct Crew {
     config: Value,
+    /// What each worker may remember of rows.
+    memory_bytes: usize,
     nodes: Vec<Crewed>,
     workers: Vec<Hand>,
     pub crashes: u64,
@@ -54,6 +56,7 @@ impl Crew {
     pub fn gather(world: &mut World, config: &Value, workers: &RangeInclusive<u64>) -> Crew {
         let mut crew = Crew {
             config: config.clone(),
+            memory_bytes: world.random.pick(&[0, 40_000, usize::MAX, usize::MAX]),
             nodes: Vec::new(),
             workers: Vec::new(),
             crashes: 0,
@@ -99,7 +102,8 @@ impl Crew {
             let standing = crewed.observer.standing(TABLE, index, now);
             let standing = sabotage::standing(world.sabotage, standing);
             let worker = Worker { node: crewed.name.clone(), index };
-            let engine = engine(&self.config, worker, standing);
+            let mut engine = engine(&self.config, worker, standing);
+            engine.allow_memory(self.memory_bytes);
             let actor = Actor { node, ..Actor::default() };
             let next = Some((world.now, Event::Start));
             self.workers.push(Hand { actor, index, engine, next, steps: 0 });

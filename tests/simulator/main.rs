@@ -139,6 +139,11 @@ fn ids_without_occurrence_number_are_caught() {
 }
 
 #[test]
+fn a_version_that_is_taken_for_the_one_in_harper_is_caught() {
+    assert!(is_caught(Sabotage::StoredById));
+}
+
+#[test]
 fn rows_that_keep_the_ids_of_a_former_schema_are_caught() {
     assert!(is_caught(Sabotage::OldIdsStay));
 }

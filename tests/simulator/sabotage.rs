@@ -19,6 +19,8 @@ pub enum Sabotage {
     LastPageLost,
     /// Identical rows get the same id.
     NoOccurrence,
+    /// A row is taken to be in Harper when its id is, whatever its version.
+    StoredById,
     /// Whatever comes last is kept.
     OlderOverwrites,
     /// A row gets another id when it is read again.

@@ -65,6 +65,7 @@ fn run_for(world: &mut World, engine: &mut Engine, event: Event, seconds: i64) -
             orders.push(WriteOrder {
                 batch: order.batch.clone(),
                 replaces: order.replaces,
+                may_be_stored: order.may_be_stored,
                 renewed: order.renewed.clone(),
                 notes: order.notes.clone(),
                 checkpoints: order.checkpoints.clone(),
@@ -228,6 +229,30 @@ fn known_rows_of_the_late_range_are_not_written_again() {
     let (_, orders) = run_for(&mut world, &mut engine, event, 60);
     assert_eq!(written(&orders), 1);
     assert_eq!(world.check_equality(), None);
+}
+
+/// Polls a table whose version is not told for ten minutes, in which the same rows are read again, and returns how many
+/// rows were put, how many were asked for in Harper, and the warning in the status.
+fn poll_with_memory(keyed: bool, bytes_max: usize) -> (u64, usize, Option<String>) {
+    let mut world = world(Habits { keyed, version: VersionHabit::Untold, ..habits() });
+    add(&mut world, 20_000, BASE_US - 300 * SECOND_US);
+    let mut engine = lone_engine(&configuration(json!({})));
+    engine.allow_memory(bytes_max);
+    let (_, orders) = run_for(&mut world, &mut engine, Event::Start, 600);
+    assert_eq!(world.check_equality(), None);
+    let asked = orders.iter().filter(|order| order.may_be_stored).map(|order| order.batch.rows).sum();
+    let status = engine.status(Micros(world.now));
+    assert_eq!(status.rows, 20_000);
+    (world.rows_put, asked, status.warning)
+}
+
+#[test]
+fn no_row_of_the_late_range_is_written_twice_however_small_the_memory_is() {
+    for keyed in [false, true] {
+        assert_eq!(poll_with_memory(keyed, usize::MAX), (20_000, 0, None));
+        let (put, asked, warning) = poll_with_memory(keyed, 200_000);
+        assert!(put == 20_000 && asked > 20_000 && warning.is_some_and(|text| text.contains("lateness")));
+    }
 }
 
 /// Loads ten rows each hour, of the hour that ended two hours ago, and returns how many rows were written in all.

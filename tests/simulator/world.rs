@@ -32,6 +32,8 @@ pub struct World {
     pub trace: Vec<String>,
     pub faults_seen: u64,
     pub violation: Option<String>,
+    /// How many rows were put, on whichever node.
+    pub rows_put: u64,
     /// The last stamp of each node.
     last_stamps: BTreeMap<usize, i64>,
     /// How often somebody made the target.
@@ -69,6 +71,7 @@ impl World {
             trace: Vec::new(),
             faults_seen: 0,
             violation: None,
+            rows_put: 0,
             last_stamps: BTreeMap::new(),
             incarnations: 0,
             only: Actor::default(),
@@ -239,8 +242,9 @@ impl World {
             self.note("commit failed".to_owned());
             return lost;
         }
+        let unchanged = self.unchanged(node, &order).len() as u64;
         self.apply(actor, order, false);
-        if fails { lost } else { Ok(Receipt { refused: 0, busy_ms: self.random.below(60) }) }
+        if fails { lost } else { Ok(Receipt { refused: 0, unchanged, busy_ms: self.random.below(60) }) }
     }
 
     /// Makes rows and progress durable; if the node ends itself meanwhile, only the first of the writes.
@@ -257,6 +261,7 @@ impl World {
                 Write::Progress(checkpoint) => transaction.checkpoints.push(*checkpoint),
             }
         }
+        self.rows_put += transaction.rows.len() as u64;
         let first = &order.checkpoints[0];
         self.note(format!(
             "{} commits {} of {} rows, {} of {} checkpoints from {} to {:?}, window {:?}",
@@ -277,18 +282,37 @@ impl World {
         self.check_watermarks(&moved, actor.served_made_at);
     }
 
-    /// Returns what a commit writes, in its order.
-    fn writes(&self, node: usize, order: &WriteOrder) -> Vec<Write> {
+    /// Returns the rows of an order, with their ids.
+    fn records(&self, order: &WriteOrder) -> Vec<(String, Row)> {
         let columns: Value = serde_json::from_slice(&order.batch.text).unwrap();
         let text = |column: usize, row: usize| columns[column][row].as_str().unwrap().to_owned();
-        let mut rows: Vec<(String, Row)> = Vec::new();
-        for row in 0..order.batch.rows {
-            if order.batch.superseded.contains(&(row as u32)) {
-                continue;
-            }
+        let record = |row| {
             let cursor = Some(Micros::parse(&text(1, row)).unwrap().0);
             let record = Row { cursor, key: text(2, row), text: text(3, row) };
-            let id = sabotage::id(self.sabotage, &text(0, row), order);
+            (sabotage::id(self.sabotage, &text(0, row), order), record)
+        };
+        let superseded = &order.batch.superseded;
+        (0..order.batch.rows).filter(|row| !superseded.contains(&(*row as u32))).map(record).collect()
+    }
+
+    /// Returns the ids of the rows that are stored as they are, of an order that asks for that.
+    fn unchanged(&self, node: usize, order: &WriteOrder) -> BTreeSet<String> {
+        let target = &self.nodes[node].target;
+        let by_id = self.sabotage == Some(Sabotage::StoredById);
+        let is_stored =
+            |(id, row): &(String, Row)| target.get(id).is_some_and(|(stored, _)| by_id || stored == row);
+        let records = if order.may_be_stored { self.records(order) } else { Vec::new() };
+        records.into_iter().filter(is_stored).map(|(id, _)| id).collect()
+    }
+
+    /// Returns what a commit writes, in its order.
+    fn writes(&self, node: usize, order: &WriteOrder) -> Vec<Write> {
+        let unchanged = self.unchanged(node, order);
+        let mut rows: Vec<(String, Row)> = Vec::new();
+        for (id, record) in self.records(order) {
+            if unchanged.contains(&id) {
+                continue;
+            }
             let stored = self.nodes[node].target.get(&id);
             let newer_stored = stored.is_some_and(|(stored, _)| stored.cursor > record.cursor);
             if self.source.habits.keyed && newer_stored && self.sabotage != Some(Sabotage::OlderOverwrites) {
@@ -308,7 +332,9 @@ impl World {
             std::iter::once(Write::Put(id, row)).chain(former.into_iter().map(Write::Delete))
         });
         let (first, others) = order.checkpoints.split_first().unwrap();
-        let progress = others.iter().chain([first]).map(|one| Write::Progress(Box::new(one.clone())));
+        let mut first = first.clone();
+        first.records_ingested -= unchanged.len() as u64;
+        let progress = others.iter().chain([&first]).map(|one| Write::Progress(Box::new(one.clone())));
         let writes = writes.chain(late);
         if self.sabotage == Some(Sabotage::ProgressFirst) {
             return progress.chain(writes).collect();

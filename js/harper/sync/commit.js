@@ -2,7 +2,7 @@
 
 import { findTable } from '../database.js';
 import { assembleRecords } from './batch.js';
-import { succeed } from './succession.js';
+import { comparableText, succeed } from './succession.js';
 import { Turn } from './turn.js';
 import { beginWhole } from './whole-commits.js';
 
@@ -15,6 +15,7 @@ const COMMIT_START_MS = 1;
  *   stampMs?: number,
  *   superseded: Uint32Array,
  *   replaces: boolean,
+ *   mayBeStored?: boolean,
  *   renewed: [string, string] | null,
  *   rejections: {rowId: string | null, reason: string}[],
  *   notes: {kind: string, reason: string}[],
@@ -37,8 +38,8 @@ const COMMIT_START_MS = 1;
  * @param {object} [around]
  * @param {import('./succession.js').Core} [around.core] What decides about former rows.
  * @param {() => void} [around.onWait] Called once, while the database is at work and this thread is not.
- * @returns {Promise<{refused: number, busyMs: number}>} How long this thread was busy meanwhile; neither the disk's time,
- *   nor the waiting for other threads' commits, which smaller batches only make longer.
+ * @returns {Promise<{refused: number, unchanged: number, busyMs: number}>} How long this thread was busy meanwhile;
+ *   neither the disk's time, nor the waiting for other threads' commits, which smaller batches only make longer.
  */
 export async function commit(table, layout, order, { core, onWait } = {}) {
 	const syncedAt = new Date().toISOString();
@@ -46,14 +47,16 @@ export async function commit(table, layout, order, { core, onWait } = {}) {
 	const assembled = assembleRecords(layout, order, syncedAt);
 	// A record that one transaction puts several times may be lost in Harper 4.7: each is put once.
 	const superseded = new Set(order.superseded);
-	const records = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
+	const read = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
+	const records = order.mayBeStored ? await withoutStored(table, layout, read) : read;
+	const unchanged = read.length - records.length;
 	const { replaced, late } = await succeed(table, layout, order, records, core);
 	const progress = (refused) => (context) => {
 		for (const { id, past, former } of late) {
 			if (Object.keys(past).length > 0) table.patch(id, past, context);
 			for (const other of former) table.delete(other, context);
 		}
-		putProgress(order, refused, syncedAt, context);
+		putProgress(order, { refused, unchanged }, syncedAt, context);
 	};
 	const write = { table, layout, owner: order.checkpoints[0], replaced, timestamp: order.stampMs };
 	let refused = [];
@@ -64,11 +67,11 @@ export async function commit(table, layout, order, { core, onWait } = {}) {
 		refused = await putAcceptable(write, records);
 		await putAll(write, [], { progress: progress(refused) });
 	}
-	return { refused: refused.length, busyMs: performance.eventLoopUtilization(before).active };
+	return { refused: refused.length, unchanged, busyMs: performance.eventLoopUtilization(before).active };
 }
 
 /** Puts what a batch says of itself; the first checkpoint, which counts the rows and keeps the open window, is the last. */
-function putProgress({ checkpoints, rejections, notes }, refused, syncedAt, context) {
+function putProgress({ checkpoints, rejections, notes }, { refused, unchanged }, syncedAt, context) {
 	const [first, ...others] = checkpoints;
 	for (const entry of auditEntries(first, [...rejections, ...refused], notes, syncedAt)) {
 		findTable('SyncAudit').put(entry, context);
@@ -76,7 +79,7 @@ function putProgress({ checkpoints, rejections, notes }, refused, syncedAt, cont
 	for (const checkpoint of others) findTable('SyncCheckpoint').put(checkpoint, context);
 	const counted = {
 		...first,
-		recordsIngested: first.recordsIngested - refused.length,
+		recordsIngested: first.recordsIngested - refused.length - unchanged,
 		recordsRejected: first.recordsRejected + refused.length,
 	};
 	findTable('SyncCheckpoint').put(counted, context);
@@ -122,6 +125,26 @@ async function putAcceptable(write, records) {
 	const middle = Math.ceil(records.length / 2);
 	const first = await putAcceptable(write, records.slice(0, middle));
 	return [...first, ...(await putAcceptable(write, records.slice(middle)))];
+}
+
+/** Leaves out the records that Harper holds as they are. A row without key has its content in its id. */
+async function withoutStored(table, layout, records) {
+	const turn = new Turn();
+	const others = [];
+	for (const record of records) {
+		const stored = await table.get(record.id);
+		const isSame = stored && (layout.newerBy === null || hasSameValues(table, layout, stored, record));
+		if (!isSame) others.push(record);
+		if (turn.isOver()) await turn.end();
+	}
+	return others;
+}
+
+function hasSameValues(table, { columns }, stored, record) {
+	const isDate = (name) => table.attributes.some((attribute) => attribute.name === name && attribute.type === 'Date');
+	const isSame = ({ name }) =>
+		comparableText(stored[name], isDate(name)) === comparableText(record[name], isDate(name));
+	return columns.every(isSame);
 }
 
 /** Whether Harper holds a newer version of the row. A cursor that is declared or wanted as Date is compared as one. */

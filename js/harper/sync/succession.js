@@ -144,7 +144,7 @@ async function readAll(table, condition) {
 }
 
 /** A text that is equal for equal values; null for those that are none. */
-function comparableText(value, isDate) {
+export function comparableText(value, isDate) {
 	if (value === null || value === undefined) return null;
 	return JSON.stringify(isDate ? new Date(value).getTime() : comparable(value));
 }
