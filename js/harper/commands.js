@@ -1,6 +1,7 @@
 /** What the operators want, as it is recorded in SyncControlState: each worker of each node follows it. */
 
 import { findTable, readAll } from './database.js';
+import { timeAfter } from './stamps.js';
 
 /** How often a worker looks for commands that were given elsewhere. */
 const LOOK_MS = 500;
@@ -34,16 +35,6 @@ export async function recordWishes(ids, wanted, changedBy) {
 			states.put({ id, desired: wanted, version, changedAt, changedBy, stampMs }, context);
 		}
 	});
-}
-
-/**
- * A time for a transaction, in ms, that is later than those of what it replaces. Harper keeps the later one of two versions
- * of a record; a node whose clock is behind, or was set back, could else not replace what a faster clock has written.
- * @param {({stampMs?: number} | undefined)[]} records
- */
-export function timeAfter(records) {
-	const last = Math.max(0, ...records.map((record) => record?.stampMs ?? 0));
-	return Math.max(Date.now(), last + 1);
 }
 
 /**

@@ -6,8 +6,15 @@ import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { VESSEL_SCHEMA, pluginApplication, startHarper, temporaryFolder, vesselPositions } from '../support/index.mjs';
-import { COMPONENT, assertEqual, postControl, untilRows, untilStatus } from './support/component.mjs';
+import {
+	VESSEL_SCHEMA,
+	pluginApplication,
+	startHarper,
+	temporaryFolder,
+	until,
+	vesselPositions,
+} from '../support/index.mjs';
+import { COMPONENT, PATIENCE_MS, assertEqual, postControl, untilRows, untilStatus } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
 const AHEAD_MS = 600_000;
@@ -29,11 +36,21 @@ after(async () => {
 	await source?.stop();
 });
 
+/**
+ * @param {import('../support/index.mjs').HarperNode} harper
+ * @param {string} table
+ * @param {string} id
+ */
+async function stored(harper, table, id) {
+	const [record] = await harper.operation({ operation: 'search_by_id', table, ids: [id], get_attributes: ['*'] });
+	return record;
+}
+
 /** @param {import('../support/index.mjs').HarperNode} harper */
-async function storedWatermark(harper) {
-	const search = { operation: 'search_by_id', table: 'SyncCheckpoint', ids: ['positions:0'], get_attributes: ['*'] };
-	const [checkpoint] = await harper.operation(search);
-	return checkpoint.lastTimestamp;
+async function untilItBeats(harper) {
+	const { beat } = await stored(harper, 'SyncNode', harper.name);
+	const hasBeaten = async () => (await stored(harper, 'SyncNode', harper.name)).beat !== beat;
+	await until(hasBeaten, { deadlineMs: PATIENCE_MS, what: 'the node to give another sign of life' });
 }
 
 test('a_node_whose_clock_was_ten_minutes_ahead_keeps_its_progress_and_follows_commands', async () => {
@@ -58,7 +75,8 @@ test('a_node_whose_clock_was_ten_minutes_ahead_keeps_its_progress_and_follows_co
 			recent(vesselPositions({ rows: 10, seed: 2 }), { agoMs: 1000 })
 		);
 		const { watermark } = await untilRows(harper, 'positions', ROWS + 10);
-		assert.equal(await storedWatermark(harper), watermark);
+		assert.equal((await stored(harper, 'SyncCheckpoint', 'positions:0')).lastTimestamp, watermark);
+		await untilItBeats(harper);
 		await postControl(harper, { action: 'stop', table: 'positions' });
 		await untilStatus(harper, 'positions', ({ state }) => state === 'stopped', 'to be stopped');
 		await assertEqual({ source, harper }, { table: 'positions', target: 'BigQueryData' });

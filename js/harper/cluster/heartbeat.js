@@ -3,7 +3,8 @@
  * the node. Who that is, what it tells, and where each worker stands is decided by the core.
  */
 
-import { findTable, readAll, readMembers } from '../database.js';
+import { readAll, readMembers } from '../database.js';
+import { replace } from '../stamps.js';
 
 /** How often a node tells the others that it lives, and looks who else does. */
 const BEAT_MS = 5_000;
@@ -19,7 +20,7 @@ export class Heartbeat {
 	/** @type {Set<string>} The cluster's nodes, as they were seen last. */
 	#members = new Set();
 	/** What this thread told last, and when. */
-	#told = { text: '', at: 0 };
+	#told = { text: '', at: -Infinity };
 	/** What the speaker saw last. @type {any} */
 	#sight;
 	/** @type {NodeJS.Timeout | undefined} */
@@ -80,8 +81,8 @@ export class Heartbeat {
 		if (tables === null || this.#stopped) return;
 		const text = JSON.stringify(tables);
 		const isNews = text !== this.#told.text;
-		if (!isNews && Date.now() - this.#told.at < BEAT_MS) return;
-		this.#told = { text, at: Date.now() };
+		if (!isNews && performance.now() - this.#told.at < BEAT_MS) return;
+		this.#told = { text, at: performance.now() };
 		const hello = { index: this.index, configuration: this.configuration, tables };
 		this.threads.tell('hello', hello);
 		this.#hear(hello);
@@ -136,9 +137,8 @@ export class Heartbeat {
 		// A dead instance of the core does not keep the node from living, for it is being replaced.
 		if (!this.isSpeaker()) return;
 		try {
-			const now = new Date();
 			const { node: id, count: workers } = this;
-			await findTable('SyncNode').put({ id, workers, beat: now.getTime() });
+			await replace('SyncNode', { id, workers, beat: Date.now() });
 		} catch (error) {
 			logger.warn?.(`bigquery-sync: the node's sign of life was not given: ${error}`);
 		}
@@ -168,7 +168,7 @@ export class Heartbeat {
 		const roster = this.cluster.roster();
 		if (roster !== null) {
 			// The others know before anything is done.
-			await findTable('SyncRoster').put({ id: this.node, ...roster, at: new Date().toISOString() });
+			await replace('SyncRoster', { id: this.node, ...roster, at: new Date().toISOString() });
 			if (this.#isOver()) return;
 			for (const heartbeat of heartbeats) if (heartbeat.id === this.node) heartbeat.roster = roster;
 			this.cluster.observe(heartbeats, members);
@@ -183,7 +183,7 @@ export class Heartbeat {
 	async #tellRemoved(nodes, members) {
 		const gone = nodes.filter(({ id, removed }) => this.#members.has(id) && !members.includes(id) && !removed);
 		for (const node of gone) {
-			if (node.id !== this.node) await findTable('SyncNode').put({ ...node, removed: true });
+			if (node.id !== this.node) await replace('SyncNode', { ...node, removed: true });
 		}
 		this.#members = new Set(members);
 	}

@@ -3,7 +3,8 @@
  * the other nodes write a row into SyncReport when one of SyncQuestion asks them to, and nothing as long as nobody asks.
  */
 
-import { findTable, readAll } from '../database.js';
+import { readAll } from '../database.js';
+import { replace } from '../stamps.js';
 
 /** How often the other nodes' questions are looked for. */
 const LOOK_MS = 500;
@@ -30,7 +31,7 @@ export class Reports {
 	/** The questions that were answered. @type {string | undefined} */
 	#answered;
 	#isLooking = false;
-	#askedAt = 0;
+	#askedAt = -Infinity;
 	/** @type {Promise<void> | undefined} The question that is under way. */
 	#asking;
 
@@ -100,22 +101,22 @@ export class Reports {
 
 	/** Asks the other nodes, and waits until those that are alive have answered, though not for long. */
 	#ask() {
-		if (this.others().length === 0 || Date.now() - this.#askedAt < FRESH_MS) return this.#asking;
-		this.#askedAt = Date.now();
+		if (this.others().length === 0 || performance.now() - this.#askedAt < FRESH_MS) return this.#asking;
+		this.#askedAt = performance.now();
 		this.#asking = this.#askNow();
 		return this.#asking;
 	}
 
 	async #askNow() {
-		const number = this.#askedAt;
-		await findTable('SyncQuestion').put({ id: this.node, number });
+		const number = Date.now();
+		await replace('SyncQuestion', { id: this.node, number });
 		const deadline = Date.now() + NODES_WAIT_MS;
 		while (Date.now() < deadline) {
 			const reports = new Map((await readAll('SyncReport')).map((report) => [report.id, report]));
 			if (this.others().every((node) => reports.get(node)?.answers[this.node] === number)) break;
 			await new Promise((resolve) => setTimeout(resolve, 50));
 		}
-		this.#askedAt = Date.now();
+		this.#askedAt = performance.now();
 	}
 
 	async #answer() {
@@ -127,7 +128,7 @@ export class Reports {
 			const text = JSON.stringify(answers);
 			if (text !== this.#answered && questions.length > 0) {
 				const workers = await this.#gatherOwn();
-				await findTable('SyncReport').put({ id: this.node, answers, workers });
+				await replace('SyncReport', { id: this.node, answers, workers });
 			}
 			this.#answered = text;
 		} catch (error) {

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 
 import { HostFailure } from '../../bigquery.js';
 import { DATABASE, findTable, readAll, readRecord } from '../database.js';
+import { change, replace } from '../stamps.js';
 
 /** How long a new table may take to be known on this thread. */
 const TABLE_WAIT_MS = 10_000;
@@ -105,7 +106,7 @@ async function makeTable(name, target) {
 	const attributes = definitionsOf(target);
 	// Known before the table is there: whoever dies in between makes it under yet another incarnation.
 	const incarnation = randomUUID();
-	await findTable('SyncTarget').put({ id: name, incarnation, madeAt: new Date().toISOString(), attributes });
+	await replace('SyncTarget', { id: name, incarnation, madeAt: new Date().toISOString(), attributes });
 	const id = { name: 'id', type: target.idType === 'integer' ? 'Long' : 'ID', isPrimaryKey: true };
 	let refusal = 'it did not appear';
 	try {
@@ -141,7 +142,7 @@ async function remember(name, attributes) {
 	const all = [...attributes, ...former];
 	// The incarnation is not touched: another worker may be making the table anew.
 	if (JSON.stringify(made.attributes) !== JSON.stringify(all)) {
-		await findTable('SyncTarget').patch(name, { attributes: all });
+		await change('SyncTarget', name, { attributes: all });
 	}
 }
 

@@ -2,6 +2,7 @@
 
 import { HostFailure } from '../../bigquery.js';
 import { findTable, readRecord, withoutValues } from '../database.js';
+import { replace } from '../stamps.js';
 import { adoptVersion, newestVersion } from './versions.js';
 
 /** How often a node asks whether it is its turn. */
@@ -94,13 +95,13 @@ export class SchemaWatch {
 		const alive = this.nodes().filter((one) => one.alive);
 		const names = [this.node, ...alive.map(({ node }) => node)];
 		const { turn, lock: claim } = this.configuration.schemaTurn(id, this.node, lock, names);
-		if (turn === 'claim') await findTable('SchemaLock').put(claim);
+		if (turn === 'claim') await replace('SchemaLock', claim);
 		if (turn !== 'check') return;
 		let fingerprint;
 		try {
 			fingerprint = await this.#check(id);
 		} finally {
-			await findTable('SchemaLock').put(this.configuration.schemaChecked(id, lock, fingerprint));
+			await replace('SchemaLock', this.configuration.schemaChecked(id, lock, fingerprint));
 		}
 	}
 

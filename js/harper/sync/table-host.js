@@ -1,9 +1,10 @@
 /** Input and output for the sync of one table, as the core asks for it. Failures are values, never rejections. */
 
 import { HostFailure } from '../../bigquery.js';
-import { findTable, readAll, readRecord, withoutValues } from '../database.js';
+import { readAll, readRecord, withoutValues } from '../database.js';
 import { adoptVersion, hasNewerEra, newestVersion } from '../schema/versions.js';
 import { ensureTarget, readIncarnation } from '../schema/target.js';
+import { replace } from '../stamps.js';
 import { commit } from './commit.js';
 
 export class TableHost {
@@ -109,7 +110,7 @@ export class TableHost {
 
 	shareCounts(counts) {
 		return asValue('harper_write', async () => {
-			await findTable('SyncCounts').put(counts);
+			await replace('SyncCounts', counts);
 			return {};
 		});
 	}
