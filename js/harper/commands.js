@@ -26,13 +26,20 @@ export function desired(table, wish) {
 export async function recordWishes(ids, wanted, changedBy) {
 	const states = findTable('SyncControlState');
 	const before = await Promise.all(ids.map((id) => states.get(id)));
+	const checkpoints = wanted === 'started' ? await readAll('SyncCheckpoint') : [];
+	// What was rejected so far is known to whoever starts a table; who stops one forgives nothing.
+	const forgiven = (id, state) =>
+		wanted === 'started'
+			? checkpoints.filter(({ tableId }) => tableId === id).reduce((sum, row) => sum + row.recordsRejected, 0)
+			: (state?.forgivenRows ?? 0);
 	const context = { timestamp: timeAfter(before) };
 	const changedAt = new Date().toISOString();
 	await transaction(context, () => {
 		for (const [index, id] of ids.entries()) {
 			const version = (before[index]?.version ?? 0) + 1;
-			const stampMs = context.timestamp;
-			states.put({ id, desired: wanted, version, changedAt, changedBy, stampMs }, context);
+			const forgivenRows = forgiven(id, before[index]);
+			const state = { id, desired: wanted, version, forgivenRows, changedAt, changedBy };
+			states.put({ ...state, stampMs: context.timestamp }, context);
 		}
 	});
 }

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 
 import { BigQueryConnection } from '../bigquery.js';
 import { loadCore } from '../core.js';
+import { AuditRetention } from './audit.js';
 import { Heartbeat } from './cluster/heartbeat.js';
 import { Reports } from './cluster/reports.js';
 import { Threads } from './cluster/threads.js';
@@ -50,6 +51,8 @@ export class Component {
 	#heartbeat;
 	/** @type {SchemaWatch | undefined} */
 	#watch;
+	/** @type {AuditRetention | undefined} */
+	#retention;
 	/** @type {Runs | undefined} */
 	#runs;
 	/** @type {any} */
@@ -130,6 +133,7 @@ export class Component {
 		this.#commands.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
+		this.#retention?.stop();
 		this.#runs?.stop();
 		return this.#enqueue(() => this.#end());
 	}
@@ -219,10 +223,13 @@ export class Component {
 		const { node, index, name, tables } = this;
 		const instance = this.#instance;
 		const directory = this.#scope.directory ?? process.cwd();
-		const connection = new BigQueryConnection(configuration.summary().connection, directory);
+		const summary = configuration.summary();
+		const connection = new BigQueryConnection(summary.connection, directory);
 		const nodes = () => this.nodes();
 		this.#watch = new SchemaWatch({ configuration, connection, tables, node, name, nodes, instance });
 		if (index === 0) this.#watch.start();
+		this.#retention = new AuditRetention(summary.auditRetentionDays, () => this.#isFirst());
+		this.#retention.start();
 		this.#runs = new Runs({
 			configuration,
 			connection,
@@ -235,6 +242,12 @@ export class Component {
 			onDeath: (error) => this.#replaceCore(error),
 		});
 		await this.#runs.follow(await this.#commands.read());
+	}
+
+	/** Whether what one thread of the cluster does falls to this one. */
+	#isFirst() {
+		const alive = this.nodes().flatMap(({ node, alive: isAlive }) => (isAlive ? [node] : []));
+		return this.#heartbeat?.isSpeaker() === true && [this.node, ...alive].sort()[0] === this.node;
 	}
 
 	#snapshot() {
@@ -252,6 +265,7 @@ export class Component {
 	async #end() {
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
+		this.#retention?.stop();
 		await this.#runs?.end();
 		this.#runs = undefined;
 		this.tables = [];

@@ -30,10 +30,11 @@ pub const SYSTEM_TABLES: [&str; 11] = [
     "SyncTarget",
 ];
 
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "bigquery",
     "sync",
     "limits",
+    "audit",
     "validation",
     "retry",
     "schema",
@@ -44,6 +45,10 @@ const SECTIONS: [&str; 10] = [
 ];
 
 const CONNECTION_KEYS: [&str; 5] = ["projectId", "credentials", "location", "apiEndpoint", "tables"];
+
+/// How long entries of SyncAudit are kept, unless the configuration says otherwise.
+const AUDIT_RETENTION_DAYS: u64 = 90;
+const AUDIT_RETENTION_DAYS_MAX: u64 = 3_650;
 
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -79,6 +84,8 @@ pub struct Config {
     pub tables: Vec<TableConfig>,
     /// Roles besides super_user that may read and control the sync.
     pub control_roles: Vec<String>,
+    /// How long entries of SyncAudit are kept.
+    pub audit_retention_days: u64,
     /// Keys that were understood but have no effect in this version.
     pub warnings: Vec<Problem>,
 }
@@ -146,7 +153,17 @@ fn read_root(
             control.texts("roles").unwrap_or_default()
         })
         .unwrap_or_default();
-    Some(Config { connection: connection?, tables, control_roles, warnings: Vec::new() })
+    let audit_retention_days = sections.section("audit").and_then(|audit| {
+        audit.refuse_unknown(&["retentionDays"]);
+        audit.whole("retentionDays", 1..=AUDIT_RETENTION_DAYS_MAX)
+    });
+    Some(Config {
+        connection: connection?,
+        tables,
+        control_roles,
+        audit_retention_days: audit_retention_days.unwrap_or(AUDIT_RETENTION_DAYS),
+        warnings: Vec::new(),
+    })
 }
 
 fn note_ineffective(members: &Map<String, Value>, warnings: &RefCell<Vec<Problem>>) {
@@ -273,7 +290,7 @@ pub struct Pace {
     pub day_bytes_billed_max: Option<u64>,
     /// Rows that one query reads at most, where the source's partitions allow it.
     pub window_rows_max: u64,
-    /// Rows that may be rejected before the table stops.
+    /// Rows that may be rejected since the table was started by hand, before all workers stop it.
     pub rejected_rows_max: u64,
     /// Attempts before the delays between attempts stop growing.
     pub attempts_max: u32,

@@ -36,6 +36,14 @@ fn the_shortest_configuration_gets_the_documented_defaults() {
     assert_eq!(table.pace.poll_interval_ms, 30_000);
     assert_eq!(config.connection.api_endpoint, "https://bigquery.googleapis.com/bigquery/v2");
     assert!(!config.connection.anonymous);
+    assert_eq!(config.audit_retention_days, 90);
+}
+
+#[test]
+fn the_audit_is_kept_for_at_least_a_day_and_at_most_ten_years() {
+    assert_eq!(parse(&with("audit", "retentionDays", json!(7))).unwrap().audit_retention_days, 7);
+    assert!(problem(with("audit", "retentionDays", json!(0))).starts_with("audit.retentionDays: is 0"));
+    assert!(problem(with("audit", "retention", json!(7))).contains("did you mean retentionDays?"));
 }
 
 #[test]

@@ -61,7 +61,6 @@ impl Bookkeeper<'_> {
         let mut checkpoints: Vec<Checkpoint> = task.partitions.iter().take(written).map(next).collect();
         if let Some(first) = checkpoints.first_mut() {
             first.records_ingested += batch.rows_to_write();
-            first.records_rejected += batch.rejections.len() as u64;
             self.enter_bill(first);
             first.window = if complete { None } else { transfer.open_window(self.schema.number()) };
         }

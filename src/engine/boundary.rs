@@ -129,6 +129,8 @@ pub struct Stored {
     pub incarnation: Incarnation,
     /// The newest version of the schema.
     pub schema: Option<Box<SchemaVersion>>,
+    /// How many rows of the table had been rejected when it was started by hand last.
+    pub forgiven_rows: u64,
 }
 
 /// What a commit came to.
@@ -136,6 +138,8 @@ pub struct Stored {
 pub struct Receipt {
     /// Rows that Harper itself refused.
     pub refused: u64,
+    /// Rows that could not be written, for whatever reason, and were not counted before.
+    pub rejected: u64,
     /// Rows that were in Harper already, just as they are.
     pub unchanged: u64,
     /// How long the thread was busy from the commit's start to its end, without its waiting.

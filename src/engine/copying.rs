@@ -207,7 +207,7 @@ impl Engine {
             Err(failure) => return Next::fail(failure, Next::Load),
         };
         self.condition.succeed(Side::Harper);
-        let rejected = self.count_written(&mut checkpoints, receipt);
+        self.count_written(&mut checkpoints, receipt);
         self.bill.save();
         for checkpoint in checkpoints {
             self.holding.ledger.set(checkpoint);
@@ -220,7 +220,7 @@ impl Engine {
             }
             AfterWrite::Rest => (false, Next::RestUntilPoll),
         };
-        if let Err(failure) = self.meter.reject(rejected, self.config.pace.rejected_rows_max) {
+        if let Err(failure) = self.holding.check_rejected(self.config.pace.rejected_rows_max) {
             return Next::fail(failure, Next::Load);
         }
         if self.holding.is_outdated() {
@@ -230,19 +230,16 @@ impl Engine {
         if is_backlog_left { Next::Describe(None) } else { next }
     }
 
-    /// Learns from what a commit came to, and corrects what the checkpoints count. Returns the rows that were rejected.
-    fn count_written(&mut self, checkpoints: &mut [Checkpoint], receipt: Receipt) -> u64 {
-        let Some(first) = checkpoints.first_mut() else { return 0 };
+    /// Learns from what a commit came to, and corrects what the checkpoints count.
+    fn count_written(&mut self, checkpoints: &mut [Checkpoint], receipt: Receipt) {
+        let Some(first) = checkpoints.first_mut() else { return };
         let before = self.holding.ledger.counters(first.partition);
-        let (ingested, rejected) =
-            before.map_or((0, 0), |before| (before.records_ingested, before.records_rejected));
+        let ingested = before.map_or(0, |before| before.records_ingested);
         let rows = first.records_ingested.saturating_sub(ingested);
         self.sizes.batch.learn(usize::try_from(rows).unwrap_or(usize::MAX), receipt.busy_ms);
-        let rejected = first.records_rejected.saturating_sub(rejected) + receipt.refused;
-        first.records_rejected += receipt.refused;
+        first.records_rejected += receipt.rejected;
         let not_written = receipt.refused + receipt.unchanged;
         first.records_ingested = first.records_ingested.saturating_sub(not_written);
-        rejected
     }
 }
 

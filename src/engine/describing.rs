@@ -59,6 +59,9 @@ impl Engine {
         if let Some(stored) = stored {
             self.take_stored(*stored, rule, &identity, &description);
         }
+        if let Err(failure) = self.holding.check_rejected(self.config.pace.rejected_rows_max) {
+            return Next::fail(failure, Next::Load);
+        }
         let (projection, is_void) = self.schema.follow(projection);
         if is_void {
             self.forget_rows();
@@ -146,7 +149,8 @@ impl Engine {
 
     /// Takes over what Harper holds, and the share that is due.
     fn take_stored(&mut self, stored: Stored, rule: Rule, identity: &str, description: &Description) {
-        let Stored { checkpoints, counts, incarnation, .. } = stored;
+        let Stored { checkpoints, counts, incarnation, forgiven_rows, .. } = stored;
+        self.holding.forgive(forgiven_rows);
         if !self.holding.take(checkpoints, rule, self.config.position) {
             // Somebody else wrote for these partitions, or they are others: what is known of their rows is void.
             self.forget_rows();

@@ -12,6 +12,7 @@ use super::window::{self, WINDOW_BYTES_MAX};
 use crate::bigquery::table::{Description, PartitionUnit};
 use crate::cluster::{Share, Standing};
 use crate::config::Pace;
+use crate::error::{Failure, Kind};
 use crate::mapping::projection::Projection;
 use crate::partition::{Division, Rule};
 use crate::time::{Micros, SECOND_US};
@@ -34,6 +35,8 @@ pub struct Holding {
     /// How far all partitions have come.
     pub ledger: Ledger,
     counts: Option<Counts>,
+    /// Rows that had been rejected when the table was started by hand last: they are forgiven.
+    forgiven_rows: u64,
     /// Since when another worker is expected to count.
     counts_awaited_since: Option<Micros>,
 }
@@ -48,6 +51,7 @@ impl Holding {
             own: Vec::new(),
             ledger: Ledger::default(),
             counts: None,
+            forgiven_rows: 0,
             counts_awaited_since: None,
         }
     }
@@ -108,6 +112,27 @@ impl Holding {
             self.ledger.start_over(|row| moved_back(row) || was_missing(row) || is_former(row));
         }
         notes
+    }
+
+    /// Notes how many rejected rows are forgiven.
+    pub fn forgive(&mut self, rows: u64) {
+        self.forgiven_rows = rows;
+    }
+
+    /// Whether more rows of the table were rejected than are allowed, by whichever worker: none of them goes on then.
+    ///
+    /// # Errors
+    /// When there were.
+    pub fn check_rejected(&self, rows_max: u64) -> Result<(), Failure> {
+        let rows = self.ledger.sum(|row| row.records_rejected).saturating_sub(self.forgiven_rows);
+        if rows <= rows_max {
+            return Ok(());
+        }
+        let message = format!(
+            "{rows} rows could not be written, limits.maxRejectedRows is {rows_max}: SyncAudit tells which and why; \
+             POST {{\"action\": \"start\"}} to /SyncControl goes on without them"
+        );
+        Err(Failure::new(Kind::TooManyRejectedRows, message))
     }
 
     /// Returns the rule that divides the table.
@@ -270,6 +295,18 @@ mod tests {
         assert_eq!(notes.iter().map(|note| note.kind).collect::<Vec<_>>(), ["target_was_missing"]);
         assert_eq!(holding.watermark(), None);
         assert_eq!(holding.start_over_if_asked(None, &"second".to_owned(), &described(1).description), []);
+    }
+
+    #[test]
+    fn rejected_rows_are_allowed_up_to_a_limit_for_all_workers_since_the_table_was_started_by_hand() {
+        let day = "2024-01-01T00:00:00Z";
+        let rejected =
+            |partition, rows| Checkpoint { records_rejected: rows, ..checkpoint(partition, day, day) };
+        let mut holding = taken(FIRST_OF_TWO, vec![rejected(0, 2), rejected(1, 3)]);
+        assert!(holding.check_rejected(5).is_ok());
+        assert_eq!(holding.check_rejected(4).unwrap_err().kind, Kind::TooManyRejectedRows);
+        holding.forgive(5);
+        assert!(holding.check_rejected(0).is_ok());
     }
 
     #[test]

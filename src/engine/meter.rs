@@ -1,13 +1,10 @@
 //! Measures of the current run.
 
-use crate::error::{Failure, Kind};
 use crate::time::{Micros, SECOND_US};
 
 /// Measures of the current run.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Meter {
-    /// Rows that could not be written.
-    rejected_rows: u64,
     rows: u64,
     first_us: i64,
     last_us: i64,
@@ -49,22 +46,6 @@ impl Meter {
         };
         (rate * 10.0).round() / 10.0
     }
-
-    /// Counts rows that could not be written.
-    ///
-    /// # Errors
-    /// When there were more than `rows_max` since the start.
-    pub fn reject(&mut self, rows: u64, rows_max: u64) -> Result<(), Failure> {
-        self.rejected_rows = self.rejected_rows.saturating_add(rows);
-        if self.rejected_rows <= rows_max {
-            return Ok(());
-        }
-        let message = format!(
-            "{} rows could not be written, limits.maxRejectedRows is {rows_max}: SyncAudit tells which and why",
-            self.rejected_rows
-        );
-        Err(Failure::new(Kind::TooManyRejectedRows, message))
-    }
 }
 
 #[cfg(test)]
@@ -79,12 +60,5 @@ mod tests {
         }
         assert_eq!(meter.rows_per_second(Micros(110 * SECOND_US)), 50.0);
         assert_eq!(meter.rows_per_second(Micros(121 * SECOND_US)), 0.0);
-    }
-
-    #[test]
-    fn rejected_rows_are_allowed_up_to_the_limit_of_one_run() {
-        let mut meter = Meter::default();
-        assert!(meter.reject(2, 3).is_ok() && meter.reject(1, 3).is_ok());
-        assert_eq!(meter.reject(1, 3).unwrap_err().kind, Kind::TooManyRejectedRows);
     }
 }

@@ -4,9 +4,11 @@ use super::layout::Layout;
 use super::projection::{ID, Projection};
 use super::row::RowKey;
 use super::{form, id};
-use crate::bigquery::json;
+use crate::bigquery::json::{self, Text};
 use crate::bigquery::page::Cell;
-use crate::bigquery::value::{Patch, Patches, Special, Unreadable, Value, exact_double};
+use crate::bigquery::value::{
+    Patch, Patches, Special, Unreadable, Value, exact_double, write_canonical_field,
+};
 use crate::config::{HarperType, IdType};
 use crate::time::Micros;
 use serde::Serialize;
@@ -18,6 +20,8 @@ use std::collections::HashMap;
 pub struct Rejection {
     /// The row's id, if that much could be read.
     pub row_id: Option<String>,
+    /// The same each time that the row is read: its id, or a hash of it.
+    pub mark: String,
     /// What was wrong, without the value.
     pub reason: String,
 }
@@ -147,7 +151,13 @@ impl BatchBuilder {
             }
         } else {
             if let Err(unreadable) = write_key(&mut id, projection, values) {
-                return self.reject(None, &unreadable);
+                let mut canonical = Vec::new();
+                for (index, tag) in &projection.by_name {
+                    let value = values.get(*index).unwrap_or(&Value::Null);
+                    // What cannot be written does not tell rows apart.
+                    let _ = write_canonical_field(&mut canonical, *tag, value);
+                }
+                return self.reject(None, mark_of([canonical.as_slice()].into_iter()), &unreadable);
             }
             if self.newest.get(&id).is_some_and(|(_, cursor)| *cursor > key.cursor) {
                 return;
@@ -155,7 +165,8 @@ impl BatchBuilder {
         }
         if let Err(unreadable) = self.push_values(projection, values) {
             self.take_back_row();
-            self.reject(Some(String::from_utf8_lossy(&id).into_owned()), &unreadable);
+            let id = String::from_utf8_lossy(&id).into_owned();
+            self.reject(Some(id.clone()), id, &unreadable);
             return;
         }
         match projection.id_type {
@@ -181,13 +192,18 @@ impl BatchBuilder {
         let mut id = Vec::new();
         let has_id = !projection.key.is_empty() && write_key(&mut id, projection, &values).is_ok();
         let row_id = has_id.then(|| String::from_utf8_lossy(&id).into_owned());
-        self.reject(row_id, unreadable);
+        let texts = cells.iter().map(|cell| match cell {
+            Cell::Null => &[][..],
+            Cell::Bare(raw) | Cell::Text(Text { raw, .. }) | Cell::Nested(raw) => raw,
+        });
+        let mark = row_id.clone().unwrap_or_else(|| mark_of(texts));
+        self.reject(row_id, mark, unreadable);
     }
 
-    fn reject(&mut self, row_id: Option<String>, unreadable: &Unreadable) {
+    fn reject(&mut self, row_id: Option<String>, mark: String, unreadable: &Unreadable) {
         let Unreadable { column, expected } = unreadable;
         let reason = format!("the value of {column} cannot be read as {expected}");
-        self.rejections.push(Rejection { row_id, reason });
+        self.rejections.push(Rejection { row_id, mark, reason });
     }
 
     fn push_values(&mut self, projection: &Projection, values: &[Value<'_>]) -> Result<(), Unreadable> {
@@ -280,6 +296,17 @@ impl BatchBuilder {
             newest: self.newest_cursor,
         }
     }
+}
+
+/// Returns what a row is known by that has no id: a hash of its parts.
+fn mark_of<'p>(parts: impl Iterator<Item = &'p [u8]>) -> String {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(part);
+    }
+    let digits = id::content_hash(&bytes).into_iter().take(12).map(|byte| format!("{byte:02x}"));
+    format!("#{}", digits.collect::<String>())
 }
 
 /// Appends values, each with a comma behind it, as a JSON array.
@@ -423,14 +450,27 @@ mod tests {
             [
                 Rejection {
                     row_id: Some("b".to_owned()),
+                    mark: "b".to_owned(),
                     reason: "the value of f cannot be read as FLOAT64".to_owned()
                 },
                 Rejection {
                     row_id: Some("c".to_owned()),
+                    mark: "c".to_owned(),
                     reason: "the value of n cannot be read as INT64".to_owned()
                 },
             ]
         );
+    }
+
+    #[test]
+    fn a_row_without_a_readable_id_has_the_same_mark_each_time_and_another_one_than_others() {
+        let marks = |rows: &[[&str; 4]]| -> Vec<String> {
+            let projection = projection(&[]);
+            build(&projection, rows).rejections.into_iter().map(|one| one.mark).collect()
+        };
+        let first = marks(&[["x", "1", "a", "1"], ["x", "1", "b", "1"]]);
+        assert_eq!(marks(&[["0", "1", "z", "1"], ["x", "1", "b", "1"]]), first[1..]);
+        assert_ne!(first[0], first[1]);
     }
 
     #[test]

@@ -37,23 +37,26 @@ pub fn outcome(value: Result<JsValue, JsValue>, fallback: Kind) -> Result<JsValu
 
 /// What the host tells of a table's progress.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct WireStored {
     checkpoints: Vec<Checkpoint>,
     counts: Option<Counts>,
     incarnation: String,
     schema: Option<Box<SchemaVersion>>,
+    #[serde(default)]
+    forgiven_rows: u64,
 }
 
-/// Reads `{checkpoints, counts, incarnation, schema}`.
+/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows}`.
 pub fn stored(value: JsValue) -> Result<Box<Stored>, Failure> {
     let wire: Result<WireStored, _> = serde_wasm_bindgen::from_value(value);
-    let WireStored { checkpoints, counts, incarnation, schema } = wire.map_err(|error| {
+    let WireStored { checkpoints, counts, incarnation, schema, forgiven_rows } = wire.map_err(|error| {
         let message = format!(
             "the SyncCheckpoint or SchemaVersion rows of the table cannot be read ({error}): repair them, or delete them to read the table anew"
         );
         Failure::new(Kind::CheckpointMismatch, message)
     })?;
-    Ok(Box::new(Stored { checkpoints, counts, incarnation, schema }))
+    Ok(Box::new(Stored { checkpoints, counts, incarnation, schema, forgiven_rows }))
 }
 
 #[derive(Serialize)]
@@ -99,12 +102,13 @@ pub fn incarnation(value: &JsValue) -> Incarnation {
     incarnation.and_then(|incarnation| incarnation.as_string()).unwrap_or_default()
 }
 
-/// Reads `{refused, unchanged, busyMs}`.
+/// Reads `{refused, rejected, unchanged, busyMs}`.
 pub fn receipt(value: &JsValue) -> Receipt {
     let get =
         |key: &str| Reflect::get(value, &key.into()).ok().and_then(|count| count.as_f64()).unwrap_or(0.0);
     Receipt {
         refused: get("refused") as u64,
+        rejected: get("rejected") as u64,
         unchanged: get("unchanged") as u64,
         busy_ms: get("busyMs") as u64,
     }

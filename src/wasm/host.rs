@@ -8,7 +8,7 @@ extern "C" {
     /// Input and output for one table. Promises are never rejected: a failure is `{failure: {code, message}}`.
     pub type Host;
 
-    /// Reads the table's progress: `{checkpoints, counts, incarnation, schema}`.
+    /// Reads the table's progress: `{checkpoints, counts, incarnation, schema, forgivenRows}`.
     #[wasm_bindgen(method)]
     pub fn load(this: &Host) -> Promise;
 
@@ -28,7 +28,7 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub fn send(this: &Host, request: JsValue) -> Promise;
 
-    /// Commits rows and checkpoints in one transaction: `{refused, unchanged, busyMs}`.
+    /// Commits rows and checkpoints in one transaction: `{refused, rejected, unchanged, busyMs}`.
     #[wasm_bindgen(method)]
     pub fn write(this: &Host, order: JsValue) -> Promise;
 

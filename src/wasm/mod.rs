@@ -48,6 +48,7 @@ struct Summary<'c> {
     connection: &'c crate::config::Connection,
     tables: Vec<TableSummary<'c>>,
     control_roles: &'c [String],
+    audit_retention_days: u64,
     warnings: &'c [crate::config::Problem],
 }
 
@@ -77,12 +78,13 @@ impl Configuration {
         }
     }
 
-    /// Returns `{connection, tables: [{id, targetTable, autoStart, mayCreate, pollIntervalMs}], controlRoles, warnings}`.
+    /// Returns `{connection, tables: [{id, targetTable, autoStart, mayCreate, pollIntervalMs}], controlRoles,
+    /// auditRetentionDays, warnings}`.
     ///
     /// # Errors
     /// When the conversion fails.
     pub fn summary(&self) -> Result<JsValue, JsValue> {
-        let Config { connection, tables, control_roles, warnings } = &self.config;
+        let Config { connection, tables, control_roles, audit_retention_days, warnings } = &self.config;
         let tables = tables
             .iter()
             .map(|table| TableSummary {
@@ -93,7 +95,8 @@ impl Configuration {
                 poll_interval_ms: table.pace.poll_interval_ms,
             })
             .collect();
-        convert::to_js(&Summary { connection, tables, control_roles, warnings })
+        let audit_retention_days = *audit_retention_days;
+        convert::to_js(&Summary { connection, tables, control_roles, audit_retention_days, warnings })
     }
 
     /// Makes the sync of one table, for the worker `{node, index}`, which stands where `standing` tells; alone if it is

@@ -4,7 +4,14 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { until } from '../support/index.mjs';
-import { PATIENCE_MS, assertEqual, startComponent, untilStatus } from './support/component.mjs';
+import {
+	PATIENCE_MS,
+	assertEqual,
+	postControl,
+	readControl,
+	startComponent,
+	untilStatus,
+} from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
 /** More than the 32 bits of an Int. */
@@ -47,6 +54,77 @@ test('rows_that_harper_refuses_are_audited_without_their_value_and_the_others_ar
 		assert.ok(audit.every(({ reason }) => reason === 'Harper refused the value of measure'));
 		assert.ok(!JSON.stringify(status).includes(SECRET));
 		assert.ok(!(await harper.log()).includes(SECRET), 'the log tells a value');
+	} finally {
+		await running.remove();
+	}
+});
+
+test('a_table_with_too_many_refused_rows_stays_stopped_on_all_workers_until_it_is_started_by_hand', async () => {
+	const rows = Array.from({ length: 50 }, (_, n) => ({ name: `n${n}`, measure: n % 20 === 7 ? SECRET : null }));
+	await source.fill('spoilt', STRICT_SCHEMA, recent(rows, { agoMs: 60_000 }));
+	const running = await startComponent({
+		threads: 2,
+		config: {
+			bigquery: { ...source.connection(), table: 'spoilt', timestampColumn: 'timestamp' },
+			sync: { pollInterval: 500 },
+			limits: { maxRejectedRows: 2 },
+			retry: { initialDelay: 50 },
+		},
+		schema: 'type BigQueryData @table { id: ID @primaryKey  measure: Int  name: String }',
+	});
+	try {
+		const { harper } = running;
+		const isGivenUp = async () => {
+			const [{ workers, unread }] = (await readControl(harper)).tables;
+			const codes = workers.map((/** @type {any} */ { state, lastError }) => `${state} ${lastError?.code}`);
+			return unread && codes.length > 0 && codes.every((code) => code === 'failed too_many_rejected_rows');
+		};
+		const untilGivenUp = () => until(isGivenUp, { deadlineMs: PATIENCE_MS, what: 'all workers to give up' });
+		await untilGivenUp();
+		await harper.stop();
+		await harper.start();
+		await untilGivenUp();
+		await postControl(harper, { action: 'start', table: 'spoilt' });
+		const status = await untilStatus(harper, 'spoilt', ({ state }) => state === 'idle', 'to go on');
+		assert.equal(status.rejectedRows, 3);
+		await source.bigquery.loadRows(DATASET, 'spoilt', recent([{ name: 'new', measure: SECRET }], { agoMs: 3_000 }));
+		const hasNews = ({ rejectedRows }) => rejectedRows === 4;
+		await untilStatus(harper, 'spoilt', hasNews, 'to have refused one more row');
+		// The late range is read again by each run.
+		await harper.stop();
+		await harper.start();
+		const again = await untilStatus(harper, 'spoilt', ({ state }) => state === 'idle', 'to be read again');
+		assert.equal(again.rejectedRows, 4);
+	} finally {
+		await running.remove();
+	}
+});
+
+test('entries_of_the_audit_are_removed_when_they_are_old', async () => {
+	await source.fill('audited', SCHEMA, recent([{ name: 'n', measure: 'x' }], { agoMs: 60_000 }));
+	const running = await startComponent({
+		config: {
+			bigquery: { ...source.connection(), table: 'audited', timestampColumn: 'timestamp' },
+			sync: { pollInterval: 500 },
+			audit: { retentionDays: 30 },
+		},
+	});
+	try {
+		const { harper } = running;
+		const daysAgo = (/** @type {number} */ days) => new Date(Date.now() - days * 86_400_000).toISOString();
+		const entry = (/** @type {string} */ id, /** @type {string} */ at) => ({ id, tableId: 'audited', kind: 'x', at });
+		const old = Array.from({ length: 250 }, (_, n) => entry(`old${n}`, daysAgo(31 + n)));
+		const records = [...old, entry('young', daysAgo(29))];
+		await harper.operation({ operation: 'insert', database: 'data', table: 'SyncAudit', records });
+		await harper.stop();
+		await harper.start();
+		const ids = async () => {
+			const found = await harper.operation({ operation: 'sql', sql: 'SELECT id FROM data.SyncAudit' });
+			return found.map((/** @type {{id: string}} */ { id }) => id);
+		};
+		const isClean = async () => !(await ids()).some((id) => id.startsWith('old'));
+		await until(isClean, { deadlineMs: PATIENCE_MS, what: 'old entries to be removed' });
+		assert.ok((await ids()).includes('young'));
 	} finally {
 		await running.remove();
 	}

@@ -44,8 +44,9 @@ function orderOf(some) {
 	};
 }
 
-function commitNothing() {
-	return commit({ put() {} }, /** @type {any} */ (LAYOUT), /** @type {any} */ (orderOf()));
+/** @param {object} [some] */
+function commitNothing(some) {
+	return commit({ put() {} }, /** @type {any} */ (LAYOUT), /** @type {any} */ (orderOf(some)));
 }
 
 /**
@@ -103,6 +104,35 @@ test('a row that is stored as it is is not put again, and another version of it 
 	// The id of a row without key tells its content.
 	const keyless = await commitOver(null, stored, rows);
 	assert.deepEqual(keyless, { put: ['d'], unchanged: 3, ingested: 101 });
+});
+
+test('a row that is rejected again is counted once, unless the count of the first time got lost', async () => {
+	/** @type {Map<string, any>} */
+	const audit = new Map();
+	/** @type {any} */
+	let checkpoint;
+	globals.databases.data.SyncAudit = {
+		get: async (/** @type {string} */ id) => audit.get(id),
+		put: (/** @type {{id: string}} */ entry) => audit.set(entry.id, entry),
+	};
+	globals.databases.data.SyncCheckpoint = {
+		put(/** @type {any} */ record) {
+			checkpoint = record;
+		},
+	};
+	const reject = async (/** @type {string[]} */ marks, /** @type {number} */ recordsRejected) => {
+		const rejections = marks.map((mark) => ({ rowId: mark, mark, reason: 'why' }));
+		const checkpoints = [{ tableId: 't', partition: 0, recordsIngested: 0, recordsRejected }];
+		const { rejected } = await commitNothing({ rejections, checkpoints });
+		return [rejected, checkpoint.recordsRejected];
+	};
+	commits = () => {};
+	assert.deepEqual(await reject(['a', 'b', 'b'], 0), [2, 2]);
+	assert.deepEqual(await reject(['b', 'c'], 2), [1, 3]);
+	assert.deepEqual([...audit.keys()], ['t:a', 't:b', 't:c']);
+	// A Harper that ended itself kept the entry of c, and not the progress behind it.
+	assert.deepEqual(await reject(['b', 'c'], 2), [1, 3]);
+	assert.deepEqual(await reject(['b', 'c'], 3), [0, 3]);
 });
 
 test('a commit that waits for others does not count as work', async () => {

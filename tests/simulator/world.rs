@@ -122,6 +122,7 @@ impl World {
                         .collect(),
                     counts: here.counts.as_ref().map(|(counts, _)| counts.clone()),
                     incarnation: here.incarnation.0.clone(),
+                    forgiven_rows: 0,
                     schema: here.schemas.values().next_back().map(|(schema, _)| Box::new(schema.clone())),
                 };
                 Some((1_000, Event::Loaded(Ok(Box::new(stored)))))
@@ -244,7 +245,11 @@ impl World {
         }
         let unchanged = self.unchanged(node, &order).len() as u64;
         self.apply(actor, order, false);
-        if fails { lost } else { Ok(Receipt { refused: 0, unchanged, busy_ms: self.random.below(60) }) }
+        if fails {
+            lost
+        } else {
+            Ok(Receipt { unchanged, busy_ms: self.random.below(60), ..Receipt::default() })
+        }
     }
 
     /// Makes rows and progress durable; if the node ends itself meanwhile, only the first of the writes.

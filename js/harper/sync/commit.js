@@ -17,9 +17,12 @@ const COMMIT_START_MS = 1;
  *   replaces: boolean,
  *   mayBeStored?: boolean,
  *   renewed: [string, string] | null,
- *   rejections: {rowId: string | null, reason: string}[],
+ *   rejections: Rejection[],
  *   notes: {kind: string, reason: string}[],
  * }} Order
+ *
+ * @typedef {{rowId: string | null, mark: string, reason: string}} Rejection The mark is the same each time that the row
+ *   is read.
  *
  * @typedef {object} Write Where records go.
  * @property {any} table
@@ -38,8 +41,8 @@ const COMMIT_START_MS = 1;
  * @param {object} [around]
  * @param {import('./succession.js').Core} [around.core] What decides about former rows.
  * @param {() => void} [around.onWait] Called once, while the database is at work and this thread is not.
- * @returns {Promise<{refused: number, unchanged: number, busyMs: number}>} How long this thread was busy meanwhile;
- *   neither the disk's time, nor the waiting for other threads' commits, which smaller batches only make longer.
+ * @returns {Promise<{refused: number, rejected: number, unchanged: number, busyMs: number}>} How long this thread was
+ *   busy meanwhile; neither the disk's time, nor the waiting for other threads' commits, which smaller batches only make longer.
  */
 export async function commit(table, layout, order, { core, onWait } = {}) {
 	const syncedAt = new Date().toISOString();
@@ -51,36 +54,40 @@ export async function commit(table, layout, order, { core, onWait } = {}) {
 	const records = order.mayBeStored ? await withoutStored(table, layout, read) : read;
 	const unchanged = read.length - records.length;
 	const { replaced, late } = await succeed(table, layout, order, records, core);
-	const progress = (refused) => (context) => {
+	const progress = (refused, news) => (context) => {
 		for (const { id, past, former } of late) {
 			if (Object.keys(past).length > 0) table.patch(id, past, context);
 			for (const other of former) table.delete(other, context);
 		}
-		putProgress(order, { refused, unchanged }, syncedAt, context);
+		putProgress(order, { news, notWritten: refused.length + unchanged }, syncedAt, context);
 	};
 	const write = { table, layout, owner: order.checkpoints[0], replaced, timestamp: order.stampMs };
 	let refused = [];
+	let news = await newRejections(order.checkpoints[0], order.rejections);
 	try {
-		await putAll(write, records, { progress: progress([]), onWait });
+		await putAll(write, records, { progress: progress([], news), onWait });
 	} catch (error) {
 		if (error.statusCode !== 400) throw error;
 		refused = await putAcceptable(write, records);
-		await putAll(write, [], { progress: progress(refused) });
+		news = [...news, ...(await newRejections(order.checkpoints[0], refused))];
+		await putAll(write, [], { progress: progress(refused, news) });
 	}
-	return { refused: refused.length, unchanged, busyMs: performance.eventLoopUtilization(before).active };
+	const busyMs = performance.eventLoopUtilization(before).active;
+	return { refused: refused.length, rejected: news.length, unchanged, busyMs };
 }
 
 /** Puts what a batch says of itself; the first checkpoint, which counts the rows and keeps the open window, is the last. */
-function putProgress({ checkpoints, rejections, notes }, { refused, unchanged }, syncedAt, context) {
+function putProgress({ checkpoints, notes }, { news, notWritten }, syncedAt, context) {
 	const [first, ...others] = checkpoints;
-	for (const entry of auditEntries(first, [...rejections, ...refused], notes, syncedAt)) {
+	const rejectedRows = first.recordsRejected + news.length;
+	for (const entry of auditEntries({ ...first, recordsRejected: rejectedRows }, news, notes, syncedAt)) {
 		findTable('SyncAudit').put(entry, context);
 	}
 	for (const checkpoint of others) findTable('SyncCheckpoint').put(checkpoint, context);
 	const counted = {
 		...first,
-		recordsIngested: first.recordsIngested - refused.length - unchanged,
-		recordsRejected: first.recordsRejected + refused.length,
+		recordsIngested: first.recordsIngested - notWritten,
+		recordsRejected: rejectedRows,
 	};
 	findTable('SyncCheckpoint').put(counted, context);
 }
@@ -120,7 +127,10 @@ async function putAcceptable(write, records) {
 		return [];
 	} catch (error) {
 		if (error.statusCode !== 400) throw error;
-		if (records.length === 1) return [{ rowId: String(records[0].id), reason: refusalOf(error) }];
+		if (records.length === 1) {
+			const rowId = String(records[0].id);
+			return [{ rowId, mark: rowId, reason: refusalOf(error) }];
+		}
 	}
 	const middle = Math.ceil(records.length / 2);
 	const first = await putAcceptable(write, records.slice(0, middle));
@@ -160,13 +170,34 @@ function refusalOf(error) {
 	return attribute === undefined ? 'Harper refused the row' : `Harper refused the value of ${attribute}`;
 }
 
-/** A row that is refused again and again has one entry; what is noted of a table has an entry each time. */
-function auditEntries(checkpoint, rejections, notes, at) {
-	const { tableId, nodeId, lastTimestamp, window } = checkpoint;
-	const entry = (name, kind, rowId, reason) => ({ id: `${tableId}:${name}`, tableId, kind, rowId, reason, nodeId, at });
-	const place = `${lastTimestamp ?? ''}+${window?.offset ?? 'end'}`;
+const rejectionId = (tableId, { mark }) => `${tableId}:${mark}`;
+
+/**
+ * Leaves out the rejected rows that were counted before: those that have an entry in the audit. The entry comes before
+ * the progress, of which a Harper that ends itself may keep the first alone; then it was not counted.
+ * @param {any} checkpoint As it was before, in what it counts of rejected rows.
+ * @param {Rejection[]} rejections
+ * @returns {Promise<Rejection[]>}
+ */
+async function newRejections({ tableId, partition, recordsRejected }, rejections) {
+	const news = new Map();
+	for (const rejection of rejections) {
+		const entry = await findTable('SyncAudit').get(rejectionId(tableId, rejection));
+		const isCounted = entry && (entry.partition !== partition || entry.rejectedRows <= recordsRejected);
+		if (!isCounted) news.set(rejection.mark, rejection);
+	}
+	return [...news.values()];
+}
+
+/** A row that is rejected again and again has one entry; what is noted of a table has an entry each time. */
+function auditEntries({ tableId, nodeId, partition, recordsRejected }, rejections, notes, at) {
+	const entry = { tableId, rowId: null, nodeId, at };
 	return [
-		...rejections.map(({ rowId, reason }, index) => entry(rowId ?? `${place}.${index}`, 'rejected_row', rowId, reason)),
-		...notes.map(({ kind, reason }) => entry(`${kind}.${at}`, kind, null, reason)),
+		...rejections.map((rejection) => {
+			const { rowId, reason } = rejection;
+			const id = rejectionId(tableId, rejection);
+			return { ...entry, id, kind: 'rejected_row', rowId, reason, partition, rejectedRows: recordsRejected };
+		}),
+		...notes.map(({ kind, reason }) => ({ ...entry, id: `${tableId}:${kind}.${at}`, kind, reason })),
 	];
 }

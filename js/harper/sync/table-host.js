@@ -152,12 +152,13 @@ export class TableHost {
  * @param {{id: string, targetTable: string}} table
  */
 async function readProgress({ id, targetTable }) {
-	const [checkpoints, counts, incarnation] = await Promise.all([
+	const [checkpoints, counts, incarnation, wish] = await Promise.all([
 		readAll('SyncCheckpoint', [{ attribute: 'tableId', value: id }]),
 		readRecord('SyncCounts', id),
 		readIncarnation(targetTable),
+		readRecord('SyncControlState', id),
 	]);
-	return { checkpoints, counts, incarnation };
+	return { checkpoints, counts, incarnation, forgivenRows: wish?.forgivenRows ?? 0 };
 }
 
 /** Turns a failure into `{failure: {code, message}}`. */
