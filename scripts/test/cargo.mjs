@@ -33,7 +33,9 @@ export function runWasmTests(options) {
 		CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER: join(options.wasmBindgen, 'wasm-bindgen-test-runner'),
 		WASM_BINDGEN_TEST_TIMEOUT: String(TIMEOUT_S),
 	};
-	const args = ['test', '--no-fail-fast', '--target', 'wasm32-unknown-unknown', ...options.targets];
+	// There are few of them: compiling for speed takes longer than running without it.
+	const plain = ['--config', 'profile.test.package.bigquery-sync.opt-level=0'];
+	const args = ['test', '--no-fail-fast', '--target', 'wasm32-unknown-unknown', ...plain, ...options.targets];
 	return runCargo(args, environment, options);
 }
 
