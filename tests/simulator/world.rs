@@ -170,14 +170,14 @@ impl World {
     fn answer(&mut self, mut request: Request) -> (i64, Result<Answer, Failure>) {
         sabotage::request(self.sabotage, &mut request);
         let (mut status, mut body) = match request.purpose {
-            Purpose::DescribeTable => (200, self.source.describe(self.now)),
+            Purpose::DescribeTable => (200, self.source.describe(self.now).to_string()),
             Purpose::StartQuery => {
                 let body: Value = serde_json::from_str(request.body.as_deref().unwrap()).unwrap();
                 let sql = body["query"].as_str().unwrap().replace('\n', " ");
                 self.note(format!("query {sql}"));
                 match self.source.start_query(&body, self.now, &mut self.random) {
                     Ok(page) => (200, page),
-                    Err(refusal) => (400, refusal),
+                    Err(refusal) => (400, refusal.to_string()),
                 }
             }
             Purpose::ReadResult => self.read_result(&request.path),
@@ -188,18 +188,18 @@ impl World {
             match self.random.below(8) {
                 0 => return (60 * SECOND_US, Err(Failure::new(Kind::Timeout, "no answer"))),
                 1 => return (0, Err(Failure::new(Kind::Unreachable, "reset"))),
-                2 => (status, body) = (503, json!({"error": {"errors": [{"reason": "backendError"}]}})),
-                3 => (status, body) = (429, json!({"error": {"errors": [{"reason": "rateLimitExceeded"}]}})),
-                4 => (status, body) = (401, json!({})),
+                2 => (status, body) = (503, error("backendError")),
+                3 => (status, body) = (429, error("rateLimitExceeded")),
+                4 => (status, body) = (401, "{}".to_owned()),
                 5 => self.source.lose_results(),
-                6 => body = json!({"error": "a page of a proxy"}),
+                6 => body = json!({"error": "a page of a proxy"}).to_string(),
                 _ => cut = Some(self.random.next() as usize),
             }
         }
         if self.sabotage == Some(Sabotage::LastPageLost) {
             lose_last_page(&mut body);
         }
-        let mut bytes = body.to_string().into_bytes();
+        let mut bytes = body.into_bytes();
         if let Some(cut) = cut {
             bytes.truncate(cut % bytes.len());
         }
@@ -208,7 +208,7 @@ impl World {
         (0, Ok(Answer { status, server_time, retry_after_ms, body: bytes }))
     }
 
-    fn read_result(&mut self, path: &str) -> (u16, Value) {
+    fn read_result(&mut self, path: &str) -> (u16, String) {
         let number = |name: &str| {
             let (_, rest) = path.split_once(name).unwrap();
             rest.split('&').next().unwrap().parse::<usize>().unwrap()
@@ -217,7 +217,7 @@ impl World {
         let (offset, wanted) = (number("startIndex="), number("maxResults="));
         match self.source.page(job, offset, wanted, self.now) {
             Some(page) => (200, page),
-            None => (404, json!({"error": {"errors": [{"reason": "notFound"}]}})),
+            None => (404, error("notFound")),
         }
     }
 
@@ -491,8 +491,13 @@ fn comparable(id: &str, row: &Row) -> Comparable {
     Comparable(id.to_owned(), vec![cursor, Some(row.key.clone()), Some(row.text.clone())])
 }
 
+fn error(reason: &str) -> String {
+    json!({"error": {"errors": [{"reason": reason}]}}).to_string()
+}
+
 /// Makes a result look as if its last page did not exist.
-fn lose_last_page(body: &mut Value) {
+fn lose_last_page(text: &mut String) {
+    let mut body: Value = serde_json::from_str(text).unwrap();
     let total: usize = body["totalRows"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
     let Some(rows) = body["rows"].as_array_mut() else { return };
     if rows.len() > 1 && total > 1 && body["schema"]["fields"][0]["name"] == "ts" {
@@ -501,5 +506,6 @@ fn lose_last_page(body: &mut Value) {
         if let Some(rows) = body["rows"].as_array_mut() {
             rows.truncate(kept);
         }
+        *text = body.to_string();
     }
 }
