@@ -15,6 +15,9 @@ import { SchemaWatch } from './schema/watch.js';
 import { Descriptions } from './sync/descriptions.js';
 import { Runs } from './sync/runs.js';
 
+/** The nodes of a cluster wait so many times shorter for each other; set by tests. */
+const HASTE = Number(process.env.BIGQUERY_SYNC_CLUSTER_HASTE ?? 1);
+
 /** How often a worker looks whether targets have appeared that are to be completed, and made readable. */
 const TARGETS_LOOK_MS = 2_000;
 
@@ -98,7 +101,7 @@ export class Component {
 			this.#instance = { dead: false };
 			const core = await loadCore();
 			this.version = core.version();
-			const cluster = new core.Cluster(this.node, this.index, this.count);
+			const cluster = new core.Cluster(this.node, this.index, this.count, HASTE);
 			const text = JSON.stringify(root ?? {});
 			const fingerprint = createHash('sha256').update(text).digest('base64');
 			const surroundings = { emulatorHost: process.env.BIGQUERY_EMULATOR_HOST ?? null, sharedRoot };
@@ -191,6 +194,7 @@ export class Component {
 		const { node, index, count } = this;
 		this.#heartbeat = new Heartbeat({
 			cluster,
+			haste: HASTE,
 			node,
 			index,
 			count,

@@ -1,12 +1,9 @@
 //! What somebody has to look at: told when it has lasted for a while, and again when it is over.
 
 use crate::log::{Level, Line};
-use crate::time::{Micros, SECOND_US};
+use crate::time::Micros;
 use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// What ends sooner by itself is nobody's concern.
-const LASTING_US: i64 = 60 * SECOND_US;
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +35,8 @@ struct Open {
 }
 
 impl Alarms {
-    /// Takes what is of concern now, and returns what is to be logged.
-    pub fn note(&mut self, concerns: Vec<Concern>, now: Micros) -> Vec<Line> {
+    /// Takes what is of concern now, and returns what is to be logged, which has lasted for some time.
+    pub fn note(&mut self, concerns: Vec<Concern>, lasting_us: i64, now: Micros) -> Vec<Line> {
         let mut before = std::mem::take(&mut self.0);
         let mut lines = Vec::new();
         for Concern { key, text } in concerns {
@@ -48,7 +45,7 @@ impl Alarms {
             open.text = text;
             // An own clock that was set back must not put it off.
             open.since = open.since.min(now);
-            if !open.told && now.since(open.since) >= LASTING_US {
+            if !open.told && now.since(open.since) >= lasting_us {
                 open.told = true;
                 lines.push(Line { level: Level::Error, text: open.text.clone() });
             }
@@ -74,13 +71,15 @@ impl Alarms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::SECOND_US;
 
     #[test]
     fn what_lasts_is_told_once_and_so_is_its_end() {
         let mut alarms = Alarms::default();
         let mut levels = |concerns: &[&str], second: i64| -> Vec<Level> {
             let concern = |key: &&str| Concern { key: (*key).to_owned(), text: format!("{key} at {second}") };
-            let lines = alarms.note(concerns.iter().map(concern).collect(), Micros(second * SECOND_US));
+            let (concerns, at) = (concerns.iter().map(concern).collect(), Micros(second * SECOND_US));
+            let lines = alarms.note(concerns, 60 * SECOND_US, at);
             lines.into_iter().map(|line| line.level).collect()
         };
         assert_eq!(levels(&["a"], 0), []);

@@ -19,6 +19,8 @@ const SETTLING_US: i64 = 60 * SECOND_US;
 const DISAGREEMENT_US: i64 = 30 * SECOND_US;
 /// What others have read for so long was not started just now.
 const ELSEWHERE_US: i64 = 10 * SECOND_US;
+/// What ends sooner by itself is nobody's concern.
+const LASTING_US: i64 = 60 * SECOND_US;
 
 /// What one worker knows of the nodes.
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub struct Observer {
     /// Since when other nodes have read a table.
     elsewhere_since: BTreeMap<String, Micros>,
     alarms: Alarms,
+    /// Waits for others are so many times shorter.
+    haste: i64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -109,41 +113,72 @@ impl Observer {
             differs_since: BTreeMap::new(),
             elsewhere_since: BTreeMap::new(),
             alarms: Alarms::default(),
+            haste: 1,
         }
+    }
+
+    /// Waits so many times shorter for others; tests of real nodes take less time so.
+    #[must_use]
+    pub fn in_haste(self, times: u32) -> Observer {
+        Observer { haste: i64::from(times.max(1)), ..self }
     }
 
     /// Takes what the nodes last told of themselves. A node that is not among the cluster's `members` is forgotten;
     /// one that is seen for the first time counts as alive, for its clock may be any.
-    pub fn observe(&mut self, heartbeats: &[Heartbeat], members: BTreeSet<String>, now: Micros) {
-        self.members = members;
-        for Heartbeat { node, .. } in heartbeats.iter().filter(|one| one.removed) {
+    pub fn observe<'h>(
+        &mut self,
+        heartbeats: impl Iterator<Item = &'h Heartbeat> + Clone,
+        members: BTreeSet<String>,
+        now: Micros,
+    ) {
+        let members_before = std::mem::replace(&mut self.members, members);
+        for Heartbeat { node, .. } in heartbeats.clone().filter(|one| one.removed) {
             self.members.remove(node);
         }
         self.members.insert(self.node.clone());
         self.seen.retain(|node, _| self.members.contains(node));
-        self.rosters.clear();
+        let tells = |node: &String| heartbeats.clone().any(|one| one.node == *node && one.roster.is_some());
+        let rosters_before = self.rosters.len();
+        self.rosters.retain(|node, _| self.members.contains(node) && tells(node));
+        let mut is_news = members_before != self.members || rosters_before != self.rosters.len();
         for heartbeat in heartbeats {
-            self.hear(heartbeat, now);
+            is_news |= self.hear(heartbeat, now);
         }
         self.started_at = self.started_at.min(now);
         // Whoever was paused has not seen what happened meanwhile.
         let was_paused = !(0..STALE_US).contains(&now.since(self.observed_at));
         self.observed_at = now;
-        self.compare(now, was_paused);
+        if is_news || was_paused {
+            self.compare(now, was_paused);
+        } else {
+            self.step_back(now);
+        }
     }
 
-    fn hear(&mut self, heartbeat: &Heartbeat, now: Micros) {
+    /// Returns whether the node tells something else than before.
+    fn hear(&mut self, heartbeat: &Heartbeat, now: Micros) -> bool {
         let Heartbeat { node, workers, beat, roster, .. } = heartbeat;
         if !self.members.contains(node) {
-            return;
+            return false;
         }
         let before = self.seen.get(node).filter(|sight| sight.beat == *beat);
         // An own clock that was set back must not make the dead live for long.
         let changed_at = before.map_or(now, |sight| sight.changed_at).min(now);
         let workers = (*workers).clamp(1, WORKERS_MAX);
         self.seen.insert(node.clone(), Sight { beat: *beat, workers, changed_at });
-        if let Some(roster) = roster {
-            self.rosters.insert(node.clone(), roster.clone());
+        let Some(roster) = roster.as_ref().filter(|roster| self.rosters.get(node) != Some(roster)) else {
+            return false;
+        };
+        self.rosters.insert(node.clone(), roster.clone());
+        true
+    }
+
+    /// An own clock that was set back must not put off what has lasted.
+    fn step_back(&mut self, now: Micros) {
+        let crews = self.crews.values_mut().map(|crew| &mut crew.since);
+        let since = self.differs_since.values_mut().chain(self.elsewhere_since.values_mut()).chain(crews);
+        for at in since.chain([&mut self.views.since]) {
+            *at = (*at).min(now);
         }
     }
 
@@ -180,10 +215,11 @@ impl Observer {
     /// Returns what the node is to tell of itself, whose threads run `tables`. It acts upon that once it is told.
     pub fn roster(&self, tables: Vec<Running>, now: Micros) -> Roster {
         let is_heard = |node: &String| *node == self.node || self.seen.contains_key(node);
-        if !self.members.iter().all(is_heard) && now.since(self.started_at) < ARRIVAL_US {
+        if !self.members.iter().all(is_heard) && now.since(self.started_at) < ARRIVAL_US / self.haste {
             return Roster { sees: BTreeSet::new(), tables };
         }
-        let alive = self.seen.iter().filter(|(_, sight)| sight.is_alive(now)).map(|(node, _)| node.clone());
+        let alive =
+            self.seen.iter().filter(|(_, sight)| self.is_alive(sight, now)).map(|(node, _)| node.clone());
         Roster { sees: alive.chain([self.node.clone()]).collect(), tables }
     }
 
@@ -217,8 +253,9 @@ impl Observer {
             Some(_) | None => Share::NONE,
         };
         let is_mutual = self.members.iter().all(|member| self.views.what.get(member) == Some(&self.members));
-        let is_calm = self.views.lasts(SETTLING_US, now)
-            && self.crews.get(table).is_some_and(|crew| crew.lasts(SETTLING_US, now));
+        let settling_us = SETTLING_US / self.haste;
+        let is_calm = self.views.lasts(settling_us, now)
+            && self.crews.get(table).is_some_and(|crew| crew.lasts(settling_us, now));
         Standing { share, is_settled: is_alone || (is_mutual && is_calm), seen_at }
     }
 
@@ -265,8 +302,12 @@ impl Observer {
         told.map(|sees| sees.intersection(&self.members).cloned().collect()).unwrap_or_default()
     }
 
+    fn is_alive(&self, sight: &Sight, now: Micros) -> bool {
+        now.since(sight.changed_at) < SILENT_US / self.haste
+    }
+
     fn differs(&self, node: &str, now: Micros) -> bool {
-        self.differs_since.get(node).is_some_and(|since| now.since(*since) >= DISAGREEMENT_US)
+        self.differs_since.get(node).is_some_and(|since| now.since(*since) >= DISAGREEMENT_US / self.haste)
     }
 
     /// Tells of each member.
@@ -274,7 +315,7 @@ impl Observer {
         let view = self.view();
         let status = |node: &String| {
             let sight = self.seen.get(node);
-            let alive = sight.is_some_and(|sight| sight.is_alive(now));
+            let alive = sight.is_some_and(|sight| self.is_alive(sight, now));
             let silent = sight.filter(|_| !alive);
             NodeStatus {
                 node: node.clone(),
@@ -337,7 +378,7 @@ impl Observer {
                 concerns.push(Concern { key: format!("unheard {node}"), text });
             }
         }
-        self.alarms.note(concerns, now)
+        self.alarms.note(concerns, LASTING_US / self.haste, now)
     }
 
     fn unread_concern(&self, table: &str) -> Option<Concern> {
@@ -353,12 +394,6 @@ impl Observer {
     /// Lists what has been of concern for a while.
     pub fn alarms(&self) -> Vec<Alarm> {
         self.alarms.lasting()
-    }
-}
-
-impl Sight {
-    fn is_alive(self, now: Micros) -> bool {
-        now.since(self.changed_at) < SILENT_US
     }
 }
 
@@ -458,7 +493,7 @@ mod tests {
         fn observe(&mut self, name: &str) {
             let heartbeats: Vec<Heartbeat> = self.arrived[name].values().cloned().collect();
             let observer = self.observers.get_mut(name).unwrap();
-            observer.observe(&heartbeats, self.members.clone(), at(self.second));
+            observer.observe(heartbeats.iter(), self.members.clone(), at(self.second));
         }
 
         fn standing(&self, name: &str, index: u32) -> Standing {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { VESSEL_SCHEMA, pluginApplication, startCluster, until, vesselPositions } from '../support/index.mjs';
-import { holdings, untilDivided } from './support/cluster.mjs';
+import { IN_HASTE, holdings, untilDivided } from './support/cluster.mjs';
 import { COMPONENT, PATIENCE_MS, postControl, readControl, untilEqual } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
@@ -39,10 +39,11 @@ before(async () => {
 		{ id: 'absent', table: 'absent' },
 	];
 	const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
-	config = { bigquery, sync: { pollInterval: 1_000, autoStart: false } };
+	config = { bigquery, sync: { pollInterval: 2_000, autoStart: false } };
 	applications = THREADS.map(() => pluginApplication({ component: COMPONENT, config }));
 	const application = (/** @type {number} */ index) => applications[index].path;
-	cluster = await startCluster({ nodes: THREADS.length, threads: THREADS, application, severable: true });
+	const options = { threads: THREADS, application, severable: true, env: IN_HASTE };
+	cluster = await startCluster({ nodes: THREADS.length, ...options });
 	({ nodes } = cluster);
 	for (const table of ['positions', ...WHOLE]) await postControl(nodes[0], { action: 'start', table });
 });

@@ -31,6 +31,7 @@ export class Heartbeat {
 	/**
 	 * @param {object} options
 	 * @param {any} options.cluster What this worker knows of the cluster.
+	 * @param {number} options.haste Signs of life come so many times more often than usual.
 	 * @param {string} options.node
 	 * @param {number} options.index The worker's.
 	 * @param {number} options.count The node's workers.
@@ -41,8 +42,9 @@ export class Heartbeat {
 	 * @param {() => string[]} options.wanted The tables that are to be read.
 	 * @param {() => void} options.onNews Called when the worker may stand elsewhere.
 	 */
-	constructor({ cluster, node, index, count, threads, configuration, instance, work, wanted, onNews }) {
+	constructor({ cluster, haste, node, index, count, threads, configuration, instance, work, wanted, onNews }) {
 		this.cluster = cluster;
+		this.beat_ms = BEAT_MS / haste;
 		this.node = node;
 		this.index = index;
 		this.count = count;
@@ -63,7 +65,7 @@ export class Heartbeat {
 		this.threads.on('hello', (hello) => this.#hear(hello));
 		this.threads.on('cluster', (sight) => this.#take(sight));
 		this.threads.on('who', () => this.#sight && this.isSpeaker() && this.threads.tell('cluster', this.#sight));
-		this.#timers = [setInterval(() => this.#beat(), BEAT_MS), setInterval(() => this.tell(), LOOK_MS)];
+		this.#timers = [setInterval(() => this.#beat(), this.beat_ms), setInterval(() => this.tell(), LOOK_MS)];
 		for (const timer of this.#timers) timer.unref();
 		if (this.index !== 0) this.threads.tell('who');
 		await this.#beat();

@@ -5,6 +5,9 @@ import assert from 'node:assert/strict';
 import { pluginApplication, startCluster, startHarper, until } from '../../support/index.mjs';
 import { COMPONENT, PATIENCE_MS, postControl, readControl } from './component.mjs';
 
+/** Nodes wait for each other for a third of the usual times: a silent one is missed after 15 seconds. */
+export const IN_HASTE = { BIGQUERY_SYNC_CLUSTER_HASTE: '3' };
+
 /**
  * @typedef {import('../../support/harper.mjs').HarperNode} HarperNode
  * @typedef {{worker: string, partitions: number[]}} Holding What a worker says that it owns of a table.
@@ -26,7 +29,7 @@ import { COMPONENT, PATIENCE_MS, postControl, readControl } from './component.mj
 export async function startComponents({ config, threads, start = true }) {
 	const sync = { ...config.sync, autoStart: false };
 	const application = pluginApplication({ component: COMPONENT, config: { ...config, sync } });
-	const options = { application: application.path, severable: true };
+	const options = { application: application.path, severable: true, env: IN_HASTE };
 	const cluster = await startCluster({ ...options, nodes: threads.length, threads });
 	const { configurationErrors } = await readControl(cluster.nodes[0]);
 	if (configurationErrors.length > 0) {
