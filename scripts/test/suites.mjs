@@ -9,12 +9,12 @@ import { runTestFile } from './node.mjs';
 /** Figures that another load would change: such a file runs when all others have ended. */
 const ALONE = /memory[^/]*$/;
 /** Files that take long begin first, so that none of them is left alone at the end. */
-const LONG = /cluster|faults|replication/;
+const LONG = /cluster|faults|replication|restarts|division/;
 /** What `--quick` runs of the integration tests. */
 const QUICK_FILES = ['control', 'keys', 'sync', 'types'].map((name) => `tests/integration/${name}.test.mjs`);
 /** Most worlds are for `npm run sim`. */
-const USUAL_ENVIRONMENT = { SIMULATOR_SEEDS: '500' };
-const QUICK_ENVIRONMENT = { SIMULATOR_SEEDS: '100' };
+const USUAL_ENVIRONMENT = { SIMULATOR_SEEDS: '300' };
+const QUICK_ENVIRONMENT = { SIMULATOR_SEEDS: '60' };
 const SOAK_ENVIRONMENT = { SIMULATOR_SEEDS: '20000', BIGQUERY_SYNC_SOAK: '1' };
 
 /**

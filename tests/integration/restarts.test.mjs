@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { VESSEL_SCHEMA, duplicated, randomFrom, vesselPositions } from '../support/index.mjs';
+import { VESSEL_SCHEMA, duplicated, randomFrom, size, vesselPositions } from '../support/index.mjs';
 import { syncThroughEndings } from './support/endings.mjs';
 import { startSource } from './support/source.mjs';
 
-const ROWS = 60_000;
+const ROWS = size(40_000, 60_000);
 const SEED = Number(process.env.RESTART_SEED ?? Date.now() % 1_000_000);
 const BY_DAY = { timePartitioning: { type: 'DAY', field: 'timestamp' } };
 

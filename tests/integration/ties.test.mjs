@@ -7,12 +7,14 @@ import { size } from '../support/index.mjs';
 import { assertEqual, startComponent, untilRows } from './support/component.mjs';
 import { backfillQueries, startSource } from './support/source.mjs';
 
+/** Each poll reads the rows of the newest value again. */
+const POLL_MS = 10_000;
 const PER_SECOND = 1_000;
-const TIED_ROWS = size(30_000, 100_000);
-const SHARED_ROWS = size(100_000, 1_000_000);
-const SHARED_BY_DAY_ROWS = size(30_000, 100_000);
+const TIED_ROWS = size(12_000, 100_000);
+const SHARED_ROWS = size(40_000, 1_000_000);
+const SHARED_BY_DAY_ROWS = size(12_000, 100_000);
 /** Less than a third of what is in a single partition, and in the table that has none. */
-const WINDOW_ROWS_MAX = size(9_000, 30_000);
+const WINDOW_ROWS_MAX = size(3_500, 30_000);
 /** Each third row is there twice. */
 const COPIED_EVERY = 3;
 const BY_DAY = { timePartitioning: { type: 'DAY', field: 'timestamp' } };
@@ -67,7 +69,7 @@ function configuration(tables, sections = {}) {
 		timestampColumn: 'timestamp',
 		tables: tables.map((one) => ({ ...one, id: one.targetTable })),
 	};
-	return { bigquery, sync: { pollInterval: 1_000 }, ...sections };
+	return { bigquery, sync: { pollInterval: POLL_MS }, ...sections };
 }
 
 /**
