@@ -53,6 +53,14 @@ pub fn from_answer(
     Failure { kind, message, retry_after_ms }
 }
 
+/// Turns the reason why a query's job failed into a failure.
+pub fn of_job(reason: &str, subject: Subject<'_>) -> Failure {
+    // A refusal, unless the reason tells better.
+    let status = 400;
+    let kind = classify(Purpose::ReadResult, status, reason);
+    Failure::new(kind, explain(kind, Purpose::ReadResult, subject, status, reason, ""))
+}
+
 fn classify(purpose: Purpose, status: u16, reason: &str) -> Kind {
     match (status, reason) {
         (401, _) => Kind::Unauthenticated,
@@ -66,9 +74,13 @@ fn classify(purpose: Purpose, status: u16, reason: &str) -> Kind {
             _,
             "backendError" | "internalError" | "jobBackendError" | "jobInternalError" | "tableUnavailable",
         ) => Kind::Unavailable,
+        // Somebody has cancelled the query's job.
+        (_, "stopped") => Kind::ResultLost,
         (403, _) => Kind::PermissionDenied,
-        (404, _) if purpose == Purpose::ReadResult => Kind::ResultLost,
-        (404, _) => Kind::NotFound,
+        (404, _) => match purpose {
+            Purpose::ReadResult | Purpose::LookAtJob | Purpose::CancelJob => Kind::ResultLost,
+            Purpose::DescribeTable | Purpose::StartQuery | Purpose::MakeJob => Kind::NotFound,
+        },
         (408, _) => Kind::Timeout,
         (429, _) => Kind::RateLimited,
         (400..=499, _) => Kind::QueryInvalid,
@@ -95,7 +107,7 @@ fn explain(
             "the credentials may not look at {project_id}.{dataset}.{table}: grant bigquery.tables.get (role \
              BigQuery Data Viewer) on the dataset"
         ),
-        (Kind::PermissionDenied, Purpose::StartQuery | Purpose::ReadResult) => format!(
+        (Kind::PermissionDenied, _) => format!(
             "the credentials may not query {project_id}.{dataset}.{table}: grant bigquery.jobs.create (role \
              BigQuery Job User) on the project {billed} and bigquery.tables.getData (role BigQuery Data Viewer) \
              on the dataset"
@@ -153,6 +165,10 @@ mod tests {
             (Purpose::ReadResult, 429, "", Kind::RateLimited),
             (Purpose::ReadResult, 500, "", Kind::Unavailable),
             (Purpose::ReadResult, 503, "backendError", Kind::Unavailable),
+            (Purpose::ReadResult, 499, "stopped", Kind::ResultLost),
+            (Purpose::LookAtJob, 404, "notFound", Kind::ResultLost),
+            (Purpose::MakeJob, 404, "notFound", Kind::NotFound),
+            (Purpose::MakeJob, 403, "accessDenied", Kind::PermissionDenied),
         ] {
             assert_eq!(classify(purpose, status, reason), expected, "{status} {reason}");
         }

@@ -2,6 +2,7 @@
 
 pub mod cursor;
 pub mod failure;
+pub mod job;
 pub mod json;
 pub mod page;
 pub mod request;

@@ -13,7 +13,11 @@ const SERVER_WAIT_MS: u64 = 10_000;
 const TIMEOUT_MS: u64 = 60_000;
 
 /// As many bytes as make an id of 32 characters.
-const REQUEST_ID_BYTES: usize = 16;
+const ID_BYTES: usize = 16;
+/// What ids of jobs begin with, for those who look at a project's jobs.
+const JOB_ID_BEGIN: &str = "bigquery-sync";
+/// As much of a table's id is told in those of its jobs.
+const JOB_ID_TABLE_CHARACTERS_MAX: usize = 64;
 
 /// What a request asks for; decides what its failures mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -25,6 +29,12 @@ pub enum Purpose {
     StartQuery,
     /// A page of a query's result.
     ReadResult,
+    /// To make a job under an id of our own.
+    MakeJob,
+    /// How a job fares.
+    LookAtJob,
+    /// To end a job that nobody will read.
+    CancelJob,
 }
 
 /// One HTTP request below the API's base address.
@@ -81,7 +91,54 @@ pub struct Query<'q> {
 /// Makes an id for a request to start a query: BigQuery takes 36 ASCII characters at most.
 pub fn id_of(worker: &str, now: Micros, random: u32) -> String {
     let digest = Sha256::digest(format!("{worker} {} {random}", now.0));
-    digest.iter().take(REQUEST_ID_BYTES).fold(String::new(), |id, byte| format!("{id}{byte:02x}"))
+    digest.iter().take(ID_BYTES).fold(String::new(), |id, byte| format!("{id}{byte:02x}"))
+}
+
+/// Makes an id for a job. BigQuery takes letters, digits, `_` and `-`; all that share a project must have different ones,
+/// be they of other clusters, so that most of it is a hash of who makes it when.
+pub fn job_id_of(table_id: &str, target: &str, worker: &str, now: Micros, random: u32) -> String {
+    let is_legal = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+    let legal = |character: char| if is_legal(character) { character } else { '_' };
+    let table: String = table_id.chars().take(JOB_ID_TABLE_CHARACTERS_MAX).map(legal).collect();
+    let id = id_of(&format!("{table_id} {target} {worker}"), now, random);
+    format!("{JOB_ID_BEGIN}_{table}_{id}")
+}
+
+/// Makes a job that runs a query. A second one of the same id is refused as a duplicate, and bills nothing.
+pub fn make_job(job: &JobReference, sql: &str, bytes_billed_max: Option<u64>) -> Request {
+    let mut query = json!({"query": sql, "useLegacySql": false});
+    if let (Some(members), Some(bytes)) = (query.as_object_mut(), bytes_billed_max) {
+        members.insert("maximumBytesBilled".to_owned(), json!(bytes.to_string()));
+    }
+    let body = json!({"jobReference": job, "configuration": {"query": query}});
+    let path = format!("/projects/{}/jobs", encode(&job.project_id));
+    post(Purpose::MakeJob, path, Some(body.to_string()))
+}
+
+/// Asks how a job fares, and what it billed. Free of charge.
+pub fn look_at_job(job: &JobReference) -> Request {
+    let mut path = job_path(job);
+    push_location(&mut path, '?', job);
+    get(Purpose::LookAtJob, path)
+}
+
+/// Ends a job, if it still runs; the answer tells how it fares.
+pub fn cancel_job(job: &JobReference) -> Request {
+    let mut path = format!("{}/cancel", job_path(job));
+    push_location(&mut path, '?', job);
+    post(Purpose::CancelJob, path, None)
+}
+
+fn job_path(job: &JobReference) -> String {
+    format!("/projects/{}/jobs/{}", encode(&job.project_id), encode(&job.job_id))
+}
+
+fn push_location(path: &mut String, separator: char, job: &JobReference) {
+    if let Some(location) = &job.location {
+        path.push(separator);
+        path.push_str("location=");
+        path.push_str(&encode(location));
+    }
 }
 
 /// Starts a query and asks for the first page of its result.
@@ -102,14 +159,8 @@ pub fn start_query(connection: &Connection, query: Query<'_>) -> Request {
             members.insert("maximumBytesBilled".to_owned(), json!(bytes.to_string()));
         }
     }
-    Request {
-        purpose: Purpose::StartQuery,
-        method: "POST",
-        path: format!("/projects/{}/queries", encode(&connection.project_id)),
-        body: Some(body.to_string()),
-        timeout_ms: TIMEOUT_MS,
-        renew_token: false,
-    }
+    let path = format!("/projects/{}/queries", encode(&connection.project_id));
+    post(Purpose::StartQuery, path, Some(body.to_string()))
 }
 
 /// Asks for rows of a query's result. Free of charge for as long as the result lives.
@@ -120,15 +171,16 @@ pub fn read_result(job: &JobReference, offset: u64, page_rows: u64) -> Request {
         encode(&job.project_id),
         encode(&job.job_id)
     );
-    if let Some(location) = &job.location {
-        path.push_str("&location=");
-        path.push_str(&encode(location));
-    }
+    push_location(&mut path, '&', job);
     get(Purpose::ReadResult, path)
 }
 
 fn get(purpose: Purpose, path: String) -> Request {
     Request { purpose, method: "GET", path, body: None, timeout_ms: TIMEOUT_MS, renew_token: false }
+}
+
+fn post(purpose: Purpose, path: String, body: Option<String>) -> Request {
+    Request { purpose, method: "POST", path, body, timeout_ms: TIMEOUT_MS, renew_token: false }
 }
 
 /// Percent-encodes a path segment or query value.
@@ -142,4 +194,55 @@ fn encode(text: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(location: Option<&str>) -> JobReference {
+        let location = location.map(str::to_owned);
+        JobReference { project_id: "my:project".to_owned(), job_id: "j_1-a".to_owned(), location }
+    }
+
+    #[test]
+    fn the_id_of_a_job_is_legal_tells_the_table_and_differs_between_clusters_tables_and_moments() {
+        let id = |table: &str, target: &str, worker: &str, now: i64, random: u32| {
+            job_id_of(table, target, worker, Micros(now), random)
+        };
+        let one = id("größe.1", "T", "localhost-0", 1, 1);
+        assert!(one.starts_with("bigquery-sync_gr__e_1_"), "{one}");
+        assert!(one.chars().all(|character| character.is_ascii_alphanumeric() || "_-".contains(character)));
+        assert!(id(&"x".repeat(5_000), "T", "w", 1, 1).len() <= 1_024);
+        let others = [
+            id("größe_1", "T", "localhost-0", 1, 1),
+            id("größe.1", "U", "localhost-0", 1, 1),
+            id("größe.1", "T", "localhost-1", 1, 1),
+            id("größe.1", "T", "localhost-0", 2, 1),
+            id("größe.1", "T", "localhost-0", 1, 2),
+        ];
+        assert!(!others.contains(&one));
+    }
+
+    #[test]
+    fn a_job_is_made_with_its_id_its_place_and_the_limit_of_its_bill() {
+        let request = make_job(&job(Some("EU")), "SELECT 1", Some(7));
+        assert_eq!((request.method, request.path.as_str()), ("POST", "/projects/my:project/jobs"));
+        let body: serde_json::Value = serde_json::from_str(&request.body.unwrap()).unwrap();
+        let reference = json!({"projectId": "my:project", "jobId": "j_1-a", "location": "EU"});
+        let query = json!({"query": "SELECT 1", "useLegacySql": false, "maximumBytesBilled": "7"});
+        assert_eq!(body, json!({"jobReference": reference, "configuration": {"query": query}}));
+        let request = make_job(&job(None), "SELECT 1", None);
+        assert!(!request.body.unwrap().contains("maximumBytesBilled"));
+    }
+
+    #[test]
+    fn a_job_is_looked_at_and_cancelled_where_it_runs() {
+        let looked = look_at_job(&job(Some("asia-east1")));
+        assert_eq!((looked.method, looked.body), ("GET", None));
+        assert_eq!(looked.path, "/projects/my:project/jobs/j_1-a?location=asia-east1");
+        let cancelled = cancel_job(&job(None));
+        assert_eq!((cancelled.method, cancelled.body), ("POST", None));
+        assert_eq!(cancelled.path, "/projects/my:project/jobs/j_1-a/cancel");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::schema::{Field, WireField};
 use crate::error::{Failure, Kind};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The unit of a table's time partitioning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub enum Storage {
 pub struct Description {
     /// The columns.
     pub fields: Vec<Field>,
+    /// Where in the world it lies, where the endpoint tells.
+    pub location: Option<String>,
     /// Where the rows are.
     pub storage: Storage,
     /// The columns of the declared primary key; empty when none is declared.
@@ -54,7 +56,7 @@ pub struct Description {
 }
 
 /// What is compared to find out whether a table changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     modified: String,
     rows: Option<u64>,
@@ -69,6 +71,7 @@ struct WireTable {
     num_bytes: Option<String>,
     last_modified_time: Option<String>,
     creation_time: Option<String>,
+    location: Option<String>,
     streaming_buffer: Option<serde::de::IgnoredAny>,
     time_partitioning: Option<WirePartitioning>,
     range_partitioning: Option<WireRangePartitioning>,
@@ -132,6 +135,7 @@ impl Description {
         let primary_key = table.table_constraints.and_then(|constraints| constraints.primary_key);
         Ok(Description {
             fields,
+            location: table.location,
             storage,
             primary_key: primary_key.map(|key| key.columns).unwrap_or_default(),
             partitioning: table.time_partitioning.and_then(read_partitioning),

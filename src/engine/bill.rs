@@ -15,6 +15,8 @@ const DOLLARS_PER_DAY_MAX: f64 = 10.0;
 pub struct Bill {
     /// Bytes that are not yet in a checkpoint.
     pub unsaved_bytes: u64,
+    /// Bytes of a job under an id of our own, for the commit that is being made. Whether that happens, its checkpoint tells.
+    pub job_bytes: u64,
     /// What the last query that was no part of a backlog billed.
     pub poll_bytes: Option<u64>,
 }
@@ -30,9 +32,20 @@ impl Bill {
         self.unsaved_bytes = self.unsaved_bytes.saturating_add(bytes);
     }
 
+    /// Returns what the next checkpoint is to count.
+    pub fn due_bytes(&self) -> u64 {
+        self.unsaved_bytes.saturating_add(self.job_bytes)
+    }
+
     /// Notes that a checkpoint has all that was added.
     pub fn save(&mut self) {
         self.unsaved_bytes = 0;
+        self.job_bytes = 0;
+    }
+
+    /// Notes that a commit may have failed: of a job whose bill is not in the stored checkpoint it is added again.
+    pub fn doubt_commit(&mut self) {
+        self.job_bytes = 0;
     }
 
     /// Returns the bytes billed on a day, by all workers as far as their checkpoints tell, and by this one.

@@ -4,6 +4,7 @@ use super::bill::{Bill, day_of};
 use super::boundary::Worker;
 use super::checkpoint::Checkpoint;
 use super::holding::Holding;
+use super::query::Query;
 use super::schema::Schema;
 use super::sizes::Sizes;
 use super::source::{Described, Source};
@@ -74,9 +75,43 @@ impl Bookkeeper<'_> {
         Some(row)
     }
 
+    /// Returns the checkpoints to commit before a query's job is made: the first one tells of the job. The others are
+    /// where the window starts from, though nothing was read for them.
+    pub fn of_opening(&self, query: &Query) -> Vec<Checkpoint> {
+        let mut others = query.task.partitions.iter().copied();
+        let first = others.next();
+        let others = others.filter(|partition| !self.holding.ledger.is_stored(*partition));
+        let mut checkpoints: Vec<Checkpoint> =
+            first.into_iter().chain(others).map(|one| self.current(one, &query.described)).collect();
+        if let Some(first) = checkpoints.first_mut() {
+            self.enter_bill(first);
+            first.window = query.open_window(self.schema.number());
+        }
+        checkpoints
+    }
+
+    /// Returns a checkpoint without its window, whose job is given up and has billed so much.
+    pub fn of_debt(&self, row: Checkpoint, bytes: u64, era: u32) -> Checkpoint {
+        let day = day_of(self.source.server_time());
+        let old_ids_until = if row.era == era { row.old_ids_until } else { Some(Micros::MAX) };
+        Checkpoint {
+            window: None,
+            bytes_billed: row.bytes_billed + bytes,
+            billed_on_day: bytes + if row.billed_day == day { row.billed_on_day } else { 0 },
+            billed_day: day,
+            era,
+            old_ids_until,
+            stamp: Some(self.holding.ledger.next_stamp(self.now)),
+            node_id: self.worker.node.clone(),
+            owner: self.worker.name(),
+            last_sync_time: Some(self.now),
+            ..row
+        }
+    }
+
     fn enter_bill(&self, row: &mut Checkpoint) {
-        row.bytes_billed += self.bill.unsaved_bytes;
-        row.billed_on_day += self.bill.unsaved_bytes;
+        row.bytes_billed += self.bill.due_bytes();
+        row.billed_on_day += self.bill.due_bytes();
     }
 
     /// Whether no row behind the window's start has an id of a former era once it was read. Rows of the future, whichever
@@ -146,7 +181,7 @@ mod tests {
         let mut holding = Holding::new(standing);
         holding.take(Vec::new(), Rule::WHOLE, 0);
         let (schema, source, sizes) = (Schema::default(), Source::default(), Sizes::new(&config.pace));
-        let bill = Bill { unsaved_bytes: 7, poll_bytes: None };
+        let bill = Bill { unsaved_bytes: 7, ..Bill::default() };
         let bookkeeper = Bookkeeper {
             config: &config,
             worker: &worker,

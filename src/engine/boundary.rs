@@ -6,7 +6,8 @@ use super::retry::Jitter;
 use crate::bigquery::request::Request;
 use crate::error::Failure;
 use crate::mapping::attributes::Target;
-use crate::mapping::batch::Batch;
+use crate::mapping::batch::{Batch, BatchBuilder};
+use crate::mapping::projection::Projection;
 use crate::mapping::succession::Renewed;
 use crate::mapping::version::SchemaVersion;
 use crate::time::Micros;
@@ -104,6 +105,25 @@ pub struct WriteOrder {
     pub checkpoints: Vec<Checkpoint>,
     /// A request that will most likely be sent next and may be started meanwhile.
     pub ahead: Option<Request>,
+}
+
+impl WriteOrder {
+    /// One that commits no rows.
+    pub fn without_rows(
+        projection: &Projection,
+        notes: Vec<Note>,
+        checkpoints: Vec<Checkpoint>,
+    ) -> WriteOrder {
+        WriteOrder {
+            batch: BatchBuilder::new(projection).finish(),
+            replaces: false,
+            may_be_stored: false,
+            renewed: None,
+            notes,
+            checkpoints,
+            ahead: None,
+        }
+    }
 }
 
 /// An entry of the audit that is not about a single row.

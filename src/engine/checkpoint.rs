@@ -2,7 +2,7 @@
 
 use super::phase::Phase;
 use crate::bigquery::page::JobReference;
-use crate::bigquery::table::Description;
+use crate::bigquery::table::{Description, Version};
 use crate::time::{Micros, instant};
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +95,7 @@ impl Checkpoint {
     }
 }
 
-/// A window whose rows are partly in Harper.
+/// A window that was begun: its rows are partly in Harper, or its job was or is to be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenWindow {
@@ -126,13 +126,33 @@ pub struct OpenWindow {
     /// Whether BigQuery numbered the identical rows.
     #[serde(default)]
     pub numbered: bool,
+    /// BigQuery's clock shortly before the query was made.
+    #[serde(with = "instant", default)]
+    pub made_at: Option<Micros>,
+    /// The table's version then.
+    #[serde(default)]
+    pub version: Option<Version>,
     /// The query's job, whose result can be read again.
     pub job: JobReference,
+    /// Whether the job has an id of our own, which was stored before the job was made.
+    #[serde(default)]
+    pub named: bool,
     /// Whether the query's bill is in the checkpoint.
     #[serde(default)]
     pub billed: bool,
     /// Rows of the result that are in Harper.
     pub offset: u64,
-    /// Rows of the result.
-    pub total_rows: u64,
+    /// Rows of the result; none before that is read.
+    #[serde(default)]
+    pub total_rows: Option<u64>,
+    /// Whether nobody will read it on.
+    #[serde(skip)]
+    pub void: bool,
+}
+
+impl OpenWindow {
+    /// Whether its job may have billed what no checkpoint tells.
+    pub fn owes(&self) -> bool {
+        self.named && !self.billed
+    }
 }

@@ -6,7 +6,7 @@ use super::checkpoint::Checkpoint;
 use super::query::{self, Query};
 use super::reading::{Progress, Step};
 use super::status::Activity;
-use super::transfer::Transfer;
+use super::transfer::{Origin, Transfer};
 use super::{AfterWrite, Engine, Inquiry, Next, State};
 use crate::bigquery::page::Page;
 use crate::bigquery::request::Request;
@@ -52,15 +52,18 @@ impl Engine {
                 Next::fail(failure, Next::Ask(Inquiry::Result(query), request))
             }
             Err(failure) if failure.kind == Kind::WindowTooLarge => self.cut_window(failure, &query),
-            Err(failure) => self.lose_result(failure, 0),
+            Err(failure) if failure.kind == Kind::Unavailable && query.job.is_some() => {
+                self.look_at_job(failure, query)
+            }
+            Err(failure) => self.lose_result(unless_of_others(failure, &query.origin), 0),
         }
     }
 
     /// Reads smaller windows from now on, for which the rows have to be counted first.
-    fn cut_window(&mut self, failure: Failure, query: &Query) -> Next {
+    pub(super) fn cut_window(&mut self, failure: Failure, query: &Query) -> Next {
         self.sizes.halve_window(query.described.description.rows);
         self.holding.forget_counts();
-        Next::fail(failure, Next::Describe(None))
+        self.lose_result(failure, 0)
     }
 
     fn open_result(&mut self, query: Query, page: Page) -> Next {
@@ -69,7 +72,10 @@ impl Engine {
                 self.late.begin(&transfer.task.partitions);
                 Next::ReadOn(Box::new(transfer))
             }
-            Err(failure) => Next::fail(failure, Next::Describe(None)),
+            Err(failure) if failure.kind == Kind::ResponseMalformed => {
+                Next::fail(failure, Next::Describe(None))
+            }
+            Err(failure) => self.lose_result(failure, 0),
         }
     }
 
@@ -81,10 +87,8 @@ impl Engine {
     ) -> Next {
         let page = match self.open_page(&request, outcome) {
             Ok(page) => page,
-            Err(failure) if failure.kind == Kind::PermissionDenied && transfer.is_of_earlier_run() => {
-                let message =
-                    "the result of an earlier run belongs to other credentials; it is queried again";
-                return self.lose_page(Failure::new(Kind::ResultLost, message), *transfer);
+            Err(failure) if failure.kind == Kind::PermissionDenied && transfer.origin.found => {
+                return self.lose_page(unless_of_others(failure, &transfer.origin), *transfer);
             }
             Err(failure) if query::may_come(failure.kind, true) => {
                 return Next::fail(failure, Next::Ask(Inquiry::Page(transfer), request));
@@ -102,13 +106,15 @@ impl Engine {
     }
 
     fn lose_page(&mut self, failure: Failure, mut transfer: Transfer) -> Next {
-        self.lose_result(failure, transfer.reading.take_bytes_billed())
+        // What a job under an id of our own billed is asked for.
+        let bytes = if transfer.origin.named { 0 } else { transfer.reading.take_bytes_billed() };
+        self.lose_result(failure, bytes)
     }
 
     /// Makes a new query for a result that cannot be used. The former one is billed all the same.
-    fn lose_result(&mut self, failure: Failure, bytes: u64) -> Next {
+    pub(super) fn lose_result(&mut self, failure: Failure, bytes: u64) -> Next {
         self.bill.add(bytes);
-        self.holding.ledger.forget_windows();
+        self.holding.ledger.give_up_windows();
         Next::fail(failure, Next::Describe(None))
     }
 
@@ -148,7 +154,11 @@ impl Engine {
         moment: Moment,
     ) -> Next {
         let bytes = transfer.reading.take_bytes_billed();
-        self.bill.add(bytes);
+        if transfer.origin.named {
+            self.bill.job_bytes = bytes;
+        } else {
+            self.bill.add(bytes);
+        }
         let plan = transfer.task.plan;
         if bytes > 0 && plan.window.after.is_some() && plan.window.until.is_none() {
             self.bill.poll_bytes = Some(bytes);
@@ -204,9 +214,15 @@ impl Engine {
         let receipt = match outcome {
             Ok(receipt) => receipt,
             // Whether the commit happened is unknown: the stored checkpoints tell.
-            Err(failure) => return Next::fail(failure, Next::Load),
+            Err(failure) => {
+                self.bill.doubt_commit();
+                return Next::fail(failure, Next::Load);
+            }
         };
         self.condition.succeed(Side::Harper);
+        if matches!(after, AfterWrite::Poll) {
+            return Next::Poll;
+        }
         self.count_written(&mut checkpoints, receipt);
         self.bill.save();
         for checkpoint in checkpoints {
@@ -218,6 +234,8 @@ impl Engine {
                 let was_last = closing.conclude(&mut self.source, &mut self.late);
                 (!was_last, Next::RestUntilPoll)
             }
+            AfterWrite::MakeJob(query) => (false, self.make_job(query)),
+            AfterWrite::Poll => (false, Next::Poll),
             AfterWrite::Rest => (false, Next::RestUntilPoll),
         };
         if let Err(failure) = self.holding.check_rejected(self.config.pace.rejected_rows_max) {
@@ -246,6 +264,15 @@ impl Engine {
 fn await_result(mut query: Box<Query>, request: Request) -> Next {
     let delay_ms = query.pauses.next_ms();
     Next::rest(delay_ms, Next::Ask(Inquiry::Result(query), request))
+}
+
+/// A result of an earlier run may belong to other credentials than today's.
+fn unless_of_others(failure: Failure, origin: &Origin) -> Failure {
+    if failure.kind != Kind::PermissionDenied || !origin.found {
+        return failure;
+    }
+    let message = "the result of an earlier run belongs to other credentials; it is queried again";
+    Failure::new(Kind::ResultLost, message)
 }
 
 fn is_empty(batch: &Batch) -> bool {

@@ -135,6 +135,12 @@ impl Holding {
         Err(Failure::new(Kind::TooManyRejectedRows, message))
     }
 
+    /// Returns a checkpoint whose window nobody can read on, though its job may have billed something, if it falls to this
+    /// worker to end that: the owner of the checkpoint's partition does.
+    pub fn debt(&self) -> Option<&Checkpoint> {
+        self.ledger.debt(&self.own, self.is_first())
+    }
+
     /// Returns the rule that divides the table.
     pub fn rule(&self) -> Rule {
         self.rule

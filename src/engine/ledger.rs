@@ -104,7 +104,7 @@ impl Ledger {
             row.last_timestamp = None;
             row.settled = None;
             row.inherited = None;
-            row.window = None;
+            give_up(&mut row.window);
         }
     }
 
@@ -139,7 +139,7 @@ impl Ledger {
         let mut stepped_back = self.proven.len() != proofs_before;
         for row in self.rows.values_mut().filter(|row| row.last_timestamp.as_ref().is_some_and(is_ahead)) {
             row.last_timestamp = Some(row.last_sync_time.unwrap_or(server_time).min(server_time));
-            row.window = None;
+            give_up(&mut row.window);
             stepped_back = true;
         }
         stepped_back
@@ -198,27 +198,52 @@ impl Ledger {
     /// where it started from, or where it leads to, for its last commit may have been cut short.
     pub fn open_window(&self, partitions: &[u32]) -> Option<&OpenWindow> {
         let windows = partitions.iter().filter_map(|partition| self.get(*partition)?.window.as_ref());
-        let fits = |window: &&OpenWindow| {
-            let own = |partition: &u32| partitions.binary_search(partition).is_ok();
-            let is_there = |partition: &u32| {
-                let watermark = self.watermark(*partition);
-                watermark == window.started_from || watermark == window.watermark
-            };
-            window.partitions.iter().all(own) && window.partitions.iter().all(is_there)
-        };
-        windows.filter(fits).max_by_key(|window| window.offset)
+        windows.filter(|window| self.fits(window, partitions)).max_by_key(|window| window.offset)
     }
 
-    /// Forgets all windows that were left open.
-    pub fn forget_windows(&mut self) {
+    fn fits(&self, window: &OpenWindow, partitions: &[u32]) -> bool {
+        let own = |partition: &u32| partitions.binary_search(partition).is_ok();
+        let is_there = |partition: &u32| {
+            let watermark = self.watermark(*partition);
+            watermark == window.started_from || watermark == window.watermark
+        };
+        !window.void && window.partitions.iter().all(own) && window.partitions.iter().all(is_there)
+    }
+
+    /// Gives up all windows that were left open.
+    pub fn give_up_windows(&mut self) {
         for row in self.rows.values_mut() {
-            row.window = None;
+            give_up(&mut row.window);
         }
+    }
+
+    /// Returns a checkpoint with a window that cannot be read on, whose job's bill is open: of one of some partitions, or,
+    /// `with_others`, of a former rule.
+    pub fn debt(&self, partitions: &[u32], with_others: bool) -> Option<&Checkpoint> {
+        let owes = |row: &&Checkpoint| row.window.as_ref().is_some_and(OpenWindow::owes);
+        let is_stuck =
+            |row: &&Checkpoint| !row.window.as_ref().is_some_and(|window| self.fits(window, partitions));
+        let mut own = partitions.iter().filter_map(|partition| self.get(*partition));
+        let others = || self.others.values().filter(|_| with_others).find(owes);
+        own.find(|row| owes(row) && is_stuck(row)).or_else(others)
+    }
+
+    /// Tells whether a partition's watermark is stored as it is known.
+    pub fn is_stored(&self, partition: u32) -> bool {
+        self.stored_watermark(partition) == self.watermark(partition)
     }
 
     /// Adds up a number of all checkpoints.
     pub fn sum(&self, number: impl Fn(&Checkpoint) -> u64) -> u64 {
         self.rows.values().chain(self.others.values()).map(number).fold(0, u64::saturating_add)
+    }
+}
+
+/// Forgets a window, unless the bill of its job has still to be asked for.
+fn give_up(window: &mut Option<OpenWindow>) {
+    match window {
+        Some(open) if open.owes() => open.void = true,
+        Some(_) | None => *window = None,
     }
 }
 

@@ -19,6 +19,7 @@ mod describing;
 mod division;
 pub mod fingerprints;
 mod holding;
+mod job;
 pub mod late;
 mod ledger;
 mod meter;
@@ -50,6 +51,7 @@ pub use boundary::{Answer, Command, Event, Incarnation, Moment, Note, Receipt, S
 use checkpoint::Checkpoint;
 use condition::Condition;
 use holding::Holding;
+use job::Debt;
 use late::LateRange;
 use meter::Meter;
 use planning::Question;
@@ -59,6 +61,7 @@ use sizes::Sizes;
 use source::{Described, Source};
 use status::{Activity, Status};
 use std::sync::Arc;
+use task::Task;
 use transfer::{Closing, Transfer};
 
 /// Keeps one table in sync.
@@ -103,8 +106,16 @@ enum Inquiry {
     Describe(Option<Box<Stored>>),
     /// A small result that planning needs.
     Question(Question, Arc<Described>),
+    /// What the query of a window would bill.
+    Cost(Box<Task>, Arc<Described>),
     /// To start the query of a window.
     Query(Box<Query>),
+    /// To make the job that runs the query of a window.
+    Job(Box<Query>),
+    /// How that job fares, after BigQuery failed to tell its result.
+    Look(Box<Query>),
+    /// To end a job that nobody will read, and to learn what it billed.
+    Debt(Box<Debt>, Arc<Described>),
     /// The result of a query that was not done at once.
     Result(Box<Query>),
     /// A page of a result that was begun.
@@ -114,6 +125,10 @@ enum Inquiry {
 /// What follows a commit.
 #[derive(Debug)]
 enum AfterWrite {
+    /// Make the job that is stored now.
+    MakeJob(Box<Query>),
+    /// Look what Harper holds now that the bill of a job is settled.
+    Poll,
     ReadOn(Box<Transfer>),
     Close(Box<Closing>),
     Rest,
@@ -178,7 +193,15 @@ impl Engine {
                 Inquiry::Question(question, described) => {
                     self.question_answered(question, described, &request, outcome, moment)
                 }
+                Inquiry::Cost(task, described) => {
+                    self.cost_answered(*task, described, &request, outcome, moment)
+                }
                 Inquiry::Query(query) => self.query_answered(query, request, outcome),
+                Inquiry::Job(query) => self.job_made(query, request, outcome),
+                Inquiry::Look(query) => self.job_looked_at(query, request, outcome),
+                Inquiry::Debt(debt, described) => {
+                    self.debt_answered(debt, described, request, outcome, moment)
+                }
                 Inquiry::Result(query) => self.result_answered(query, request, outcome),
                 Inquiry::Page(transfer) => self.page_answered(transfer, request, outcome),
             },

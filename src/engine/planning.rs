@@ -4,6 +4,7 @@ use super::bill::{Bill, day_of};
 use super::boundary::{Answer, Command, Moment, Note, WriteOrder};
 use super::checkpoint::OpenWindow;
 use super::counts::Counts;
+use super::phase::Phase;
 use super::query::{self, Query};
 use super::source::Described;
 use super::status::Activity;
@@ -17,7 +18,6 @@ use crate::bigquery::request::{self, Request};
 use crate::bigquery::sql::{self, Selection};
 use crate::bigquery::table::PartitionUnit;
 use crate::error::{Failure, Kind};
-use crate::mapping::batch::BatchBuilder;
 use crate::time::SECOND_US;
 use std::sync::Arc;
 
@@ -25,6 +25,9 @@ use std::sync::Arc;
 const COUNTS_LOOK_MS: u64 = 1_000;
 /// Tables of at least this size are asked about before they are queried, where a budget is configured.
 const DRY_RUN_BYTES_MIN: u64 = 1 << 30;
+/// Queries that may bill this much run under a job id of our own, so that nothing bills them twice. Others bill less than
+/// a fifth of a cent, and are spared the commit before and the request more.
+const JOB_BYTES_MIN: u64 = 1 << 28;
 /// Rows of a small result.
 const ANSWER_ROWS_MAX: u64 = 100_000;
 
@@ -35,8 +38,6 @@ pub enum Question {
     Backlog,
     /// How many rows have no cursor?
     WithoutCursor,
-    /// What would the query of this window bill?
-    Cost(Box<Task>),
 }
 
 impl Engine {
@@ -45,6 +46,9 @@ impl Engine {
         self.step_back_behind_the_clock();
         self.sizes.follow_lag(self.lag_s(moment.now), &self.config.pace);
         self.sizes.restore_page(&self.config.pace);
+        if let Some(row) = self.holding.debt().cloned() {
+            return self.settle(row, described);
+        }
         if let Some(open) = self.holding.ledger.open_window(self.holding.own()).cloned() {
             return self.resume(open, described, moment);
         }
@@ -72,14 +76,17 @@ impl Engine {
                 self.source.skip_query(moment.now);
                 Next::RestUntilPoll
             }
-            Some(task) if self.must_ask_for_cost(&described) => {
+            Some(task) if self.must_ask_for_cost(&task, &described) => {
                 let query = Query::new(task, described, server_time, pace);
                 let mut request = self.sql_request(&query.sql(&self.config), self.sizes.page_rows(), moment);
                 request.make_dry_run();
                 let Query { task, described, .. } = query;
-                Next::Ask(Inquiry::Question(Question::Cost(Box::new(task)), described), request)
+                Next::Ask(Inquiry::Cost(Box::new(task), described), request)
             }
-            Some(task) => self.query(task, described, moment),
+            Some(task) => {
+                let bytes = self.bytes_expected(&task, &described);
+                self.query(task, described, bytes.unwrap_or(0), moment)
+            }
         }
     }
 
@@ -102,15 +109,16 @@ impl Engine {
         let reads_future = !self.holding.rule().pruned;
         let task = transfer::task_of(&open, is_sole, replaces, reads_future);
         let Some(task) = task.filter(|_| open.schema.max(1) == self.schema.number()) else {
-            self.holding.ledger.forget_windows();
+            self.holding.ledger.give_up_windows();
             return Next::Describe(None);
         };
-        let transfer = Transfer::resume(open, task, described, &self.config.pace);
+        self.source.find_result(open.made_at, moment.now);
+        self.condition.set_activity(Activity::Running);
+        let Some(total_rows) = open.total_rows else { return self.find_job(open, task, described) };
+        let transfer = Transfer::resume(open, total_rows, task, described, &self.config.pace);
         match transfer.next_page(self.sizes.page_rows()) {
             Ok(request) => {
-                self.source.poll_at_once();
                 self.late.begin(&transfer.task.partitions);
-                self.condition.set_activity(Activity::Running);
                 Next::Ask(Inquiry::Page(Box::new(transfer)), request)
             }
             Err(failure) => Next::fail(failure, Next::Load),
@@ -141,17 +149,9 @@ impl Engine {
         let Some(checkpoint) = self.bookkeeper(moment).of_notes(described) else {
             return Next::RestUntilPoll;
         };
-        let (batch, checkpoints) = (BatchBuilder::new(&described.projection).finish(), vec![checkpoint]);
+        let checkpoints = vec![checkpoint];
         let notes = std::mem::take(&mut self.notes);
-        let order = WriteOrder {
-            batch,
-            replaces: false,
-            may_be_stored: false,
-            renewed: None,
-            notes,
-            checkpoints: checkpoints.clone(),
-            ahead: None,
-        };
+        let order = WriteOrder::without_rows(&described.projection, notes, checkpoints.clone());
         Next::Await(State::Writing(checkpoints, AfterWrite::Rest), Command::Write(Box::new(order)))
     }
 
@@ -166,14 +166,24 @@ impl Engine {
         self.ask_sql(Question::Backlog, described, &sql, moment)
     }
 
-    fn must_ask_for_cost(&self, described: &Described) -> bool {
+    fn must_ask_for_cost(&self, task: &Task, described: &Described) -> bool {
         let pace = &self.config.pace;
         let has_limit = pace.bytes_billed_max.is_some() || pace.day_bytes_billed_max.is_some();
-        has_limit && described.description.bytes.is_none_or(|bytes| bytes >= DRY_RUN_BYTES_MIN)
+        let limits_need_it =
+            has_limit && described.description.bytes.is_none_or(|bytes| bytes >= DRY_RUN_BYTES_MIN);
+        limits_need_it || self.bytes_expected(task, described).is_none()
     }
 
-    /// Starts the query of a window.
-    fn query(&mut self, task: Task, described: Arc<Described>, moment: Moment) -> Next {
+    /// Returns what the query of a window bills at most, as far as is known without asking: polls bill about as much as the
+    /// one before.
+    fn bytes_expected(&self, task: &Task, described: &Described) -> Option<u64> {
+        let is_poll = task.plan.window.after.is_some() && task.is_open_ended() && !task.rereads_unsettled;
+        let is_steady = self.sizes.phase() == Phase::Steady;
+        self.bill.poll_bytes.filter(|_| is_poll && is_steady).or(described.description.bytes)
+    }
+
+    /// Starts the query of a window, which may bill so much.
+    fn query(&mut self, task: Task, described: Arc<Described>, bytes: u64, moment: Moment) -> Next {
         if task.rereads_unsettled {
             // What was written may have been overwritten; rows that come again are no sign of an untold change.
             self.late.forget_rows();
@@ -182,6 +192,9 @@ impl Engine {
         self.source.query(moment.now);
         self.condition.set_activity(Activity::Running);
         let query = Query::new(task, described, self.source.server_time(), &self.config.pace);
+        if bytes >= JOB_BYTES_MIN {
+            return self.open_job(query, moment);
+        }
         let request = self.sql_request(&query.sql(&self.config), self.sizes.page_rows(), moment);
         Next::Ask(Inquiry::Query(Box::new(query)), request)
     }
@@ -221,7 +234,7 @@ impl Engine {
             Ok(page) => page,
             Err(failure) => return Next::fail(failure, Next::Describe(None)),
         };
-        if !page.envelope().complete && !matches!(question, Question::Cost(_)) {
+        if !page.envelope().complete {
             let Some(job) = page.envelope().job.as_ref() else { return Next::Describe(None) };
             let request = request::read_result(job, 0, ANSWER_ROWS_MAX);
             return Next::rest(query::PAUSE_MS, Next::Ask(Inquiry::Question(question, described), request));
@@ -231,7 +244,6 @@ impl Engine {
             Err(failure) => return Next::fail(failure, Next::Describe(None)),
         };
         match question {
-            Question::Cost(task) => self.judge_cost(*task, described, bytes, moment),
             Question::WithoutCursor => {
                 self.bill.add(bytes);
                 self.take_count_without_cursor(&rows, &described, moment);
@@ -241,6 +253,24 @@ impl Engine {
                 self.bill.add(bytes);
                 self.take_backlog(&rows, described)
             }
+        }
+    }
+
+    pub(super) fn cost_answered(
+        &mut self,
+        task: Task,
+        described: Arc<Described>,
+        request: &Request,
+        outcome: Result<Answer, Failure>,
+        moment: Moment,
+    ) -> Next {
+        match self.open_page(request, outcome) {
+            // There are no rows, unless the endpoint knows no dry runs.
+            Ok(page) => {
+                let bytes = page.envelope().bytes_billed.unwrap_or(0);
+                self.judge_cost(task, described, bytes, moment)
+            }
+            Err(failure) => Next::fail(failure, Next::Describe(None)),
         }
     }
 
@@ -276,7 +306,7 @@ impl Engine {
     /// Goes on with a window if it costs no more than is allowed.
     fn judge_cost(&mut self, task: Task, described: Arc<Described>, bytes: u64, moment: Moment) -> Next {
         match Bill::check_query(bytes, self.billed_today(), &self.config.pace) {
-            Ok(()) => self.query(task, described, moment),
+            Ok(()) => self.query(task, described, bytes, moment),
             // A budget comes back by itself; a limit of one query does not.
             Err(failure) if failure.kind == Kind::DayBudget => Next::fail(failure, Next::Poll),
             Err(failure) => Next::fail(failure, Next::Describe(None)),

@@ -1,8 +1,10 @@
 //! The query of a window, from its start until its result is there.
 
+use super::checkpoint::OpenWindow;
 use super::source::Described;
 use super::task::Task;
-use crate::bigquery::page::Page;
+use super::transfer::{self, Origin};
+use crate::bigquery::page::{JobReference, Page};
 use crate::bigquery::request::{self, Request};
 use crate::bigquery::sql;
 use crate::config::{Pace, TableConfig};
@@ -22,8 +24,10 @@ pub struct Query {
     pub task: Task,
     /// The table as it was when the query was made.
     pub described: Arc<Described>,
-    /// BigQuery's clock shortly before.
-    pub made_at: Micros,
+    /// When it was made, under which version of the table.
+    pub origin: Origin,
+    /// The job under an id of our own that runs it; none of a query that bills little.
+    pub job: Option<JobReference>,
     /// Whether BigQuery numbers the identical rows.
     pub is_numbered: bool,
     /// Whether it was sent again after BigQuery failed to answer.
@@ -42,7 +46,43 @@ impl Query {
     /// Prepares the query of a task.
     pub fn new(task: Task, described: Arc<Described>, made_at: Micros, pace: &Pace) -> Query {
         let is_numbered = is_numbered(&task, &described, pace);
-        Query { task, described, made_at, is_numbered, is_repeated: false, pauses: Pauses::default() }
+        let version = described.description.version.clone();
+        let origin = Origin { made_at: Some(made_at), version, named: false, found: false };
+        Query {
+            task,
+            described,
+            origin,
+            job: None,
+            is_numbered,
+            is_repeated: false,
+            pauses: Pauses::default(),
+        }
+    }
+
+    /// Returns that of a window that was left open before its result was read. `task` has what the checkpoint does not
+    /// tell.
+    pub fn found(open: OpenWindow, task: Task, described: Arc<Described>) -> Query {
+        Query {
+            task,
+            described,
+            origin: Origin::of(&open),
+            job: Some(open.job),
+            is_numbered: open.numbered,
+            is_repeated: false,
+            pauses: Pauses::default(),
+        }
+    }
+
+    /// Lets a job run it.
+    pub fn name_job(&mut self, job: JobReference) {
+        self.job = Some(job);
+        self.origin.named = true;
+    }
+
+    /// Returns what is stored before its job is made; none without a job.
+    pub fn open_window(&self, schema_number: u32) -> Option<OpenWindow> {
+        let job = self.job.clone()?;
+        Some(transfer::window_of(&self.task, &self.origin, job, self.is_numbered, schema_number))
     }
 
     /// Returns its text.

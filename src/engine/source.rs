@@ -109,9 +109,11 @@ impl Source {
         self.unchanged_at = Some(self.server_time);
     }
 
-    /// Makes the next poll due at once.
-    pub fn poll_at_once(&mut self) {
+    /// Notes that a result was found, of a query that was made at an instant by BigQuery's clock, if that is known. The
+    /// next poll is due at once.
+    pub fn find_result(&mut self, made_at: Option<Micros>, now: Micros) {
         self.polled_at = None;
+        self.queried_at = made_at.map(|at| now.plus(at.since(self.server_time))).max(self.queried_at);
     }
 
     /// Returns how long to wait until the next poll. Each window reads up to BigQuery's clock, or is part of a backlog,
@@ -267,7 +269,17 @@ mod tests {
         assert_eq!(source.poll_delay_ms(30_000, moment(5).now), 0);
         source.skip_query(moment(5).now);
         assert_eq!(source.poll_delay_ms(30_000, moment(15).now), 20_000);
-        source.poll_at_once();
+        source.find_result(None, moment(15).now);
         assert_eq!(source.poll_delay_ms(30_000, moment(15).now), 0);
+    }
+
+    #[test]
+    fn what_was_read_of_a_found_result_stands_for_an_hour_from_when_its_query_was_made() {
+        let mut source = Source::default();
+        source.set_clock(Some(moment(1_000).now), moment(2_000).now);
+        source.find_result(Some(moment(400).now), moment(2_000).now);
+        source.conclude(version(1), true);
+        assert!(source.is_unchanged(&description(1), true, moment(4_999).now));
+        assert!(!source.is_unchanged(&description(1), true, moment(5_000).now));
     }
 }

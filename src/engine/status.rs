@@ -169,7 +169,7 @@ impl Status {
             breaker: engine.condition.circuits(now),
             window_progress: ledger
                 .open_window(engine.holding.own())
-                .map(|window| [window.offset, window.total_rows]),
+                .and_then(|window| Some([window.offset, window.total_rows?])),
             last_error: engine.condition.last_error(),
         }
     }

@@ -7,7 +7,7 @@ use super::reading::{self, Reading, Step};
 use super::source::{Described, Source};
 use super::task::Task;
 use super::window::{LowerBound, Plan};
-use crate::bigquery::page::Page;
+use crate::bigquery::page::{JobReference, Page};
 use crate::bigquery::request::{self, Request};
 use crate::bigquery::sql::{Selection, Window};
 use crate::bigquery::table::Version;
@@ -25,10 +25,24 @@ pub struct Transfer {
     pub described: Arc<Described>,
     /// The result on its way to Harper.
     pub reading: Reading,
-    /// BigQuery's clock shortly before the query was made; unknown for the result of an earlier run.
-    made_at: Option<Micros>,
+    /// Where it comes from.
+    pub origin: Origin,
     /// The pauses while its job was not done yet.
     pub pauses: Pauses,
+}
+
+/// Where a result comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// BigQuery's clock shortly before the query was made; unknown of what former versions stored.
+    pub made_at: Option<Micros>,
+    /// The table's version then.
+    pub version: Option<Version>,
+    /// Whether the job has an id of our own.
+    pub named: bool,
+    /// Whether the query was made by an earlier run, or by another worker. A result belongs to the account that ran its
+    /// query: after a change of the credentials it is out of reach.
+    pub found: bool,
 }
 
 /// What a window that was read completely leaves, once it is in Harper.
@@ -51,25 +65,31 @@ impl Transfer {
     /// # Errors
     /// When the result is not what was asked for.
     pub fn open(query: Query, page: Page, pace: &Pace) -> Result<Transfer, Failure> {
-        let Query { task, described, made_at, is_numbered, pauses, .. } = query;
+        let Query { task, described, origin, job, is_numbered, pauses, .. } = query;
         let (envelope, projection) = (page.envelope(), &described.projection);
         reading::check_schema(envelope, projection, is_numbered)?;
         let untold = || Failure::new(Kind::ResponseMalformed, "BigQuery did not tell the number of rows");
         let total_rows = envelope.total_rows.ok_or_else(untold)?;
         let lower_bound = LowerBound::new(projection.cursor_type, pace);
-        let job = envelope.job.clone();
+        let job = job.or_else(|| envelope.job.clone());
         let mut reading = Reading::new(task.plan, is_numbered, job, total_rows, task.newest, lower_bound);
         reading.take_page(page);
-        Ok(Transfer { task, described, reading, made_at: Some(made_at), pauses })
+        Ok(Transfer { task, described, reading, origin, pauses })
     }
 
     /// Goes on with a result of which a part is in Harper. `task` has what the checkpoint does not tell.
-    pub fn resume(open: OpenWindow, task: Task, described: Arc<Described>, pace: &Pace) -> Transfer {
+    pub fn resume(
+        open: OpenWindow,
+        total_rows: u64,
+        task: Task,
+        described: Arc<Described>,
+        pace: &Pace,
+    ) -> Transfer {
         let projection = &described.projection;
+        let origin = Origin::of(&open);
         let lower_bound = LowerBound::new(projection.cursor_type, pace);
         let job = Some(open.job);
-        let mut reading =
-            Reading::new(task.plan, open.numbered, job, open.total_rows, task.newest, lower_bound);
+        let mut reading = Reading::new(task.plan, open.numbered, job, total_rows, task.newest, lower_bound);
         reading.count_until(open.offset);
         if open.billed {
             reading.forget_bytes_billed();
@@ -78,13 +98,7 @@ impl Transfer {
             // The front need only be read again to count identical rows.
             reading.skip_to(open.offset);
         }
-        Transfer { task, described, reading, made_at: None, pauses: Pauses::default() }
-    }
-
-    /// Whether the query was made by an earlier run, or by another worker. A result belongs to the account that ran its
-    /// query: after a change of the credentials it is out of reach.
-    pub fn is_of_earlier_run(&self) -> bool {
-        self.made_at.is_none()
+        Transfer { task, described, reading, origin, pauses: Pauses::default() }
     }
 
     /// Takes the page that was asked for.
@@ -130,21 +144,13 @@ impl Transfer {
 
     /// Returns what is stored of the window while it is being read.
     pub fn open_window(&self, schema_number: u32) -> Option<OpenWindow> {
-        let Transfer { task, reading, .. } = self;
+        let Transfer { task, reading, origin, .. } = self;
         reading.job.as_ref().map(|job| OpenWindow {
-            partitions: task.partitions.clone(),
-            started_from: task.started_from,
-            is_sole: task.is_sole,
-            schema: schema_number,
-            after: task.plan.window.after,
-            until: task.plan.window.until,
-            watermark: Some(task.plan.watermark),
             newest: reading.newest(),
-            numbered: reading.numbered,
-            job: job.clone(),
             billed: reading.is_billed(),
             offset: reading.offset,
-            total_rows: reading.total_rows,
+            total_rows: Some(reading.total_rows),
+            ..window_of(task, origin, job.clone(), reading.numbered, schema_number)
         })
     }
 
@@ -159,12 +165,12 @@ impl Transfer {
     pub fn close(self, own: &[u32], pace: &Pace) -> Closing {
         let is_last = self.task.is_open_ended() && self.task.partitions == own;
         let lateness_us = i64::try_from(pace.lateness_s).unwrap_or(i64::MAX).saturating_mul(SECOND_US);
-        let settled = self.made_at.map(|at| at.plus(lateness_us.saturating_neg()));
+        let settled = self.origin.made_at.map(|at| at.plus(lateness_us.saturating_neg()));
         Closing {
             is_last,
             is_reread: is_last || settled.is_none_or(|settled| self.task.plan.watermark > settled),
             version: self.read_version(own).cloned(),
-            read_at: self.made_at.filter(|_| is_last),
+            read_at: self.origin.made_at.filter(|_| is_last),
             with_future: self.task.reaches_the_future(),
             partitions: self.task.partitions,
         }
@@ -173,7 +179,7 @@ impl Transfer {
     /// Returns the table's version when the query was made, if that reads the table to its end.
     pub fn read_version(&self, own: &[u32]) -> Option<&Version> {
         let is_last = self.task.is_open_ended() && self.task.partitions == own;
-        self.described.description.version.as_ref().filter(|_| is_last && self.made_at.is_some())
+        self.origin.version.as_ref().filter(|_| is_last && self.origin.made_at.is_some())
     }
 }
 
@@ -184,6 +190,43 @@ impl Closing {
         source.read_to_end(self.read_at);
         late.follow(self.partitions, self.is_reread);
         self.is_last
+    }
+}
+
+impl Origin {
+    /// That of a window that was left open.
+    pub fn of(open: &OpenWindow) -> Origin {
+        let version = open.version.clone();
+        Origin { made_at: open.made_at, version, named: open.named, found: true }
+    }
+}
+
+/// Returns what is stored of a task of whose result nothing is read yet.
+pub fn window_of(
+    task: &Task,
+    origin: &Origin,
+    job: JobReference,
+    numbered: bool,
+    schema_number: u32,
+) -> OpenWindow {
+    OpenWindow {
+        partitions: task.partitions.clone(),
+        started_from: task.started_from,
+        is_sole: task.is_sole,
+        schema: schema_number,
+        after: task.plan.window.after,
+        until: task.plan.window.until,
+        watermark: Some(task.plan.watermark),
+        newest: task.newest,
+        numbered,
+        made_at: origin.made_at,
+        version: origin.version.clone(),
+        job,
+        named: origin.named,
+        billed: false,
+        offset: 0,
+        total_rows: None,
+        void: false,
     }
 }
 
@@ -243,10 +286,10 @@ mod tests {
     #[test]
     fn an_open_window_is_read_on_where_it_was_left_and_counts_what_is_in_front() {
         let open = open_at(3);
-        assert_eq!((open.offset, open.total_rows, open.watermark), (3, 5, Some(at("2024-01-01"))));
+        assert_eq!((open.offset, open.total_rows, open.watermark), (3, Some(5), Some(at("2024-01-01"))));
         let task = task_of(&open, true, false, true).unwrap();
         let described = transfer(1, 5).described;
-        let mut resumed = Transfer::resume(open, task, described, &table().pace);
+        let mut resumed = Transfer::resume(open, 5, task, described, &table().pace);
         assert!(resumed.next_page(9).unwrap().path.contains("startIndex=0"));
         resumed.take_page(page(5, true)).unwrap();
         let Progress::Batch(batch) = resumed.next_step(&mut LateRange::default(), 100).progress.unwrap()
@@ -270,11 +313,16 @@ mod tests {
     }
 
     #[test]
-    fn a_result_of_an_earlier_run_says_nothing_about_the_version_that_is_read() {
-        let open = open_at(0);
-        let task = task_of(&open, true, false, true).unwrap();
-        let resumed = Transfer::resume(open, task, transfer(1, 5).described, &table().pace);
-        assert_eq!(resumed.read_version(&[0]), None);
-        assert!(transfer(1, 5).read_version(&[0]).is_some());
+    fn a_result_of_an_earlier_run_tells_of_the_version_that_was_stored_with_it_alone() {
+        let resumed = |open: OpenWindow| {
+            let task = task_of(&open, true, false, true).unwrap();
+            // The table has changed since.
+            Transfer::resume(open, 5, task, transfer(2, 5).described, &table().pace)
+        };
+        let stored = transfer(1, 5).read_version(&[0]).cloned();
+        assert!(stored.is_some());
+        assert_eq!(resumed(open_at(0)).read_version(&[0]), stored.as_ref());
+        let untold = OpenWindow { made_at: None, version: None, ..open_at(0) };
+        assert_eq!(resumed(untold).read_version(&[0]), None);
     }
 }

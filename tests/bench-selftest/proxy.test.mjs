@@ -84,6 +84,36 @@ describe('faults', () => {
 		assert.equal((await post({ query: SELECT, requestId: 'x'.repeat(36), maxResults: 5 })).status, 200);
 	});
 
+	test('jobs_that_the_service_would_refuse_are_refused_and_others_are_made_once_cancelled_and_billed', async () => {
+		const send = (/** @type {string} */ path, /** @type {any} */ body) =>
+			fetch(`${proxy.url}/bigquery/v2/projects/test-project${path}`, {
+				method: 'POST',
+				headers: { 'content-type': 'application/json' },
+				body: body === undefined ? undefined : JSON.stringify(body),
+				signal: AbortSignal.timeout(30_000),
+			});
+		const configuration = { query: { query: SELECT, useLegacySql: false } };
+		const jobId = `own_${process.pid}`;
+		const refused = [
+			{ jobReference: { jobId: 'a.b' }, configuration },
+			{ jobReference: { jobId: 'x'.repeat(1025) }, configuration },
+			{ jobId, configuration },
+			{ jobReference: { jobId }, configuration: { query: { ...configuration.query, maxResults: 5 } } },
+		];
+		for (const body of refused) assert.equal((await send('/jobs', body)).status, 400, JSON.stringify(body));
+		const own = { jobReference: { projectId: 'test-project', jobId, location: 'US' }, configuration };
+		assert.equal((await send('/jobs', own)).status, 200);
+		const { total } = proxy.billing();
+		assert.ok(total > 0);
+		assert.equal((await send('/jobs', own)).status, 409);
+		assert.equal((await send(`/jobs/${jobId}/cancel`, {})).status, 400);
+		const { job } = await (await send(`/jobs/${jobId}/cancel`, undefined)).json();
+		assert.equal(job.status.state, 'DONE');
+		const { statistics } = await client.request('GET', `/jobs/${jobId}`);
+		assert.equal(Number(statistics.query.totalBytesBilled), total);
+		assert.equal(proxy.billing().total, total);
+	});
+
 	test('rules_choose_by_route_nth_every_rate_and_limit', async () => {
 		const nth = proxy.faults.add({ route: 'tables.get', fault: FAULT.backendError(), nth: 2 });
 		const statuses = async (/** @type {number} */ count) => {
@@ -162,9 +192,10 @@ describe('faults', () => {
 	test('a_lost_result_stays_lost', async () => {
 		const { jobReference } = await (await post({ query: SELECT })).json();
 		proxy.faults.add({ route: 'getQueryResults', fault: FAULT.loseResult(), limit: 1 });
-		for (const path of [`/queries/${jobReference.jobId}`, `/jobs/${jobReference.jobId}`]) {
-			await assert.rejects(client.request('GET', path), { status: 404, reason: 'notFound' });
-		}
+		const result = client.request('GET', `/queries/${jobReference.jobId}`);
+		await assert.rejects(result, { status: 404, reason: 'notFound' });
+		const { status } = await client.request('GET', `/jobs/${jobReference.jobId}`);
+		assert.equal(status.state, 'DONE', 'the job itself is known for longer');
 		assert.equal((await client.query(SELECT)).length, 1000, 'a new job is fine');
 	});
 

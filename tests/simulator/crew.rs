@@ -72,6 +72,7 @@ impl Crew {
             crew.add_node(world, threads as u32);
             left -= threads;
         }
+        world.is_lone = crew.nodes.len() == 1 && crew.nodes[0].threads == 1;
         for node in 0..crew.nodes.len() {
             crew.start(world, node);
         }
@@ -80,6 +81,7 @@ impl Crew {
 
     fn add_node(&mut self, world: &mut World, threads: u32) {
         let number = world.nodes.len();
+        world.is_lone = false;
         // Who joins gets a copy of what one of the others has.
         let copy = world.nodes.iter().find(|node| !node.is_removed).cloned().unwrap_or_default();
         world.nodes.push(Node { is_up: false, ..copy });
@@ -121,10 +123,13 @@ impl Crew {
             // Some commits happen although their worker does not live to see it.
             if at <= world.now + 60_000 && world.random.one_in(2) {
                 let moment = world.moment(node);
-                if let Command::Write(order) = hand.engine.step(event, moment)
-                    && world.nodes[node].target_exists
-                {
-                    world.apply(hand.actor, *order, ends_itself);
+                match hand.engine.step(event, moment) {
+                    Command::Write(order) if world.nodes[node].target_exists => {
+                        world.apply(hand.actor, *order, ends_itself);
+                    }
+                    // So do some requests.
+                    Command::Send(request) => drop(world.answer(node, request)),
+                    _ => {}
                 }
             }
         }
@@ -196,6 +201,15 @@ impl Crew {
         self.work_until(world, back_at);
         world.nodes[node].is_up = true;
         self.workers.extend(paused);
+    }
+
+    /// Ends the node that the job under way belongs to, for good.
+    pub fn crash_reader(&mut self, world: &mut World) {
+        world.deliver_everything();
+        let windows = world.nodes[0].checkpoints.values().filter(|(one, _)| one.window.is_some());
+        let name = windows.map(|(one, _)| one.node_id.clone()).next().unwrap();
+        let node = self.nodes.iter().position(|node| node.name == name).unwrap();
+        self.crash(world, node);
     }
 
     /// Nobody runs for a while.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod crew;
+mod jobs;
 mod node;
 mod query;
 mod random;
@@ -156,6 +157,11 @@ fn rows_that_two_nodes_renewed_and_that_stay_doubled_are_caught() {
 #[test]
 fn an_older_version_that_overwrites_a_newer_one_is_caught() {
     assert!(is_caught(Sabotage::OlderOverwrites));
+}
+
+#[test]
+fn a_job_that_is_made_before_it_is_stored_is_caught() {
+    assert!(is_caught(Sabotage::JobNotStored));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use bigquery_sync::bigquery::request::Request;
 use bigquery_sync::cluster::Standing;
 use bigquery_sync::engine::WriteOrder;
+use bigquery_sync::engine::checkpoint::{Checkpoint, OpenWindow};
 use bigquery_sync::time::{Micros, SECOND_US};
 
 use crate::run::LATENESS_S;
@@ -33,6 +34,8 @@ pub enum Sabotage {
     PartitionForgotten,
     /// The progress is the first that a transaction puts, not the last.
     ProgressFirst,
+    /// A job is made before its id is stored.
+    JobNotStored,
     /// What a node writes has the time of its own clock, whatever it replaces.
     OwnClockOnly,
     /// Workers do not care that others may still write versions of the same rows.
@@ -56,6 +59,16 @@ pub fn standing(sabotage: Option<Sabotage>, standing: Standing) -> Standing {
         Some(Sabotage::NeverUnsettled) => Standing { is_settled: true, seen_at: None, ..standing },
         _ => standing,
     }
+}
+
+/// Changes checkpoints before they are committed.
+pub fn checkpoint(sabotage: Option<Sabotage>, checkpoint: Checkpoint) -> Checkpoint {
+    let is_begun = |window: &OpenWindow| window.total_rows.is_some();
+    let window = checkpoint
+        .window
+        .clone()
+        .filter(|window| sabotage != Some(Sabotage::JobNotStored) || is_begun(window));
+    Checkpoint { window, ..checkpoint }
 }
 
 /// Changes ids before they are committed.

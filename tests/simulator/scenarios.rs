@@ -16,7 +16,7 @@ use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-fn habits() -> Habits {
+pub fn habits() -> Habits {
     Habits {
         keyed: false,
         partitioned: false,
@@ -24,28 +24,29 @@ fn habits() -> Habits {
         page_rows_max: 1_000,
         age_us: 0,
         slow_queries: false,
+        bytes_per_row: 40,
         rule: Rule::WHOLE,
     }
 }
 
 /// What `auto` makes of a table that is partitioned by days.
-const BY_DAY: Rule = Rule { division: Division::Spans(Span::Day), partitions: 64, pruned: true };
+pub const BY_DAY: Rule = Rule { division: Division::Spans(Span::Day), partitions: 64, pruned: true };
 
-fn world(habits: Habits) -> World {
+pub fn world(habits: Habits) -> World {
     World::new(Random::new(1), BASE_US, Source::new(habits), None)
 }
 
-fn configuration(limits: Value) -> Value {
+pub fn configuration(limits: Value) -> Value {
     json!({
         "bigquery": {"projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts"}, "limits": limits
     })
 }
 
-fn lone_engine(configuration: &Value) -> Engine {
+pub fn lone_engine(configuration: &Value) -> Engine {
     engine(configuration, Worker { node: "n".to_owned(), index: 0 }, Standing::ALONE)
 }
 
-fn add(world: &mut World, count: i64, first_us: i64) {
+pub fn add(world: &mut World, count: i64, first_us: i64) {
     for number in 0..count {
         let row = Row { cursor: Some(first_us + number), key: format!("k{number}"), text: "text".to_owned() };
         let visible_at = world.now;
@@ -54,7 +55,12 @@ fn add(world: &mut World, count: i64, first_us: i64) {
 }
 
 /// Runs for a while and returns how many rows each commit had.
-fn run_for(world: &mut World, engine: &mut Engine, event: Event, seconds: i64) -> (Event, Vec<WriteOrder>) {
+pub fn run_for(
+    world: &mut World,
+    engine: &mut Engine,
+    event: Event,
+    seconds: i64,
+) -> (Event, Vec<WriteOrder>) {
     let end = world.now + seconds * SECOND_US;
     let mut event = event;
     let mut orders = Vec::new();
@@ -614,7 +620,7 @@ fn a_table_whose_polls_cost_much_is_warned_about() {
     // Each query of these worlds bills 1,000 bytes.
     assert_eq!((status.poll_bytes, status.projected_bytes_per_day), (Some(1_000), Some(2_880_000)));
     assert_eq!(status.warning, None);
-    world.source.bytes_billed = 1 << 30;
+    (world.source.bytes_billed, world.source.job_bytes_billed) = (1 << 30, 1 << 30);
     run_for(&mut world, &mut engine, event, 100);
     let warning = engine.status(Micros(world.now)).warning.unwrap();
     assert!(warning.contains("about 18 US dollars a day"), "{warning}");

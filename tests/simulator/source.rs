@@ -28,6 +28,8 @@ pub struct Habits {
     pub age_us: i64,
     /// Queries are not done when first asked for.
     pub slow_queries: bool,
+    /// What a row weighs, as tables.get tells.
+    pub bytes_per_row: usize,
     /// The rule by which the engine is expected to divide the table.
     pub rule: Rule,
 }
@@ -64,20 +66,38 @@ struct QueryResult {
     polls_left: u64,
 }
 
+/// A job under an id of the engine's own. BigQuery knows it for longer than its result lives.
+#[derive(Debug)]
+pub struct Job {
+    pub made_at: i64,
+    /// How often the columns had changed before.
+    changes: u64,
+    /// Whether somebody was served the end of its result.
+    pub is_read: bool,
+    pub cancels: u64,
+}
+
 pub struct Source {
     pub habits: Habits,
     pub extra: Extra,
+    /// How often the columns changed.
+    changes: u64,
     entries: Vec<Entry>,
     results: BTreeMap<String, QueryResult>,
     requests: BTreeMap<String, String>,
+    pub jobs: BTreeMap<String, Job>,
     pub queries: u64,
     /// What each query bills.
     pub bytes_billed: u64,
+    /// What each query bills that has a job under an id of the engine's own.
+    pub job_bytes_billed: u64,
     /// When the query was made of which rows were served last.
     pub served_made_at: Option<i64>,
     stale_version: Option<(usize, i64)>,
     /// Larger results are refused.
     pub result_rows_max: Option<usize>,
+    /// Where it lies, if that is told.
+    pub location: Option<String>,
     /// When the table was made.
     pub created_at: i64,
     /// The page at this offset has one row.
@@ -91,14 +111,18 @@ impl Source {
         Source {
             habits,
             extra: Extra::Absent,
+            changes: 0,
             entries: Vec::new(),
             results: BTreeMap::new(),
             requests: BTreeMap::new(),
+            jobs: BTreeMap::new(),
             queries: 0,
             bytes_billed: 1_000,
+            job_bytes_billed: 1_000,
             served_made_at: None,
             stale_version: None,
             result_rows_max: None,
+            location: None,
             created_at: 0,
             short_page_at: None,
         }
@@ -123,6 +147,7 @@ impl Source {
     /// Adds, drops or retypes the extra column.
     pub fn alter(&mut self, extra: Extra) {
         self.extra = extra;
+        self.changes += 1;
         if extra == Extra::Absent {
             for entry in &mut self.entries {
                 entry.extra = None;
@@ -166,6 +191,9 @@ impl Source {
         if self.habits.keyed {
             table["tableConstraints"] = json!({"primaryKey": {"columns": ["k"]}});
         }
+        if let Some(location) = &self.location {
+            table["location"] = json!(location);
+        }
         let rows = self.visible(now).count();
         let modified =
             self.entries.iter().map(|entry| entry.visible_at).filter(|at| *at <= now).max().unwrap_or(0);
@@ -176,7 +204,7 @@ impl Source {
         };
         table["creationTime"] = json!((self.created_at / 1_000).to_string());
         table["numRows"] = json!(rows.to_string());
-        table["numBytes"] = json!((rows * 40).to_string());
+        table["numBytes"] = json!((rows * self.habits.bytes_per_row).to_string());
         table["lastModifiedTime"] = json!((modified / 1_000).to_string());
         table
     }
@@ -192,18 +220,8 @@ impl Source {
         let job = match known {
             Some(job) => job.clone(),
             None => {
-                self.queries += 1;
-                let job = format!("job{}", self.queries);
-                let sql = body["query"].as_str().unwrap();
-                if sql.contains("`extra`") && self.extra == Extra::Absent {
-                    return Err(json!({"error": {"errors": [{"reason": "invalidQuery"}]}}));
-                }
-                let (fields, rows) = self.execute(sql, now, random);
-                if self.result_rows_max.is_some_and(|most| rows.len() > most) {
-                    return Err(json!({"error": {"errors": [{"reason": "responseTooLarge"}]}}));
-                }
-                let polls_left = if self.habits.slow_queries { random.below(3) } else { 0 };
-                self.results.insert(job.clone(), QueryResult { fields, rows, made_at: now, polls_left });
+                let job = format!("job{}", self.queries + 1);
+                self.run(&job, body["query"].as_str().unwrap(), now, random)?;
                 self.requests.insert(request_id, job.clone());
                 job
             }
@@ -211,6 +229,79 @@ impl Source {
         // A result that was too old when it was asked for again looks empty, as one without rows would not.
         let wanted = body["maxResults"].as_u64().unwrap() as usize;
         Ok(self.page(&job, 0, wanted, now).unwrap_or_else(|| "{}".to_owned()))
+    }
+
+    fn run(&mut self, job: &str, sql: &str, now: i64, random: &mut Random) -> Result<(), Value> {
+        self.queries += 1;
+        if sql.contains("`extra`") && self.extra == Extra::Absent {
+            return Err(refusal("invalidQuery"));
+        }
+        let (fields, rows) = self.execute(sql, now, random);
+        if self.result_rows_max.is_some_and(|most| rows.len() > most) {
+            return Err(refusal("responseTooLarge"));
+        }
+        let polls_left = if self.habits.slow_queries { random.below(3) } else { 0 };
+        self.results.insert(job.to_owned(), QueryResult { fields, rows, made_at: now, polls_left });
+        Ok(())
+    }
+
+    /// Makes a job under an id that the engine gives, once.
+    pub fn make_job(&mut self, body: &Value, now: i64, random: &mut Random) -> (u16, Value) {
+        let job = body["jobReference"]["jobId"].as_str().unwrap();
+        let is_legal = |character: char| character.is_ascii_alphanumeric() || "_-".contains(character);
+        assert!((1..=1_024).contains(&job.len()) && job.chars().all(is_legal), "{job}");
+        if self.jobs.contains_key(job) {
+            return (409, refusal("duplicate"));
+        }
+        let sql = body["configuration"]["query"]["query"].as_str().unwrap();
+        if let Err(refusal) = self.run(job, sql, now, random) {
+            return (400, refusal);
+        }
+        self.jobs
+            .insert(job.to_owned(), Job { made_at: now, changes: self.changes, is_read: false, cancels: 0 });
+        (200, self.look_at_job(job).1)
+    }
+
+    /// How a job fares.
+    pub fn look_at_job(&mut self, job: &str) -> (u16, Value) {
+        let Some(known) = self.jobs.get(job) else { return (404, refusal("notFound")) };
+        let runs = self.results.get_mut(job).filter(|result| result.polls_left > 0);
+        let state = if runs.is_some() { "RUNNING" } else { "DONE" };
+        runs.into_iter().for_each(|result| result.polls_left -= 1);
+        let mut answer = json!({
+            "status": {"state": state},
+            "statistics": {"query": {"totalBytesBilled": self.job_bytes_billed.to_string()}}
+        });
+        if known.cancels > 0 && !self.results.contains_key(job) {
+            answer["status"]["errorResult"] = json!({"reason": "stopped"});
+        }
+        (200, answer)
+    }
+
+    /// Ends a job, if it runs.
+    pub fn cancel_job(&mut self, job: &str) -> (u16, Value) {
+        let Some(known) = self.jobs.get_mut(job) else { return (404, refusal("notFound")) };
+        known.cancels += 1;
+        if self.results.get(job).is_some_and(|result| result.polls_left > 0) {
+            self.results.remove(job);
+        }
+        (200, json!({"job": self.look_at_job(job).1}))
+    }
+
+    /// Whether what such jobs bill stands apart from what all other queries have billed together.
+    pub fn tells_jobs_apart(&self) -> bool {
+        self.job_bytes_billed > self.bytes_billed * self.queries
+    }
+
+    /// The jobs under ids of the engine's own of which nobody read the result, though it lives and has the columns of now,
+    /// and that nobody cancelled.
+    pub fn jobs_left(&self, now: i64) -> Vec<&String> {
+        let lives =
+            |id: &String, job: &Job| self.results.contains_key(id) && now - job.made_at < RESULT_LIFE_US;
+        let is_left = |(id, job): &(&String, &Job)| {
+            !job.is_read && job.cancels == 0 && job.changes == self.changes && lives(id, job)
+        };
+        self.jobs.iter().filter(is_left).map(|(id, _)| id).collect()
     }
 
     /// A page of a result, none if there is no such result (any more).
@@ -228,6 +319,11 @@ impl Source {
         }
         let rows = result.rows.get(offset..).unwrap_or_default();
         let rows = &rows[..page_rows.min(rows.len())];
+        let mut bytes_billed = self.bytes_billed;
+        if let Some(job) = self.jobs.get_mut(job) {
+            job.is_read |= offset + rows.len() >= result.rows.len();
+            bytes_billed = self.job_bytes_billed;
+        }
         // Most of what the worlds do is to make such pages.
         let (rows, fields, total) = (rows.join(","), &result.fields, result.rows.len());
         Some(format!(
@@ -235,7 +331,7 @@ impl Source {
                 r#"{{"jobComplete":true,"jobReference":{},"rows":[{}],"schema":{{"fields":{}}},"#,
                 r#""totalBytesProcessed":"{}","totalRows":"{}"}}"#
             ),
-            reference, rows, fields, self.bytes_billed, total
+            reference, rows, fields, bytes_billed, total
         ))
     }
 
@@ -316,6 +412,10 @@ fn record(cells: impl IntoIterator<Item = Option<String>>) -> String {
     }
     text.push_str("]}");
     text
+}
+
+fn refusal(reason: &str) -> Value {
+    json!({"error": {"errors": [{"reason": reason}]}})
 }
 
 fn integers(names: &[&str]) -> Value {

@@ -36,6 +36,8 @@ pub struct World {
     pub rows_put: u64,
     /// The last stamp of each node.
     last_stamps: BTreeMap<usize, i64>,
+    /// Whether there is one worker, of one node.
+    pub is_lone: bool,
     /// How often somebody made the target.
     pub incarnations: u64,
     only: Actor,
@@ -73,6 +75,7 @@ impl World {
             violation: None,
             rows_put: 0,
             last_stamps: BTreeMap::new(),
+            is_lone: false,
             incarnations: 0,
             only: Actor::default(),
         }
@@ -148,7 +151,7 @@ impl World {
             }
             Command::Send(request) => {
                 let duration_us = 1_000 + self.random.below(50_000) as i64;
-                let (waited_us, answer) = self.answer(request);
+                let (waited_us, answer) = self.answer(node, request);
                 actor.served_made_at = self.source.served_made_at.take().unwrap_or(actor.served_made_at);
                 Some((duration_us + waited_us, Event::Answered(answer)))
             }
@@ -167,25 +170,18 @@ impl World {
         }
     }
 
-    fn answer(&mut self, mut request: Request) -> (i64, Result<Answer, Failure>) {
+    /// Answers a request to BigQuery; also says how long that took besides.
+    pub fn answer(&mut self, node: usize, mut request: Request) -> (i64, Result<Answer, Failure>) {
         sabotage::request(self.sabotage, &mut request);
-        let (mut status, mut body) = match request.purpose {
-            Purpose::DescribeTable => (200, self.source.describe(self.now).to_string()),
-            Purpose::StartQuery => {
-                let body: Value = serde_json::from_str(request.body.as_deref().unwrap()).unwrap();
-                let sql = body["query"].as_str().unwrap().replace('\n', " ");
-                self.note(format!("query {sql}"));
-                match self.source.start_query(&body, self.now, &mut self.random) {
-                    Ok(page) => (200, page),
-                    Err(refusal) => (400, refusal.to_string()),
-                }
-            }
-            Purpose::ReadResult => self.read_result(&request.path),
-        };
+        let fault = self.faulty().then(|| self.random.below(8));
+        // What fails at once may have been done all the same.
+        let is_done = fault.is_none_or(|fault| fault > 4) || self.random.one_in(2);
+        let (mut status, mut body) =
+            if is_done { self.carry_out(node, &request) } else { (200, "{}".to_owned()) };
         let mut cut = None;
-        if self.faulty() {
-            self.note("fault".to_owned());
-            match self.random.below(8) {
+        if let Some(fault) = fault {
+            self.note(format!("fault {fault}, {}", if is_done { "done" } else { "not done" }));
+            match fault {
                 0 => return (60 * SECOND_US, Err(Failure::new(Kind::Timeout, "no answer"))),
                 1 => return (0, Err(Failure::new(Kind::Unreachable, "reset"))),
                 2 => (status, body) = (503, error("backendError")),
@@ -206,6 +202,51 @@ impl World {
         let retry_after_ms = (status == 429).then_some(2_000);
         let server_time = Some(Micros(self.now + self.server_skew_us));
         (0, Ok(Answer { status, server_time, retry_after_ms, body: bytes }))
+    }
+
+    fn carry_out(&mut self, node: usize, request: &Request) -> (u16, String) {
+        let sent: Value =
+            request.body.as_deref().map_or(Value::Null, |body| serde_json::from_str(body).unwrap());
+        let text = |(status, body): (u16, Value)| (status, body.to_string());
+        let job = || request.path.split(['/', '?']).nth(4).unwrap();
+        match request.purpose {
+            Purpose::DescribeTable => (200, self.source.describe(self.now).to_string()),
+            Purpose::StartQuery => {
+                self.note(format!("query {}", sent["query"].as_str().unwrap().replace('\n', " ")));
+                match self.source.start_query(&sent, self.now, &mut self.random) {
+                    Ok(page) => (200, page),
+                    Err(refusal) => (400, refusal.to_string()),
+                }
+            }
+            Purpose::MakeJob => {
+                let sql = sent["configuration"]["query"]["query"].as_str().unwrap().replace('\n', " ");
+                let id = sent["jobReference"]["jobId"].as_str().unwrap();
+                self.note(format!("job {id}: query {sql}"));
+                self.check_job(node, id);
+                text(self.source.make_job(&sent, self.now, &mut self.random))
+            }
+            Purpose::LookAtJob => text(self.source.look_at_job(job())),
+            Purpose::CancelJob => {
+                self.note(format!("cancel {}", job()));
+                text(self.source.cancel_job(job()))
+            }
+            Purpose::ReadResult => self.read_result(&request.path),
+        }
+    }
+
+    /// A job is stored before it is made; and a worker that is alone makes none while the result of another one lives that
+    /// it could read.
+    fn check_job(&mut self, node: usize, id: &str) {
+        let is_known = self.source.jobs.contains_key(id);
+        let mut windows = self.nodes[node].checkpoints.values().filter_map(|(one, _)| one.window.as_ref());
+        // What one of several nodes stores, another one may replace before it hears of it.
+        if self.nodes.len() == 1 && !windows.any(|window| window.job.job_id == id) {
+            self.violation = Some(format!("the job {id} is made before it is stored"));
+        }
+        let left = self.source.jobs_left(self.now);
+        if self.is_lone && !is_known && !left.is_empty() {
+            self.violation = Some(format!("the job {id} is made while {left:?} can be read"));
+        }
     }
 
     fn read_result(&mut self, path: &str) -> (u16, String) {
@@ -263,7 +304,9 @@ impl World {
             match write {
                 Write::Put(id, row) => transaction.rows.push((id, row)),
                 Write::Delete(id) => transaction.replaced.push(id),
-                Write::Progress(checkpoint) => transaction.checkpoints.push(*checkpoint),
+                Write::Progress(checkpoint) => {
+                    transaction.checkpoints.push(sabotage::checkpoint(self.sabotage, *checkpoint));
+                }
             }
         }
         self.rows_put += transaction.rows.len() as u64;
@@ -456,6 +499,18 @@ impl World {
             self.violation =
                 Some(format!("{missing} rows up to the watermarks {watermarks:?} are not there"));
         }
+    }
+
+    /// What jobs under ids of the engine's own billed is counted once; of one node, which never loses what it committed.
+    pub fn check_jobs_bill(&self) -> Option<String> {
+        if self.nodes.len() > 1 || !self.source.tells_jobs_apart() {
+            return None;
+        }
+        let bytes = |(one, _): &(Checkpoint, _)| one.bytes_billed;
+        let counted =
+            self.nodes[0].checkpoints.values().map(bytes).sum::<u64>() / self.source.job_bytes_billed;
+        let made = self.source.jobs.len() as u64;
+        (counted != made).then(|| format!("{made} jobs were made, and {counted} are on the bill"))
     }
 
     /// Compares the source with each node.

@@ -4,7 +4,7 @@
 
 /**
  * @typedef {'tables.get' | 'tables.list' | 'tabledata.list' | 'insertAll' | 'jobs.query' | 'getQueryResults' |
- *   'jobs.insert' | 'jobs.get' | 'upload' | 'other'} RouteName
+ *   'jobs.insert' | 'jobs.get' | 'jobs.cancel' | 'upload' | 'other'} RouteName
  * @typedef {{route: RouteName, project: string, dataset?: string, table?: string, jobId?: string}} Route
  */
 
@@ -18,6 +18,7 @@ const ROUTES = [
 	['GET', /^\/queries\/(?<jobId>[^/]+)$/, 'getQueryResults'],
 	['POST', /^\/jobs$/, 'jobs.insert'],
 	['GET', /^\/jobs\/(?<jobId>[^/]+)$/, 'jobs.get'],
+	['POST', /^\/jobs\/(?<jobId>[^/]+)\/cancel$/, 'jobs.cancel'],
 ];
 
 /**

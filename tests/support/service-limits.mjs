@@ -14,6 +14,18 @@ const RESULT_PARAMETERS = new Set(
 	`startIndex maxResults pageToken timeoutMs location formatOptions.useInt64Timestamp formatOptions.timestampOutputFormat
 	alt prettyPrint fields key quotaUser`.split(/\s+/)
 );
+/** The members of what makes a query's job, as the references of Job and JobConfigurationQuery list them. */
+const JOB_MEMBERS = new Set(['kind', 'configuration', 'jobReference']);
+const CONFIGURATION_MEMBERS = new Set(
+	'jobType query load copy extract dryRun jobTimeoutMs labels maxSlots reservation'.split(' ')
+);
+const JOB_QUERY_MEMBERS = new Set(
+	`query destinationTable tableDefinitions userDefinedFunctionResources createDisposition writeDisposition defaultDataset
+	priority preserveNulls allowLargeResults useQueryCache flattenResults maximumBillingTier maximumBytesBilled useLegacySql
+	parameterMode queryParameters schemaUpdateOptions timePartitioning rangePartitioning clustering
+	destinationEncryptionConfiguration scriptOptions connectionProperties createSession continuous
+	writeIncrementalResults`.split(/\s+/)
+);
 const REQUEST_ID = /^[\x21-\x7e]{1,36}$/;
 const JOB_ID = /^[A-Za-z0-9_-]{1,1024}$/;
 /** Characters of a query before its names are resolved. */
@@ -28,10 +40,13 @@ const TIMEOUT_MS_MAX = 200_000;
  * @returns {object | undefined} The body of the refusal.
  */
 export function refusalOf(route, url, json) {
-	const reason = { 'jobs.query': wrongQuery, 'jobs.insert': wrongJob, 'getQueryResults': wrongResult }[route]?.(
-		json,
-		url
-	);
+	const checks = {
+		'jobs.query': wrongQuery,
+		'jobs.insert': wrongJob,
+		'jobs.cancel': wrongCancel,
+		'getQueryResults': wrongResult,
+	};
+	const reason = checks[route]?.(json, url);
 	return reason === undefined ? undefined : errorBody(400, 'invalid', reason);
 }
 
@@ -51,9 +66,23 @@ function wrongQuery(query) {
 }
 
 /** @param {any} job */
-function wrongJob({ jobReference }) {
+function wrongJob(job) {
+	const { jobReference, configuration } = job;
 	const id = jobReference?.jobId;
-	return id === undefined || JOB_ID.test(id) ? undefined : `Invalid job ID "${id}".`;
+	if (id !== undefined && !JOB_ID.test(id)) return `Invalid job ID "${id}".`;
+	const unknown = [
+		...Object.keys(job).filter((name) => !JOB_MEMBERS.has(name)),
+		...Object.keys(configuration ?? {}).filter((name) => !CONFIGURATION_MEMBERS.has(name)),
+		...Object.keys(configuration?.query ?? {}).filter((name) => !JOB_QUERY_MEMBERS.has(name)),
+	];
+	if (unknown.length > 0) return `Invalid JSON payload received. Unknown name "${unknown[0]}": Cannot find field.`;
+	if (String(configuration?.query?.query).length > QUERY_CHARACTERS_MAX) return 'The query is too long.';
+	return undefined;
+}
+
+/** @param {any} body */
+function wrongCancel(body) {
+	return body === undefined ? undefined : 'Invalid JSON payload received. The request body must be empty.';
 }
 
 /** @param {any} _ @param {string} url */

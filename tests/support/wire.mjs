@@ -98,7 +98,8 @@ export class MemoryHost {
 
 	#answer({ purpose, path, body }) {
 		if (purpose === 'describeTable') {
-			return new TextEncoder().encode(JSON.stringify({ schema: { fields: this.fields } }));
+			const size = { numRows: '1000', numBytes: '8000' };
+			return new TextEncoder().encode(JSON.stringify({ schema: { fields: this.fields }, ...size }));
 		}
 		if (purpose === 'startQuery') return this.page(0, JSON.parse(body).maxResults);
 		const query = new URL(path, 'http://localhost').searchParams;

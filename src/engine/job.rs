@@ -1,0 +1,182 @@
+//! Queries that may bill much: each runs as a job under an id of our own, which is stored before the job is made.
+//!
+//! So whoever comes to read the window, after a crash, a failure without an answer or a change of the cluster, finds the
+//! job by its id, and nothing bills it twice. To make a job that is there already does no harm: BigQuery refuses it as a
+//! duplicate. A window is read on by who owns all of its partitions. Otherwise the owner of the first of them gives the
+//! job up: it is cancelled, and what it billed is asked for and counted with the commit that forgets it.
+
+use super::boundary::{Answer, Command, Moment, WriteOrder};
+use super::checkpoint::{Checkpoint, OpenWindow};
+use super::counts::Counts;
+use super::query::{self, Pauses, Query, unnamed_job};
+use super::source::Described;
+use super::status::Activity;
+use super::task::Task;
+use super::{AfterWrite, Engine, Inquiry, Next, State, division};
+use crate::bigquery::failure::{self, Subject};
+use crate::bigquery::job::Job;
+use crate::bigquery::page::JobReference;
+use crate::bigquery::request::{self, Request};
+use crate::error::{Failure, Kind, Recovery};
+use crate::time::Micros;
+use std::sync::Arc;
+
+/// The HTTP status of a refusal because there is a job of that id.
+const DUPLICATE: u16 = 409;
+
+/// A job that nobody will read, and the checkpoint that tells of it.
+#[derive(Debug)]
+pub struct Debt {
+    row: Checkpoint,
+    job: JobReference,
+    pauses: Pauses,
+}
+
+impl Engine {
+    /// Stores the id of the job that is to run a query.
+    pub(super) fn open_job(&mut self, mut query: Query, moment: Moment) -> Next {
+        let (config, location) = (&self.config, self.connection.location.as_ref());
+        let worker = self.worker.name();
+        query.name_job(JobReference {
+            project_id: self.connection.project_id.clone(),
+            job_id: request::job_id_of(
+                &config.id,
+                &config.target_table,
+                &worker,
+                moment.now,
+                moment.jitter.0,
+            ),
+            location: location.or(query.described.description.location.as_ref()).cloned(),
+        });
+        let checkpoints = self.bookkeeper(moment).of_opening(&query);
+        let notes = std::mem::take(&mut self.notes);
+        let order = WriteOrder::without_rows(&query.described.projection, notes, checkpoints.clone());
+        let after = AfterWrite::MakeJob(Box::new(query));
+        Next::Await(State::Writing(checkpoints, after), Command::Write(Box::new(order)))
+    }
+
+    /// Makes the job of a query; its id is stored.
+    pub(super) fn make_job(&self, query: Box<Query>) -> Next {
+        let Some(job) = &query.job else { return Next::fail(unnamed_job(), Next::Describe(None)) };
+        let request = request::make_job(job, &query.sql(&self.config), self.config.pace.bytes_billed_max);
+        Next::Ask(Inquiry::Job(query), request)
+    }
+
+    /// Goes on with a window whose job was stored, and made or not.
+    pub(super) fn find_job(&mut self, open: OpenWindow, task: Task, described: Arc<Described>) -> Next {
+        let counts = self.holding.counts().into_iter().flat_map(Counts::partitions);
+        let starts: Vec<Micros> = counts.map(|one| one.starts).collect();
+        let (rule, now) = (self.holding.rule(), self.source.server_time());
+        let Some(selection) = division::select(rule, &task.partitions, task.plan.window, &starts, now) else {
+            self.holding.ledger.give_up_windows();
+            return Next::Describe(None);
+        };
+        self.make_job(Box::new(Query::found(open, Task { selection, ..task }, described)))
+    }
+
+    pub(super) fn job_made(
+        &mut self,
+        query: Box<Query>,
+        request: Request,
+        outcome: Result<Answer, Failure>,
+    ) -> Next {
+        let is_there = outcome.as_ref().is_ok_and(|answer| answer.status == DUPLICATE);
+        match self.accept(request.purpose, outcome) {
+            Ok(_) => self.ask_result(query),
+            Err(_) if is_there => self.ask_result(query),
+            Err(failure) if failure.kind == Kind::WindowTooLarge => self.cut_window(failure, &query),
+            // The job may be there, or come to be there: the window stays open, and whoever owns it then tries again.
+            Err(failure) if failure.kind.recovery() == Recovery::Retry => {
+                Next::fail(failure, Next::Describe(None))
+            }
+            Err(failure) => self.lose_result(failure, 0),
+        }
+    }
+
+    fn ask_result(&self, query: Box<Query>) -> Next {
+        let Some(job) = &query.job else { return Next::fail(unnamed_job(), Next::Describe(None)) };
+        let request = request::read_result(job, 0, self.sizes.page_rows());
+        Next::Ask(Inquiry::Result(query), request)
+    }
+
+    /// Asks whether a job has failed, or BigQuery has failed to tell of it.
+    pub(super) fn look_at_job(&self, failure: Failure, query: Box<Query>) -> Next {
+        let Some(job) = &query.job else { return Next::fail(unnamed_job(), Next::Describe(None)) };
+        let request = request::look_at_job(job);
+        Next::fail(failure, Next::Ask(Inquiry::Look(query), request))
+    }
+
+    pub(super) fn job_looked_at(
+        &mut self,
+        query: Box<Query>,
+        request: Request,
+        outcome: Result<Answer, Failure>,
+    ) -> Next {
+        let looked = self.accept(request.purpose, outcome).and_then(|answer| Job::read(&answer.body));
+        match looked {
+            Ok(Job { failed_for: Some(reason), .. }) => {
+                let subject = Subject { connection: &self.connection, source: &self.config.source };
+                let failure = failure::of_job(&reason, subject);
+                match failure.kind {
+                    Kind::WindowTooLarge => self.cut_window(failure, &query),
+                    _ => self.lose_result(failure, 0),
+                }
+            }
+            Ok(_) => self.ask_result(query),
+            Err(failure) if may_be_told(failure.kind) => {
+                Next::fail(failure, Next::Ask(Inquiry::Look(query), request))
+            }
+            Err(failure) => self.lose_result(failure, 0),
+        }
+    }
+
+    /// Ends the job of a window that cannot be read on, and asks what it billed.
+    pub(super) fn settle(&mut self, row: Checkpoint, described: Arc<Described>) -> Next {
+        let Some(window) = &row.window else { return Next::Load };
+        self.condition.set_activity(Activity::Running);
+        let job = window.job.clone();
+        // One whose result was read is done.
+        let request = match window.total_rows {
+            None => request::cancel_job(&job),
+            Some(_) => request::look_at_job(&job),
+        };
+        let debt = Debt { row, job, pauses: Pauses::default() };
+        Next::Ask(Inquiry::Debt(Box::new(debt), described), request)
+    }
+
+    pub(super) fn debt_answered(
+        &mut self,
+        mut debt: Box<Debt>,
+        described: Arc<Described>,
+        request: Request,
+        outcome: Result<Answer, Failure>,
+        moment: Moment,
+    ) -> Next {
+        let looked = self.accept(request.purpose, outcome).and_then(|answer| Job::read(&answer.body));
+        match looked {
+            Ok(Job { is_done: false, .. }) => {
+                let (delay_ms, look) = (debt.pauses.next_ms(), request::look_at_job(&debt.job));
+                Next::rest(delay_ms, Next::Ask(Inquiry::Debt(debt, described), look))
+            }
+            Ok(Job { bytes_billed, .. }) => self.forget_job(*debt, bytes_billed, &described, moment),
+            Err(failure) if may_be_told(failure.kind) => {
+                Next::fail(failure, Next::Ask(Inquiry::Debt(debt, described), request))
+            }
+            // It was never made, or is out of reach.
+            Err(_) => self.forget_job(*debt, 0, &described, moment),
+        }
+    }
+
+    fn forget_job(&mut self, debt: Debt, bytes: u64, described: &Described, moment: Moment) -> Next {
+        let era = described.projection.era;
+        let checkpoints = vec![self.bookkeeper(moment).of_debt(debt.row, bytes, era)];
+        let notes = std::mem::take(&mut self.notes);
+        let order = WriteOrder::without_rows(&described.projection, notes, checkpoints.clone());
+        Next::Await(State::Writing(checkpoints, AfterWrite::Poll), Command::Write(Box::new(order)))
+    }
+}
+
+/// Whether the next answer may tell what one that failed did not.
+fn may_be_told(kind: Kind) -> bool {
+    kind == Kind::Unavailable || query::may_come(kind, false)
+}
