@@ -16,7 +16,7 @@ import {
 	together,
 	withLock,
 } from './setup.mjs';
-import { formatBytes, hint, print, runMain, step } from './terminal.mjs';
+import { ExpectedFailure, formatBytes, hint, print, runMain, step } from './terminal.mjs';
 
 const NAME = 'bigquery_sync';
 const PACKAGE = join(repository, 'pkg');
@@ -104,7 +104,26 @@ async function finish(compiled, wasmBindgen, stamp) {
 	const bindgen = ['--target', 'web', '--out-dir', unfinished, '--out-name', NAME, compiled];
 	await runOrFail('wasm-bindgen refused the compiled core.', join(wasmBindgen, 'wasm-bindgen'), bindgen);
 	await optimise(join(unfinished, WASM));
+	await makeRepeatable(unfinished);
 	await publish(unfinished, stamp);
+}
+
+/**
+ * wasm-bindgen's module has one instance, for as long as the process lives. As a function, it makes one with each call,
+ * of which nothing stays once nobody uses it any more.
+ */
+async function makeRepeatable(folder) {
+	const module = join(folder, `${NAME}.js`);
+	const text = await readFile(module, 'utf8');
+	const last = /^export \{ initSync, .*\};$/m;
+	const names = [...text.matchAll(/^export (?:class|function) (\w+)/gm)].map(([, name]) => name);
+	if (!last.test(text) || names.length === 0) throw new ExpectedFailure('wasm-bindgen makes another kind of module.');
+	const body = text.replace(last, '').replace(/^export (?=class|function)/gm, '');
+	const made = `return { ${[...names, 'initSync'].join(', ')} };`;
+	await writeFile(join(folder, 'instance.js'), `export function makeCore() {\n${body}\n${made}\n}\n`);
+	const types = `export function makeCore(): typeof import('./${NAME}.js');\n`;
+	await writeFile(join(folder, 'instance.d.ts'), types);
+	await rm(module);
 }
 
 async function optimise(wasm) {
@@ -118,7 +137,9 @@ async function optimise(wasm) {
 async function publish(unfinished, stamp) {
 	await mkdir(PACKAGE, { recursive: true });
 	await rm(STAMP, { force: true });
-	for (const name of await readdir(unfinished)) await rename(join(unfinished, name), join(PACKAGE, name));
+	const names = await readdir(unfinished);
+	for (const name of names) await rename(join(unfinished, name), join(PACKAGE, name));
+	for (const name of await readdir(PACKAGE)) if (!names.includes(name)) await rm(join(PACKAGE, name));
 	await rm(unfinished, { recursive: true, force: true });
 	await writeFile(STAMP, stamp);
 }

@@ -109,6 +109,11 @@ impl Page {
         }
     }
 
+    /// Returns its length.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Remembers how far a reader came.
     pub fn advance(&mut self, progress: Progress) {
         self.position = progress.position;

@@ -84,6 +84,8 @@ pub struct Config {
     pub tables: Vec<TableConfig>,
     /// Roles besides super_user that may read and control the sync.
     pub control_roles: Vec<String>,
+    /// What the tables of a worker may take in memory.
+    pub memory_bytes_max: u64,
     /// How long entries of SyncAudit are kept.
     pub audit_retention_days: u64,
     /// Keys that were understood but have no effect in this version.
@@ -161,6 +163,7 @@ fn read_root(
         connection: connection?,
         tables,
         control_roles,
+        memory_bytes_max: defaults.memory_bytes_max,
         audit_retention_days: audit_retention_days.unwrap_or(AUDIT_RETENTION_DAYS),
         warnings: Vec::new(),
     })

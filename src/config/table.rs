@@ -46,6 +46,11 @@ const WILDCARD: &str = "is a wildcard, which cannot be synced: make a view of it
                         `dataset.prefix_*`) and sync the view, or list its tables one by one";
 
 const DAY_S: u64 = 86_400;
+/// What the tables of a worker may take in memory, unless the configuration says otherwise.
+const MEMORY_BYTES: u64 = 512 << 20;
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
+/// The core has no more than 4 GiB.
+const MEMORY_BYTES_MAX: u64 = 3 << 30;
 const PAGE_ROWS_MAX: u64 = 100_000;
 
 /// Which columns are read.
@@ -198,6 +203,8 @@ impl Shared {
 pub struct Defaults {
     pace: Pace,
     partitions: u64,
+    /// What the tables of a worker may take in memory.
+    pub memory_bytes_max: u64,
     may_create: bool,
     polling: Polling,
 }
@@ -222,6 +229,7 @@ impl Defaults {
             initial_delay_ms: 1_000,
         };
         let mut partitions = 64;
+        let mut memory_bytes_max = MEMORY_BYTES;
         if let Some(sync) = sections.section("sync") {
             read_sync(&sync, &mut pace, &mut partitions);
         }
@@ -229,10 +237,15 @@ impl Defaults {
             limits.refuse_unknown(&[
                 "maxBytesBilledPerQuery",
                 "maxBytesBilledPerDay",
+                "maxMemoryPerWorker",
                 "maxRejectedRows",
                 "maxRowsPerWindow",
             ]);
             set(&mut pace.window_rows_max, limits.whole("maxRowsPerWindow", 1..=1_000_000_000));
+            set(
+                &mut memory_bytes_max,
+                limits.whole("maxMemoryPerWorker", MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX),
+            );
             set(&mut pace.rejected_rows_max, limits.whole("maxRejectedRows", 0..=1_000_000_000));
             pace.bytes_billed_max = limits.whole("maxBytesBilledPerQuery", 1..=1 << 60);
             pace.day_bytes_billed_max = limits.whole("maxBytesBilledPerDay", 1..=1 << 60);
@@ -244,7 +257,7 @@ impl Defaults {
             set(&mut pace.initial_delay_ms, retry.whole("initialDelay", 10..=60_000));
         }
         let (may_create, polling) = read_schema(sections);
-        Defaults { pace, partitions, may_create, polling }
+        Defaults { pace, partitions, memory_bytes_max, may_create, polling }
     }
 }
 

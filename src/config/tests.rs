@@ -37,6 +37,17 @@ fn the_shortest_configuration_gets_the_documented_defaults() {
     assert_eq!(config.connection.api_endpoint, "https://bigquery.googleapis.com/bigquery/v2");
     assert!(!config.connection.anonymous);
     assert_eq!(config.audit_retention_days, 90);
+    assert_eq!(config.memory_bytes_max, 512 << 20);
+}
+
+#[test]
+fn a_worker_s_memory_is_enough_for_some_pages_and_within_what_the_core_can_have() {
+    let parsed = parse(&with("limits", "maxMemoryPerWorker", json!(1 << 30))).unwrap();
+    assert_eq!(parsed.memory_bytes_max, 1 << 30);
+    for bytes in [1_000_000_u64, 4 << 30] {
+        let problem = problem(with("limits", "maxMemoryPerWorker", json!(bytes)));
+        assert!(problem.contains("allowed is a whole number from 67108864 to 3221225472"), "{problem}");
+    }
 }
 
 #[test]

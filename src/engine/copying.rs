@@ -67,7 +67,16 @@ impl Engine {
     }
 
     fn open_result(&mut self, query: Query, page: Page) -> Next {
+        let bytes_billed = page.envelope().bytes_billed.unwrap_or(0);
         match Transfer::open(query, page, &self.config.pace) {
+            Ok(transfer)
+                if transfer.counting_bytes() > self.memory_bytes.saturating_sub(self.late.bytes()) =>
+            {
+                self.sizes.number_identical();
+                let message =
+                    "the window has more rows than memory to count identical ones: BigQuery numbers them";
+                self.lose_result(Failure::new(Kind::WindowTooLarge, message), bytes_billed)
+            }
             Ok(transfer) => {
                 self.late.begin(&transfer.task.partitions);
                 Next::ReadOn(Box::new(transfer))
@@ -134,6 +143,7 @@ impl Engine {
         match progress {
             Progress::NeedsPage => {
                 self.sizes.learn_page(transfer.reading.page_rows_read(), &self.config.pace);
+                self.sizes.learn_row(transfer.reading.row_bytes());
                 match transfer.next_page(self.sizes.page_rows()) {
                     Ok(request) => Next::Ask(Inquiry::Page(transfer), request),
                     Err(failure) => Next::fail(failure, Next::Load),
@@ -194,6 +204,7 @@ impl Engine {
 
     /// Learns what a completely read window tells of the source, whether its last rows arrive in Harper or not.
     fn close(&mut self, transfer: Transfer, moment: Moment) -> AfterWrite {
+        self.sizes.learn_row(transfer.reading.row_bytes());
         let own = self.holding.own();
         if transfer.has_all_rows(own, &self.config) {
             self.source.count_without_cursor(0, &transfer.described.description, moment.now);

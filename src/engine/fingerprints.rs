@@ -70,6 +70,11 @@ impl Fingerprints {
         count.saturating_mul(ENTRY_BYTES as u64 * 10 / 7)
     }
 
+    /// Tells how many fingerprints so many bytes are enough for.
+    pub fn count_within(bytes: usize) -> u64 {
+        (bytes / ENTRY_BYTES) as u64 * 7 / 10
+    }
+
     /// Returns the bytes that it takes.
     pub fn bytes(&self) -> usize {
         self.slots * ENTRY_BYTES

@@ -22,6 +22,7 @@ mod holding;
 mod job;
 pub mod late;
 mod ledger;
+pub mod memory;
 mod meter;
 pub mod phase;
 mod planning;
@@ -50,9 +51,11 @@ use bookkeeper::Bookkeeper;
 pub use boundary::{Answer, Command, Event, Incarnation, Moment, Note, Receipt, Stored, Worker, WriteOrder};
 use checkpoint::Checkpoint;
 use condition::Condition;
+use fingerprints::Fingerprints;
 use holding::Holding;
 use job::Debt;
 use late::LateRange;
+use memory::Need;
 use meter::Meter;
 use planning::Question;
 use query::Query;
@@ -75,6 +78,8 @@ pub struct Engine {
     schema: Schema,
     holding: Holding,
     late: LateRange,
+    /// The bytes in which rows may be remembered.
+    memory_bytes: usize,
     sizes: Sizes,
     bill: Bill,
     condition: Condition,
@@ -174,6 +179,7 @@ impl Engine {
             schema: Schema::default(),
             holding: Holding::new(standing),
             late: LateRange::default(),
+            memory_bytes: late::BYTES_MAX,
             bill: Bill::default(),
             condition: Condition::default(),
             meter: Meter::default(),
@@ -274,7 +280,38 @@ impl Engine {
 
     /// Tells how much memory the engine may take for what it remembers of rows. What it takes already is kept.
     pub fn allow_memory(&mut self, bytes_max: usize) {
-        self.late.allow_memory(bytes_max);
+        self.memory_bytes = bytes_max;
+        let counting = self.transfer().map_or(0, Transfer::counting_bytes);
+        self.late.allow_memory(bytes_max.saturating_sub(counting));
+    }
+
+    /// Tells what the engine holds in memory, and what its next page will take.
+    pub fn need(&self) -> Need {
+        let transfer = self.transfer();
+        Need {
+            page: transfer.map_or(0, |transfer| transfer.reading.page_bytes()),
+            next_page: self.sizes.page_bytes(),
+            rows: self.late.bytes() + transfer.map_or(0, Transfer::counting_bytes),
+        }
+    }
+
+    /// Returns the window that is being read.
+    fn transfer(&self) -> Option<&Transfer> {
+        match &self.state {
+            State::Asking(Inquiry::Page(transfer), _) | State::Writing(_, AfterWrite::ReadOn(transfer)) => {
+                Some(transfer)
+            }
+            State::Resting(next) => match &**next {
+                Next::ReadOn(transfer) | Next::Ask(Inquiry::Page(transfer), _) => Some(transfer),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Returns how many rows there is memory for to count the identical ones among them.
+    fn countable_rows(&self) -> u64 {
+        Fingerprints::count_within(self.memory_bytes.saturating_sub(self.late.bytes()))
     }
 
     fn begin_anew(&mut self) -> Next {

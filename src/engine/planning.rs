@@ -77,7 +77,8 @@ impl Engine {
                 Next::RestUntilPoll
             }
             Some(task) if self.must_ask_for_cost(&task, &described) => {
-                let query = Query::new(task, described, server_time, pace);
+                let countable_rows = sizes.countable_rows(self.countable_rows(), pace);
+                let query = Query::new(task, described, server_time, countable_rows, pace);
                 let mut request = self.sql_request(&query.sql(&self.config), self.sizes.page_rows(), moment);
                 request.make_dry_run();
                 let Query { task, described, .. } = query;
@@ -191,7 +192,9 @@ impl Engine {
         }
         self.source.query(moment.now);
         self.condition.set_activity(Activity::Running);
-        let query = Query::new(task, described, self.source.server_time(), &self.config.pace);
+        let pace = &self.config.pace;
+        let countable_rows = self.sizes.countable_rows(self.countable_rows(), pace);
+        let query = Query::new(task, described, self.source.server_time(), countable_rows, pace);
         if bytes >= JOB_BYTES_MIN {
             return self.open_job(query, moment);
         }

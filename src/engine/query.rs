@@ -44,8 +44,15 @@ pub struct Pauses {
 
 impl Query {
     /// Prepares the query of a task.
-    pub fn new(task: Task, described: Arc<Described>, made_at: Micros, pace: &Pace) -> Query {
-        let is_numbered = is_numbered(&task, &described, pace);
+    /// Identical rows are counted here if there are no more than `countable_rows`, possibly.
+    pub fn new(
+        task: Task,
+        described: Arc<Described>,
+        made_at: Micros,
+        countable_rows: u64,
+        pace: &Pace,
+    ) -> Query {
+        let is_numbered = is_numbered(&task, &described, countable_rows, pace);
         let version = described.description.version.clone();
         let origin = Origin { made_at: Some(made_at), version, named: false, found: false };
         Query {
@@ -150,17 +157,20 @@ pub fn unnamed_job() -> Failure {
 }
 
 /// Whether identical rows are so many, possibly, that BigQuery had better number them.
-fn is_numbered(task: &Task, described: &Described, pace: &Pace) -> bool {
+fn is_numbered(task: &Task, described: &Described, countable_rows: u64, pace: &Pace) -> bool {
     let Described { description, projection } = described;
-    projection.key.is_empty()
-        && task.is_whole_table()
-        && description.rows.is_some_and(|rows| rows > 2 * pace.window_rows_max)
+    let rows = description.rows.map_or(0, |rows| match task.is_whole_table() {
+        true => rows,
+        false => rows.min(pace.window_rows_max),
+    });
+    projection.key.is_empty() && (countable_rows == 0 || rows > countable_rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::samples::{at, described, page, query, table, table_with, task};
+    use crate::engine::sizes::Sizes;
     use serde_json::json;
 
     #[test]
@@ -191,11 +201,21 @@ mod tests {
     fn bigquery_numbers_identical_rows_where_a_whole_table_is_too_large_to_count_them_here() {
         let numbers = |rows_max: u64, task: Task| {
             let pace = table_with(json!({"limits": {"maxRowsPerWindow": rows_max}})).pace;
-            Query::new(task, Arc::new(described(1)), at("2024-01-01"), &pace).is_numbered
+            let countable_rows = Sizes::new(&pace).countable_rows(u64::MAX, &pace);
+            Query::new(task, Arc::new(described(1)), at("2024-01-01"), countable_rows, &pace).is_numbered
         };
         assert!(numbers(2, task(None, None)));
         assert!(!numbers(3, task(None, None)));
         assert!(!numbers(2, task(Some("2023-01-01"), None)));
+        let pace = table().pace;
+        let mut sizes = Sizes::new(&pace);
+        let numbers = |countable_rows| {
+            let task = task(Some("2023-01-01"), None);
+            Query::new(task, Arc::new(described(1)), at("2024-01-01"), countable_rows, &pace).is_numbered
+        };
+        assert!(!numbers(sizes.countable_rows(5, &pace)) && numbers(sizes.countable_rows(4, &pace)));
+        sizes.number_identical();
+        assert!(numbers(sizes.countable_rows(u64::MAX, &pace)));
         assert!(query(1, 5).sql(&table()).contains("FROM `p`.`d`.`t`"));
     }
 

@@ -34,6 +34,8 @@ pub struct Reading {
     counted_until: u64,
     page: Option<Page>,
     page_offset: u64,
+    /// Of the last page.
+    page_bytes: usize,
     occurrences: Occurrences,
     /// Whether BigQuery numbered the identical rows.
     pub numbered: bool,
@@ -108,6 +110,7 @@ impl Reading {
             lower_bound,
             page: None,
             page_offset: 0,
+            page_bytes: 0,
             occurrences: Occurrences::default(),
             numbered,
             remember_after: lower_bound.of(plan.reached(newest)),
@@ -152,7 +155,18 @@ impl Reading {
     /// Gives the page that starts at the reading's offset.
     pub fn take_page(&mut self, page: Page) {
         self.page_offset = self.offset;
+        self.page_bytes = page.bytes();
         self.page = Some(page);
+    }
+
+    /// Returns the bytes of the page that is being read.
+    pub fn page_bytes(&self) -> usize {
+        if self.page.is_some() { self.page_bytes } else { 0 }
+    }
+
+    /// Returns about how many bytes a row had on the last page; none before.
+    pub fn row_bytes(&self) -> Option<u64> {
+        (self.page_bytes as u64).checked_div(self.page_rows_read())
     }
 
     /// Returns how many rows of the current page were read.

@@ -100,7 +100,7 @@ pub fn task(after: Option<&str>, until: Option<&str>) -> Task {
 pub fn query(modified: u32, rows: u64) -> Query {
     let mut described = described(modified);
     described.description.rows = Some(rows);
-    Query::new(task(None, None), Arc::new(described), at("2024-01-01T00:00:02Z"), &table().pace)
+    Query::new(task(None, None), Arc::new(described), at("2024-01-01T00:00:02Z"), u64::MAX, &table().pace)
 }
 
 /// The first page of a result with so many rows, all on it, with or without the name of the job `j`.

@@ -1,5 +1,6 @@
 //! How much is read and written at a time: by how far the table is behind, what BigQuery gives, how fast Harper is.
 
+use super::memory::PAGE_BYTES_MAX;
 use super::phase::Phase;
 use crate::bigquery::table::PartitionUnit;
 use crate::config::Pace;
@@ -10,6 +11,10 @@ pub struct Sizes {
     phase: Phase,
     /// Rows to ask for per page.
     page_rows: u64,
+    /// What a row takes on a page, as far as is known.
+    row_bytes: Option<u64>,
+    /// Whether BigQuery is to number identical rows, because they could not be counted here.
+    is_numbered: bool,
     /// Rows to write per transaction.
     pub batch: BatchSize,
     window: WindowSize,
@@ -23,6 +28,8 @@ struct WindowSize {
     halvings: u32,
 }
 
+/// Less is not reckoned for a page.
+const PAGE_BYTES_MIN: usize = 64 << 10;
 /// Windows are not made smaller than this.
 const WINDOW_ROWS_MIN: u64 = 1_000;
 /// Days that are still too large are divided into hours after so many attempts.
@@ -41,6 +48,8 @@ impl Sizes {
         Sizes {
             phase: Phase::Initial,
             page_rows: pace.page_rows.initial,
+            row_bytes: None,
+            is_numbered: false,
             batch: BatchSize::default(),
             window,
         }
@@ -77,6 +86,28 @@ impl Sizes {
     /// Returns the rows to ask for per page.
     pub fn page_rows(&self) -> u64 {
         self.page_rows
+    }
+
+    /// Returns about how many bytes the next page will have.
+    pub fn page_bytes(&self) -> usize {
+        let expected = self.row_bytes.map(|bytes| bytes.saturating_mul(self.page_rows) / 4 * 5);
+        let expected = expected.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(PAGE_BYTES_MAX);
+        expected.clamp(PAGE_BYTES_MIN, PAGE_BYTES_MAX)
+    }
+
+    /// Learns what a row takes on a page.
+    pub fn learn_row(&mut self, bytes: Option<u64>) {
+        self.row_bytes = bytes.or(self.row_bytes);
+    }
+
+    /// Has BigQuery number identical rows from now on.
+    pub fn number_identical(&mut self) {
+        self.is_numbered = true;
+    }
+
+    /// Returns of how many rows the identical ones may be counted here, if memory is enough for so many.
+    pub fn countable_rows(&self, in_memory: u64, pace: &Pace) -> u64 {
+        if self.is_numbered { 0 } else { in_memory.min(2 * pace.window_rows_max) }
     }
 
     /// Takes the phase that a lag stands for.
@@ -163,5 +194,19 @@ mod tests {
         sizes.learn_page(300, &pace);
         sizes.learn_page(600, &pace);
         assert_eq!(sizes.page_rows(), 1_000);
+    }
+
+    #[test]
+    fn a_page_is_reckoned_by_the_rows_before_and_as_the_largest_there_is_until_one_came() {
+        let pace = table_with(json!({"sync": {"initialBatchSize": 1_000}})).pace;
+        let mut sizes = Sizes::new(&pace);
+        sizes.learn_row(None);
+        assert_eq!(sizes.page_bytes(), PAGE_BYTES_MAX);
+        sizes.learn_row(Some(400));
+        assert_eq!(sizes.page_bytes(), 500_000);
+        sizes.learn_row(Some(1));
+        assert_eq!(sizes.page_bytes(), PAGE_BYTES_MIN);
+        sizes.learn_row(Some(1 << 30));
+        assert_eq!(sizes.page_bytes(), PAGE_BYTES_MAX);
     }
 }

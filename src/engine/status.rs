@@ -83,6 +83,8 @@ pub struct Status {
     pub breaker: Circuits,
     /// Rows of the window that is being read: how many are in Harper, and how many there are.
     pub window_progress: Option<[u64; 2]>,
+    /// For how long it has been waiting for other tables of its worker to give memory back, to fetch a page.
+    pub waits_for_memory_seconds: Option<u64>,
     /// The failure that is in the way.
     pub last_error: Option<LastError>,
 }
@@ -109,8 +111,8 @@ pub struct LastError {
 
 /// What to do when the late range has more rows than memory.
 const LATE_RANGE_TOO_LARGE: &str = "the rows that sync.lateness makes it read again at each poll are more than memory \
-                                    holds, so some of them are looked up in Harper each time: a smaller lateness is \
-                                    faster";
+                                    holds, so some of them are looked up in Harper each time: a smaller lateness, or \
+                                    a larger limits.maxMemoryPerWorker, is faster";
 
 impl Engine {
     fn warning(&self) -> Option<String> {
@@ -170,6 +172,7 @@ impl Status {
             window_progress: ledger
                 .open_window(engine.holding.own())
                 .and_then(|window| Some([window.offset, window.total_rows?])),
+            waits_for_memory_seconds: None,
             last_error: engine.condition.last_error(),
         }
     }

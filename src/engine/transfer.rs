@@ -1,6 +1,7 @@
 //! The window that is being read: its task, the table as it was, and how far its result is in Harper.
 
 use super::checkpoint::OpenWindow;
+use super::fingerprints::Fingerprints;
 use super::late::LateRange;
 use super::query::{Pauses, Query, unnamed_job};
 use super::reading::{self, Reading, Step};
@@ -99,6 +100,13 @@ impl Transfer {
             reading.skip_to(open.offset);
         }
         Transfer { task, described, reading, origin, pauses: Pauses::default() }
+    }
+
+    /// Returns the bytes that it takes to count identical rows until the end of the window.
+    pub fn counting_bytes(&self) -> usize {
+        let counts = self.described.projection.key.is_empty() && !self.reading.numbered;
+        let bytes = if counts { Fingerprints::bytes_for(self.reading.total_rows) } else { 0 };
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// Takes the page that was asked for.

@@ -2,7 +2,8 @@
 
 use super::convert;
 use super::host::Host;
-use crate::bigquery::request::Request;
+use super::pool::Pool;
+use crate::bigquery::request::{Purpose, Request};
 use crate::cluster::{Standing, Work};
 use crate::engine::retry::Jitter;
 use crate::engine::status::{Activity, Status};
@@ -12,12 +13,13 @@ use crate::mapping::attributes::Target;
 use crate::mapping::succession::{Comparable, Heir, Renewed, Succession};
 use crate::mapping::target::Table;
 use crate::operations::news::News;
-use crate::time::Micros;
+use crate::time::{Micros, SECOND_US};
 use gloo_timers::future::TimeoutFuture;
 use js_sys::{Date, Math, Promise};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Poll, Waker};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
@@ -28,6 +30,11 @@ const TIMER_MS_MAX: u64 = 60_000;
 /// Runs one engine.
 pub struct Driver {
     engine: RefCell<Engine>,
+    /// The memory that it shares with the worker's other tables, and its number among them.
+    pool: Rc<Pool>,
+    table: u32,
+    /// Since when it has been waiting for memory.
+    waits_since: Cell<Option<Micros>>,
     event: RefCell<Option<Event>>,
     command: RefCell<Option<Command>>,
     stopping: Cell<bool>,
@@ -45,9 +52,12 @@ pub struct Driver {
 
 impl Driver {
     /// Wraps an engine that has not begun.
-    pub fn new(engine: Engine) -> Driver {
+    pub fn new(engine: Engine, pool: Rc<Pool>) -> Driver {
         Driver {
             engine: RefCell::new(engine),
+            table: pool.join(),
+            pool,
+            waits_since: Cell::new(None),
             event: RefCell::new(None),
             command: RefCell::new(None),
             stopping: Cell::new(false),
@@ -64,6 +74,7 @@ impl Driver {
     pub fn stop(&self) {
         self.stopping.set(true);
         self.wake();
+        self.pool.wake_one(self.table);
     }
 
     /// Tells the engine where its worker stands in the cluster.
@@ -94,8 +105,10 @@ impl Driver {
     /// Lets the engine take the event that waits for it.
     pub fn step(&self) {
         if let Some(event) = self.event.take() {
-            let command = self.engine.borrow_mut().step(event, moment());
-            self.command.replace(Some(command));
+            let mut engine = self.engine.borrow_mut();
+            engine.allow_memory(self.pool.rows_allowed(self.table));
+            self.command.replace(Some(engine.step(event, moment())));
+            self.pool.hold(self.table, engine.need());
         }
     }
 
@@ -133,7 +146,10 @@ impl Driver {
 
     /// Returns the engine's status.
     pub fn status(&self) -> Status {
-        self.engine.borrow().status(now())
+        let now = now();
+        let seconds = |since| u64::try_from(now.since(since) / SECOND_US).unwrap_or(0);
+        let waits_for_memory_seconds = self.waits_since.get().map(seconds);
+        Status { waits_for_memory_seconds, ..self.engine.borrow().status(now) }
     }
 
     /// Returns what the worker does, for those that divide the work.
@@ -141,8 +157,14 @@ impl Driver {
         self.engine.borrow().work(commanded)
     }
 
-    /// Runs until the engine halts.
+    /// Runs until the engine halts, and gives back what it held of the worker's memory.
     pub async fn run(&self, host: &Host) {
+        self.run_engine(host).await;
+        self.ahead.take();
+        self.pool.leave(self.table);
+    }
+
+    async fn run_engine(&self, host: &Host) {
         let mut event = Event::Start;
         let mut reported = None;
         let mut news = News::default();
@@ -199,15 +221,42 @@ impl Driver {
     }
 
     async fn send(&self, host: &Host, request: Request) -> Result<Answer, Failure> {
-        let promise = match self.ahead.borrow_mut().take() {
-            Some((started, promise)) if started == request => promise,
-            _ => start(host, &request),
+        let ahead = self.ahead.take();
+        let promise = match ahead {
+            Some((started, promise)) if started == request => {
+                self.pool.use_ahead(self.table);
+                promise
+            }
+            _ => {
+                self.pool.forget_ahead(self.table);
+                if !self.has_room(request.purpose).await {
+                    return Err(Failure::new(Kind::Unreachable, "the sync was stopped"));
+                }
+                start(host, &request)
+            }
         };
         settle(promise, Kind::Unreachable).await.and_then(|value| convert::answer(&value))
     }
 
+    /// Waits until there is memory for an answer. Returns false if the run is to end first.
+    async fn has_room(&self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::DescribeTable | Purpose::MakeJob | Purpose::LookAtJob | Purpose::CancelJob => true,
+            Purpose::StartQuery | Purpose::ReadResult => {
+                let bytes = self.engine.borrow().need().next_page;
+                self.waits_since.set(Some(now()));
+                let has_room = self.pool.room(self.table, bytes, || self.stopping.get()).await;
+                self.waits_since.set(None);
+                has_room
+            }
+        }
+    }
+
     async fn write(&self, host: &Host, order: WriteOrder) -> Result<crate::engine::Receipt, Failure> {
-        if let Some(request) = &order.ahead {
+        let bytes = self.engine.borrow().need().next_page;
+        if let Some(request) = &order.ahead
+            && self.pool.room_ahead(self.table, bytes)
+        {
             self.ahead.replace(Some((request.clone(), start(host, request))));
         }
         let converted = convert::order(&order)

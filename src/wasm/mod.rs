@@ -3,6 +3,7 @@
 mod convert;
 mod driver;
 mod host;
+mod pool;
 mod schema;
 
 use crate::cluster::{Heartbeat, Hello, Observer, Standing, Threads};
@@ -12,6 +13,7 @@ use crate::mapping::succession::Comparable;
 use driver::Driver;
 use host::Host;
 use js_sys::Promise;
+use pool::Pool;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -27,6 +29,8 @@ pub fn version() -> String {
 #[wasm_bindgen]
 pub struct Configuration {
     config: Config,
+    /// The memory that its tables share.
+    pool: Rc<Pool>,
 }
 
 #[derive(Deserialize)]
@@ -73,7 +77,10 @@ impl Configuration {
         let root: serde_json::Value = serde_wasm_bindgen::from_value(root)?;
         let Surroundings { emulator_host, shared_root } = serde_wasm_bindgen::from_value(surroundings)?;
         match Config::parse(&root, &Environment { emulator_host, shared_root }) {
-            Ok(config) => Ok(Configuration { config }),
+            Ok(config) => {
+                let pool = Rc::new(Pool::new(config.memory_bytes_max));
+                Ok(Configuration { config, pool })
+            }
             Err(problems) => Err(convert::to_js(&problems)?),
         }
     }
@@ -84,7 +91,7 @@ impl Configuration {
     /// # Errors
     /// When the conversion fails.
     pub fn summary(&self) -> Result<JsValue, JsValue> {
-        let Config { connection, tables, control_roles, audit_retention_days, warnings } = &self.config;
+        let Config { connection, tables, control_roles, audit_retention_days, warnings, .. } = &self.config;
         let tables = tables
             .iter()
             .map(|table| TableSummary {
@@ -119,7 +126,7 @@ impl Configuration {
         let table = table.ok_or_else(|| JsError::new(&format!("no table has the id {id}")))?;
         let engine =
             Engine::new(table.clone(), self.config.connection.clone(), Worker { node, index }, standing);
-        Ok(TableSync { driver: Rc::new(Driver::new(engine)) })
+        Ok(TableSync { driver: Rc::new(Driver::new(engine, Rc::clone(&self.pool))) })
     }
 }
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { FAULT, until } from '../support/index.mjs';
+import { FAULT, size, until } from '../support/index.mjs';
 import { PATIENCE_MS, assertEqual, postControl, readControl, startComponent, untilRows } from './support/component.mjs';
 import { startSource } from './support/source.mjs';
 
@@ -29,6 +29,10 @@ const SHORT_ROWS = 2_000;
 const SHORT_ROWS_PER_PAGE = 200;
 const SAMPLE_MS = 20;
 const TABLES = 3;
+const EDITED_ROWS = 500;
+const EDITS = size(15, 200);
+/** A core that stays has some 10 MB, and there may be garbage of some. */
+const EDITS_BYTES_MAX = 60 * MEGABYTE + EDITS * 2 * MEGABYTE;
 
 const SCHEMA = [
 	{ name: 'number', type: 'INT64' },
@@ -60,6 +64,7 @@ before(async () => {
 	source = await startSource();
 	await source.fill('pages', SCHEMA, longRows(LONG_ROWS, LONG_ROW_BYTES));
 	await source.fill('cells', SCHEMA, longRows(CELLS, CELL_BYTES));
+	await source.fill('edited', SCHEMA, longRows(EDITED_ROWS, LONG_ROW_BYTES));
 	await source.fill('refused', SCHEMA, longRows(SHORT_ROWS, 100));
 	const tables = [
 		{ table: 'pages', batchSize: LONG_ROWS_PER_PAGE },
@@ -126,4 +131,20 @@ test('answers_without_end_are_given_up_before_they_fill_the_memory', async (cont
 	const counts = await assertEqual({ source, harper: running.harper }, { table: 'refused', target: 'Refused' });
 	assert.equal(counts.targetRows, SHORT_ROWS);
 	assert.ok(kept < REFUSED_PAGES_KEPT_MAX, `${kept} pages of 20 MB were in memory`);
+});
+
+test('edits_of_the_configuration_leave_nothing_in_memory', async (context) => {
+	const { harper, application } = running;
+	const edit = async (/** @type {number} */ number) => {
+		const tables = [{ id: `edited${number}`, table: 'edited', targetTable: 'Edited' }];
+		const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
+		application.configure({ bigquery, sync: { pollInterval: 1_000 } });
+		await untilRows(harper, `edited${number}`, EDITED_ROWS);
+	};
+	for (let number = 0; number < 5; number++) await edit(number);
+	const before = harper.usage().anonymousBytes;
+	for (let number = 0; number < EDITS; number++) await edit(5 + number);
+	const growth = harper.usage().anonymousBytes - before;
+	context.diagnostic(`${EDITS} edits: ${(growth / MEGABYTE).toFixed(0)} MB more`);
+	assert.ok(growth < EDITS_BYTES_MAX, `${growth} bytes more`);
 });

@@ -368,7 +368,7 @@ impl Crew {
         world.nodes[node].take_arrivals(world.now, |sender| up[sender] && !splits.contains(&(sender, node)));
         let members = self.nodes.iter().zip(&world.nodes).filter(|(_, node)| !node.is_removed);
         let members: BTreeSet<String> = members.map(|(node, _)| node.name.clone()).collect();
-        let heartbeats = world.nodes[node].heartbeats.values();
+        let heartbeats = world.nodes[node].heartbeats.values().map(|(heartbeat, _)| heartbeat);
         let now = Micros(world.now + world.skews_us[node]);
         self.nodes[node].observer.observe(heartbeats, members, now);
     }

@@ -35,7 +35,7 @@ pub struct Node {
     pub counts: Option<(Counts, Stamp)>,
     pub incarnation: (String, Stamp),
     pub target_exists: bool,
-    pub heartbeats: BTreeMap<String, Heartbeat>,
+    pub heartbeats: BTreeMap<String, (Heartbeat, Stamp)>,
     pub is_up: bool,
     /// Whether it left the cluster for good.
     pub is_removed: bool,
@@ -91,7 +91,9 @@ impl Node {
                 self.checkpoints.insert(checkpoint.id.clone(), (checkpoint.clone(), stamp));
             }
         }
-        if let Some(counts) = &transaction.counts {
+        if let Some(counts) = &transaction.counts
+            && self.counts.as_ref().is_none_or(|(_, before)| *before < stamp)
+        {
             self.counts = Some((counts.clone(), stamp));
         }
         if let Some(incarnation) = &transaction.incarnation
@@ -100,9 +102,20 @@ impl Node {
             self.incarnation = (incarnation.clone(), stamp);
             self.target_exists = true;
         }
-        if let Some(heartbeat) = &transaction.heartbeat {
-            self.heartbeats.insert(heartbeat.node.clone(), heartbeat.clone());
+        if let Some(heartbeat) = &transaction.heartbeat
+            && self.heartbeats.get(&heartbeat.node).is_none_or(|(_, before)| *before < stamp)
+        {
+            self.heartbeats.insert(heartbeat.node.clone(), (heartbeat.clone(), stamp));
         }
+    }
+
+    /// Returns the latest stamp of what a transaction replaces of the component's own records, but for checkpoints.
+    pub fn replaced_at(&self, transaction: &Transaction) -> Option<i64> {
+        let heartbeat = transaction.heartbeat.as_ref().and_then(|one| self.heartbeats.get(&one.node));
+        let counts = transaction.counts.as_ref().and(self.counts.as_ref());
+        let incarnation = transaction.incarnation.as_ref().map(|_| self.incarnation.1);
+        let stamps = [heartbeat.map(|(_, stamp)| *stamp), counts.map(|(_, stamp)| *stamp), incarnation];
+        stamps.into_iter().flatten().map(|(at, _)| at).max()
     }
 
     /// Takes a transaction of another node, which arrives behind those that it sent before.

@@ -426,7 +426,8 @@ impl World {
         // Harper takes the node's clock for the stamp, unless it is told another one.
         let clock = self.now + self.skews_us[node];
         let told = transaction.checkpoints.iter().filter_map(|one| one.stamp).map(|stamp| stamp.0).max();
-        let told = told.filter(|_| self.sabotage != Some(Sabotage::OwnClockOnly));
+        let later = self.nodes[node].replaced_at(&transaction).map(|before| clock.max(before + 1));
+        let told = told.or(later).filter(|_| self.sabotage != Some(Sabotage::OwnClockOnly));
         let last = self.last_stamps.entry(node).or_insert(i64::MIN);
         let at = told.unwrap_or_else(|| clock.max(last.saturating_add(1)));
         *last = at.max(*last);

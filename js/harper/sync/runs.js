@@ -89,12 +89,22 @@ export class Runs {
 	/** Waits until all have ended, which a dead instance never tells. */
 	async end() {
 		this.stop();
-		if (!this.instance.dead) await Promise.all([...this.#runs.values()].map((run) => run.ended));
+		const runs = [...this.#runs.values()];
+		if (!this.instance.dead) await Promise.all(runs.map((run) => run.ended));
 		this.#runs.clear();
+		for (const run of runs) this.#free(run);
+	}
+
+	/** Gives back at once what a run has in memory, which is as much as its tables are large. @param {Run} run */
+	#free(run) {
+		run.host.leave();
+		if (!this.instance.dead) run.sync.free();
 	}
 
 	/** @param {Table} table @param {number} wish */
 	#start(table, wish) {
+		const former = this.#runs.get(table.id);
+		if (former) this.#free(former);
 		const sync = this.configuration.table(table.id, this.worker, this.standing(table.id));
 		const host = new TableHost({ table, ...this.surroundings });
 		/** @type {Run} */

@@ -50,7 +50,7 @@ export class TableHost {
 
 	/** @param {() => void} entry */
 	#enter(entry) {
-		if (this.instance.dead) return false;
+		if (this.instance.dead || this.sync === undefined) return false;
 		try {
 			entry();
 			return true;
@@ -75,6 +75,11 @@ export class TableHost {
 		});
 		if (!isAlive) throw new Error('the core has failed');
 		return /** @type {T} */ (answer);
+	}
+
+	/** Keeps nothing of the core: others may know of this host for longer. */
+	leave() {
+		this.sync = undefined;
 	}
 
 	/** Aborts whatever is under way at BigQuery. */
