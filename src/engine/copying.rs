@@ -67,7 +67,7 @@ impl Engine {
     }
 
     fn open_result(&mut self, query: Query, page: Page) -> Next {
-        let bytes_billed = page.envelope().bytes_billed.unwrap_or(0);
+        let bytes_billed = if query.origin.named { 0 } else { page.envelope().bytes_billed.unwrap_or(0) };
         match Transfer::open(query, page, &self.config.pace) {
             Ok(transfer)
                 if transfer.counting_bytes() > self.memory_bytes.saturating_sub(self.late.bytes()) =>

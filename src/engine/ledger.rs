@@ -159,9 +159,16 @@ impl Ledger {
     }
 
     /// Returns a time for the next commit that is later than those of all checkpoints, whichever clock they were taken from.
+    ///
+    /// It is also later than that of a commit of which a Harper that ended itself has kept the rows alone, without the
+    /// checkpoints: time has passed since then. Half of it counts, so that a clock that was ahead is caught up with.
     pub fn next_stamp(&self, now: Micros) -> Micros {
-        let last = self.rows.values().chain(self.others.values()).filter_map(|row| row.stamp).max();
-        last.map_or(now, |last| now.max(last.plus(1)))
+        let rows = self.rows.values().chain(self.others.values());
+        let last = rows.filter_map(|row| Some((row.stamp?, row.last_sync_time))).max();
+        last.map_or(now, |(stamp, written_at)| {
+            let passed_us = written_at.map_or(0, |written_at| now.since(written_at) / 2);
+            now.max(stamp.plus(passed_us.max(1)))
+        })
     }
 
     /// Returns how far the most advanced of all partitions has come.
@@ -275,6 +282,20 @@ mod tests {
         assert!(ledger.step_back_behind(at("2024-01-01T01:00:00Z")));
         assert_eq!(ledger.watermark(0), Some(at("2024-01-01T01:00:00Z")));
         assert_eq!(ledger.watermark(1), None);
+    }
+
+    #[test]
+    fn a_stamp_is_later_than_all_before_and_than_that_of_a_commit_that_kept_no_checkpoint() {
+        let day = "2024-01-01T00:00:00Z";
+        let (stamp, written_at) = (Some(at("2024-01-01T00:10:00Z")), Some(at(day)));
+        let row = Checkpoint { stamp, last_sync_time: written_at, ..checkpoint(0, day, day) };
+        let ledger = Ledger::of(vec![row], "day/2");
+        let next = |seconds: i64| ledger.next_stamp(at(day).plus(seconds * SECOND_US));
+        assert!(next(-7_200) > at("2024-01-01T00:10:00Z"));
+        let cut = next(100);
+        assert!(next(101) > cut);
+        assert_eq!(next(1_300), at("2024-01-01T00:21:40Z"));
+        assert_eq!(Ledger::default().next_stamp(at(day)), at(day));
     }
 
     #[test]
