@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import { BigQueryConnection } from '../bigquery.js';
 import { loadCore } from '../core.js';
 import { AuditRetention } from './audit.js';
+import { Deliveries, readOtherWorkers } from './cluster/deliveries.js';
 import { Heartbeat } from './cluster/heartbeat.js';
 import { Reports } from './cluster/reports.js';
 import { Threads } from './cluster/threads.js';
@@ -52,6 +53,8 @@ export class Component {
 	#targetsTimer;
 	/** @type {Heartbeat | undefined} */
 	#heartbeat;
+	/** @type {Deliveries | undefined} */
+	#deliveries;
 	/** @type {SchemaWatch | undefined} */
 	#watch;
 	/** @type {AuditRetention | undefined} */
@@ -134,6 +137,7 @@ export class Component {
 		clearInterval(this.#targetsTimer);
 		this.#reports.stop();
 		this.#commands.stop();
+		this.#deliveries?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#retention?.stop();
@@ -240,11 +244,19 @@ export class Component {
 			tables,
 			worker: { node, index },
 			standing: (table) => this.#heartbeat?.standing(table),
+			others: () => readOtherWorkers(node),
 			descriptions: this.#descriptions,
 			onTarget: (name) => this.#exposure.expose(this.#scope.resources, name),
 			instance,
 			onDeath: (error) => this.#replaceCore(error),
 		});
+		this.#deliveries = new Deliveries({
+			node,
+			isSpeaker: () => this.#heartbeat?.isSpeaker() ?? false,
+			running: () => this.#runs?.running() ?? [],
+			instance,
+		});
+		this.#deliveries.start();
 		await this.#runs.follow(await this.#commands.read());
 	}
 
@@ -267,6 +279,7 @@ export class Component {
 	}
 
 	async #end() {
+		this.#deliveries?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#retention?.stop();

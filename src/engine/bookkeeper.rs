@@ -144,7 +144,7 @@ impl Bookkeeper<'_> {
             source_rows: description.rows,
             era,
             old_ids_until: ledger.old_ids_until(partition, era),
-            stamp: Some(ledger.next_stamp(self.now)),
+            stamp: Some(holding.next_stamp(self.now)),
             node_id: self.worker.node.clone(),
             owner: self.worker.name(),
             last_timestamp: ledger.watermark(partition),

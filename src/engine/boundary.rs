@@ -2,12 +2,12 @@
 
 use super::checkpoint::Checkpoint;
 use super::counts::Counts;
+use super::delivery::Commit;
 use super::retry::Jitter;
 use crate::bigquery::request::Request;
 use crate::error::Failure;
 use crate::mapping::attributes::Target;
-use crate::mapping::batch::{Batch, BatchBuilder};
-use crate::mapping::projection::Projection;
+use crate::mapping::batch::Batch;
 use crate::mapping::succession::Renewed;
 use crate::mapping::version::SchemaVersion;
 use crate::time::Micros;
@@ -88,7 +88,7 @@ pub struct Answer {
 }
 
 /// What to commit in one transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct WriteOrder {
     /// The rows.
     pub batch: Batch,
@@ -101,26 +101,35 @@ pub struct WriteOrder {
     pub renewed: Option<Renewed>,
     /// What else belongs into the audit.
     pub notes: Vec<Note>,
-    /// The progress after them; the first one also counts the rows.
+    /// The progress after them; the first one also counts the rows. None where it is known already.
     pub checkpoints: Vec<Checkpoint>,
+    /// What Harper is to take for the time of the writing: of two versions of a record it keeps the later one, so that a
+    /// node whose clock is behind could not replace what another one has written.
+    pub stamp: Option<Micros>,
+    /// What the worker tells of its last commit, the first record of the transaction.
+    pub head: Option<Commit>,
+    /// Which commit's rows are there once this is committed: between the rows and the progress.
+    pub witness: Option<Commit>,
+    /// Up to which commit of another worker nothing is missing on this node once this is committed: in the same place.
+    pub proof: Option<Commit>,
     /// A request that will most likely be sent next and may be started meanwhile.
     pub ahead: Option<Request>,
 }
 
 impl WriteOrder {
     /// One that commits no rows.
-    pub fn without_rows(
-        projection: &Projection,
-        notes: Vec<Note>,
-        checkpoints: Vec<Checkpoint>,
-    ) -> WriteOrder {
+    pub fn without_rows(notes: Vec<Note>, checkpoints: Vec<Checkpoint>, head: Option<Commit>) -> WriteOrder {
         WriteOrder {
-            batch: BatchBuilder::new(projection).finish(),
+            batch: Batch::none(),
             replaces: false,
             may_be_stored: false,
             renewed: None,
             notes,
+            stamp: checkpoints.first().and_then(|first| first.stamp),
             checkpoints,
+            head,
+            witness: None,
+            proof: None,
             ahead: None,
         }
     }
@@ -151,6 +160,12 @@ pub struct Stored {
     pub schema: Option<Box<SchemaVersion>>,
     /// How many rows of the table had been rejected when it was started by hand last.
     pub forgiven_rows: u64,
+    /// The worker's own last commit.
+    pub last_commit: Option<Commit>,
+    /// Up to which commits of other workers nothing is missing on this node because that was mended.
+    pub proofs: Vec<Commit>,
+    /// The latest time of writing of which a worker told.
+    pub last_stamp: Option<Micros>,
 }
 
 /// What a commit came to.

@@ -7,7 +7,7 @@ use super::query::{self, Query};
 use super::reading::{Progress, Step};
 use super::status::Activity;
 use super::transfer::{Origin, Transfer};
-use super::{AfterWrite, Engine, Inquiry, Next, State};
+use super::{AfterWrite, Engine, Inquiry, Next, State, Written};
 use crate::bigquery::page::Page;
 use crate::bigquery::request::Request;
 use crate::error::{Failure, Kind};
@@ -78,7 +78,9 @@ impl Engine {
                 self.lose_result(Failure::new(Kind::WindowTooLarge, message), bytes_billed)
             }
             Ok(transfer) => {
-                self.late.begin(&transfer.task.partitions);
+                if transfer.task.mends.is_none() {
+                    self.late.begin(&transfer.task.partitions);
+                }
                 Next::ReadOn(Box::new(transfer))
             }
             Err(failure) if failure.kind == Kind::ResponseMalformed => {
@@ -115,6 +117,10 @@ impl Engine {
     }
 
     fn lose_page(&mut self, failure: Failure, mut transfer: Transfer) -> Next {
+        if let Some(loss) = &transfer.task.mends {
+            self.deliveries.lose_result(&loss.owner);
+            return Next::fail(failure, Next::Describe(None));
+        }
         // What a job under an id of our own billed is asked for.
         let bytes = if transfer.origin.named { 0 } else { transfer.reading.take_bytes_billed() };
         self.lose_result(failure, bytes)
@@ -164,6 +170,10 @@ impl Engine {
         moment: Moment,
     ) -> Next {
         let bytes = transfer.reading.take_bytes_billed();
+        if let Some(loss) = transfer.task.mends.take() {
+            self.bill.add(bytes);
+            return self.write_lost(*loss, transfer, batch, page_starts, moment);
+        }
         if transfer.origin.named {
             self.bill.job_bytes = bytes;
         } else {
@@ -179,9 +189,15 @@ impl Engine {
         let is_of_future = transfer.described.projection.era > 0 && batch.newest > Some(plan.watermark);
         let replaces = is_of_future || transfer.task.replaces;
         let may_be_stored = self.late.is_incomplete() && transfer.task.rereads() && !replaces;
+        let stamp = checkpoints.first().and_then(|first| first.stamp);
         let is_last = transfer.reading.is_complete() && self.holding.is_sole_at(moment.now);
         let renewed =
             transfer.task.renewed(transfer.described.projection.era, self.holding.rule()).filter(|_| is_last);
+        let commit = (batch.rows > 0).then(|| {
+            let begins_at = transfer.reading.commit();
+            let portion = transfer.portion(begins_at, self.schema.number());
+            self.outbox.next(&self.config.id, self.worker.name(), stamp, portion)
+        });
         self.meter.wrote(batch.rows as u64, moment.now);
         self.condition.set_activity(Activity::Running);
         let after = if transfer.reading.is_complete() {
@@ -197,9 +213,14 @@ impl Engine {
             renewed,
             notes,
             checkpoints: checkpoints.clone(),
+            stamp,
+            head: commit.as_ref().or(self.outbox.last()).cloned(),
+            witness: commit.clone(),
+            proof: None,
             ahead,
         };
-        Next::Await(State::Writing(checkpoints, after), Command::Write(Box::new(order)))
+        let written = Written { checkpoints, commit };
+        Next::Await(State::Writing(Box::new(written), after), Command::Write(Box::new(order)))
     }
 
     /// Learns what a completely read window tells of the source, whether its last rows arrive in Harper or not.
@@ -218,10 +239,12 @@ impl Engine {
 
     pub(super) fn written(
         &mut self,
-        mut checkpoints: Vec<Checkpoint>,
+        written: Written,
         after: AfterWrite,
         outcome: Result<Receipt, Failure>,
+        moment: Moment,
     ) -> Next {
+        let Written { mut checkpoints, commit } = written;
         let receipt = match outcome {
             Ok(receipt) => receipt,
             // Whether the commit happened is unknown: the stored checkpoints tell.
@@ -235,7 +258,12 @@ impl Engine {
             return Next::Poll;
         }
         self.count_written(&mut checkpoints, receipt);
-        self.bill.save();
+        if !checkpoints.is_empty() {
+            self.bill.save();
+        }
+        if let Some(commit) = commit {
+            self.outbox.made(commit, moment.now);
+        }
         for checkpoint in checkpoints {
             self.holding.ledger.set(checkpoint);
         }
@@ -247,6 +275,14 @@ impl Engine {
             }
             AfterWrite::MakeJob(query) => (false, self.make_job(query)),
             AfterWrite::Poll => (false, Next::Poll),
+            AfterWrite::Mended(loss) => {
+                self.deliveries.mended(&loss);
+                (true, Next::RestUntilPoll)
+            }
+            AfterWrite::Told => {
+                self.outbox.close();
+                (false, Next::RestUntilPoll)
+            }
             AfterWrite::Rest => (false, Next::RestUntilPoll),
         };
         if let Err(failure) = self.holding.check_rejected(self.config.pace.rejected_rows_max) {

@@ -23,6 +23,9 @@ impl Engine {
             Ok(mut stored) => {
                 self.condition.recover_from(Kind::HarperRead);
                 self.schema.load(stored.schema.take());
+                self.outbox.load(stored.last_commit.take());
+                self.deliveries.load(std::mem::take(&mut stored.proofs));
+                self.holding.hear_stamp(stored.last_stamp);
                 Next::Describe(Some(stored))
             }
         }
@@ -84,11 +87,8 @@ impl Engine {
 
     /// Goes on to the target, if there is anything to do.
     fn get_ready(&mut self, described: Arc<Described>, moment: Moment) -> Next {
-        if self.holding.own().is_empty() {
-            // Nothing to do until the cluster changes, or the table does.
-            self.condition.succeed_idly();
-            self.condition.rest(Activity::Standby, STANDBY_MS, moment.now);
-            return Next::rest(STANDBY_MS, Next::Poll);
+        if self.holding.own().is_empty() && self.deliveries.loss(moment.now).is_none() {
+            return self.stand_by(moment);
         }
         if self.schema.is_target_ready() {
             return Next::Plan(described);
@@ -101,6 +101,13 @@ impl Engine {
         });
         let is_first = self.holding.is_first();
         Next::Await(State::Preparing(described), Command::EnsureTarget { target, is_first })
+    }
+
+    /// There is nothing to do until the cluster changes, or the table does.
+    pub(super) fn stand_by(&mut self, moment: Moment) -> Next {
+        self.condition.succeed_idly();
+        self.condition.rest(Activity::Standby, STANDBY_MS, moment.now);
+        Next::rest(STANDBY_MS, Next::Poll)
     }
 
     pub(super) fn prepared(

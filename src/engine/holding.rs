@@ -34,6 +34,8 @@ pub struct Holding {
     own: Vec<u32>,
     /// How far all partitions have come.
     pub ledger: Ledger,
+    /// The latest time of writing of which some worker told before it wrote.
+    told_stamp: Option<Micros>,
     counts: Option<Counts>,
     /// Rows that had been rejected when the table was started by hand last: they are forgiven.
     forgiven_rows: u64,
@@ -50,6 +52,7 @@ impl Holding {
             rule: Rule::WHOLE,
             own: Vec::new(),
             ledger: Ledger::default(),
+            told_stamp: None,
             counts: None,
             forgiven_rows: 0,
             counts_awaited_since: None,
@@ -169,6 +172,22 @@ impl Holding {
             }
             Division::Whole | Division::Value | Division::Spans(_) => true,
         }
+    }
+
+    /// Takes the time of a writing of which a worker told at its start: the rest may not have arrived, or never come.
+    pub fn hear_stamp(&mut self, stamp: Option<Micros>) {
+        self.told_stamp = self.told_stamp.max(stamp);
+    }
+
+    /// Returns a time for the next commit that is later than those of all others, whichever clock they were taken from.
+    pub fn next_stamp(&self, now: Micros) -> Micros {
+        let stamp = self.ledger.next_stamp(now);
+        self.told_stamp.map_or(stamp, |told| stamp.max(told.plus(1)))
+    }
+
+    /// Whether the work is shared with other workers.
+    pub fn has_others(&self) -> bool {
+        self.standing.share.workers > 1
     }
 
     /// Whether nobody else may write for the own partitions.

@@ -5,14 +5,14 @@
 //! duplicate. A window is read on by who owns all of its partitions. Otherwise the owner of the first of them gives the
 //! job up: it is cancelled, and what it billed is asked for and counted with the commit that forgets it.
 
-use super::boundary::{Answer, Command, Moment, WriteOrder};
+use super::boundary::{Answer, Moment};
 use super::checkpoint::{Checkpoint, OpenWindow};
 use super::counts::Counts;
 use super::query::{self, Pauses, Query, unnamed_job};
 use super::source::Described;
 use super::status::Activity;
 use super::task::Task;
-use super::{AfterWrite, Engine, Inquiry, Next, State, division};
+use super::{AfterWrite, Engine, Inquiry, Next, division};
 use crate::bigquery::failure::{self, Subject};
 use crate::bigquery::job::Job;
 use crate::bigquery::page::JobReference;
@@ -50,9 +50,7 @@ impl Engine {
         });
         let checkpoints = self.bookkeeper(moment).of_opening(&query);
         let notes = std::mem::take(&mut self.notes);
-        let order = WriteOrder::without_rows(&query.described.projection, notes, checkpoints.clone());
-        let after = AfterWrite::MakeJob(Box::new(query));
-        Next::Await(State::Writing(checkpoints, after), Command::Write(Box::new(order)))
+        self.write_notes(notes, checkpoints, AfterWrite::MakeJob(Box::new(query)))
     }
 
     /// Makes the job of a query; its id is stored.
@@ -171,8 +169,7 @@ impl Engine {
         let era = described.projection.era;
         let checkpoints = vec![self.bookkeeper(moment).of_debt(debt.row, bytes, era)];
         let notes = std::mem::take(&mut self.notes);
-        let order = WriteOrder::without_rows(&described.projection, notes, checkpoints.clone());
-        Next::Await(State::Writing(checkpoints, AfterWrite::Poll), Command::Write(Box::new(order)))
+        self.write_notes(notes, checkpoints, AfterWrite::Poll)
     }
 }
 

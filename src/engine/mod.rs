@@ -15,6 +15,7 @@ pub mod checkpoint;
 mod condition;
 mod copying;
 pub mod counts;
+pub mod delivery;
 mod describing;
 mod division;
 pub mod fingerprints;
@@ -23,6 +24,7 @@ mod job;
 pub mod late;
 mod ledger;
 pub mod memory;
+mod mending;
 mod meter;
 pub mod phase;
 mod planning;
@@ -51,6 +53,7 @@ use bookkeeper::Bookkeeper;
 pub use boundary::{Answer, Command, Event, Incarnation, Moment, Note, Receipt, Stored, Worker, WriteOrder};
 use checkpoint::Checkpoint;
 use condition::Condition;
+use delivery::{Commit, Deliveries, Loss, Outbox};
 use fingerprints::Fingerprints;
 use holding::Holding;
 use job::Debt;
@@ -84,6 +87,8 @@ pub struct Engine {
     bill: Bill,
     condition: Condition,
     meter: Meter,
+    outbox: Outbox,
+    deliveries: Deliveries,
     /// What is to be told in the audit with the next commit.
     notes: Vec<Note>,
 }
@@ -98,7 +103,7 @@ enum State {
     /// With the number of the version.
     Adopting(u32),
     Preparing(Arc<Described>),
-    Writing(Vec<Checkpoint>, AfterWrite),
+    Writing(Box<Written>, AfterWrite),
     Sharing(Arc<Described>),
     Resting(Box<Next>),
     Ended,
@@ -127,6 +132,13 @@ enum Inquiry {
     Page(Box<Transfer>),
 }
 
+/// What is known once a commit has happened.
+#[derive(Debug)]
+struct Written {
+    checkpoints: Vec<Checkpoint>,
+    commit: Option<Commit>,
+}
+
 /// What follows a commit.
 #[derive(Debug)]
 enum AfterWrite {
@@ -136,6 +148,10 @@ enum AfterWrite {
     Poll,
     ReadOn(Box<Transfer>),
     Close(Box<Closing>),
+    /// A loss is mended, or a piece of it.
+    Mended(Box<Loss>),
+    /// The last commit was told once more.
+    Told,
     Rest,
 }
 
@@ -183,6 +199,8 @@ impl Engine {
             bill: Bill::default(),
             condition: Condition::default(),
             meter: Meter::default(),
+            outbox: Outbox::default(),
+            deliveries: Deliveries::default(),
             notes: Vec::new(),
         }
     }
@@ -213,8 +231,8 @@ impl Engine {
             },
             (State::Adopting(number), Event::SchemaAdopted(outcome)) => self.adopted(number, outcome),
             (State::Preparing(described), Event::TargetReady(outcome)) => self.prepared(described, outcome),
-            (State::Writing(checkpoints, after), Event::Written(outcome)) => {
-                self.written(checkpoints, after, outcome)
+            (State::Writing(written, after), Event::Written(outcome)) => {
+                self.written(*written, after, outcome, moment)
             }
             (State::Sharing(described), Event::CountsShared) => Next::Plan(described),
             (State::Resting(next), Event::Rested) => *next,
@@ -337,7 +355,11 @@ impl Engine {
         let delay_ms = self.source.poll_delay_ms(self.config.pace.poll_interval_ms, moment.now);
         self.sizes.follow_lag(self.lag_s(moment.now), &self.config.pace);
         self.condition.rest(Activity::Idle, delay_ms, moment.now);
-        Next::Rest(delay_ms, Box::new(Next::Poll))
+        match self.outbox.closes_in_ms(moment.now).filter(|_| self.holding.has_others()) {
+            Some(0) => self.tell_once_more(moment),
+            Some(closes_in_ms) if closes_in_ms < delay_ms => Next::rest(closes_in_ms, Next::RestUntilPoll),
+            _ => Next::rest(delay_ms, Next::Poll),
+        }
     }
 
     /// Turns an answer that is not a success into a failure.

@@ -2,7 +2,7 @@
 
 use super::bill::{Bill, day_of};
 use super::boundary::{Answer, Command, Moment, Note, WriteOrder};
-use super::checkpoint::OpenWindow;
+use super::checkpoint::{Checkpoint, OpenWindow};
 use super::counts::Counts;
 use super::phase::Phase;
 use super::query::{self, Query};
@@ -11,7 +11,7 @@ use super::status::Activity;
 use super::task::Task;
 use super::transfer::{self, Transfer};
 use super::window;
-use super::{AfterWrite, Engine, Inquiry, Next, State};
+use super::{AfterWrite, Engine, Inquiry, Next, State, Written};
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Page};
 use crate::bigquery::request::{self, Request};
@@ -46,6 +46,12 @@ impl Engine {
         self.step_back_behind_the_clock();
         self.sizes.follow_lag(self.lag_s(moment.now), &self.config.pace);
         self.sizes.restore_page(&self.config.pace);
+        if let Some(loss) = self.deliveries.loss(moment.now) {
+            return self.mend(loss, described, moment);
+        }
+        if self.holding.own().is_empty() {
+            return self.stand_by(moment);
+        }
         if let Some(row) = self.holding.debt().cloned() {
             return self.settle(row, described);
         }
@@ -76,19 +82,40 @@ impl Engine {
                 self.source.skip_query(moment.now);
                 Next::RestUntilPoll
             }
-            Some(task) if self.must_ask_for_cost(&task, &described) => {
-                let countable_rows = sizes.countable_rows(self.countable_rows(), pace);
-                let query = Query::new(task, described, server_time, countable_rows, pace);
-                let mut request = self.sql_request(&query.sql(&self.config), self.sizes.page_rows(), moment);
-                request.make_dry_run();
-                let Query { task, described, .. } = query;
-                Next::Ask(Inquiry::Cost(Box::new(task), described), request)
-            }
-            Some(task) => {
-                let bytes = self.bytes_expected(&task, &described);
-                self.query(task, described, bytes.unwrap_or(0), moment)
-            }
+            Some(task) => self.begin(task, described, moment),
         }
+    }
+
+    /// Reads a window, if it costs no more than is allowed.
+    pub(super) fn begin(&mut self, task: Task, described: Arc<Described>, moment: Moment) -> Next {
+        if !self.must_ask_for_cost(&task, &described) {
+            let bytes = self.bytes_expected(&task, &described);
+            return self.query(task, described, bytes.unwrap_or(0), moment);
+        }
+        let query = self.query_of(task, described);
+        let mut request = self.sql_request(&query.sql(&self.config), self.sizes.page_rows(), moment);
+        request.make_dry_run();
+        let Query { task, described, .. } = query;
+        Next::Ask(Inquiry::Cost(Box::new(task), described), request)
+    }
+
+    fn query_of(&self, task: Task, described: Arc<Described>) -> Query {
+        let pace = &self.config.pace;
+        let countable_rows = self.sizes.countable_rows(self.countable_rows(), pace);
+        Query::new(task, described, self.source.server_time(), countable_rows, pace)
+    }
+
+    /// Commits what there is to tell, without rows.
+    pub(super) fn write_notes(
+        &mut self,
+        notes: Vec<Note>,
+        checkpoints: Vec<Checkpoint>,
+        after: AfterWrite,
+    ) -> Next {
+        let head = self.outbox.last().cloned();
+        let order = WriteOrder::without_rows(notes, checkpoints.clone(), head);
+        let written = Written { checkpoints, commit: None };
+        Next::Await(State::Writing(Box::new(written), after), Command::Write(Box::new(order)))
     }
 
     /// Takes back a watermark that is ahead of BigQuery's clock: the clock was wrong when it was written, and nothing is
@@ -150,10 +177,8 @@ impl Engine {
         let Some(checkpoint) = self.bookkeeper(moment).of_notes(described) else {
             return Next::RestUntilPoll;
         };
-        let checkpoints = vec![checkpoint];
         let notes = std::mem::take(&mut self.notes);
-        let order = WriteOrder::without_rows(&described.projection, notes, checkpoints.clone());
-        Next::Await(State::Writing(checkpoints, AfterWrite::Rest), Command::Write(Box::new(order)))
+        self.write_notes(notes, vec![checkpoint], AfterWrite::Rest)
     }
 
     /// Counts the backlog, or waits for the worker that does.
@@ -192,10 +217,8 @@ impl Engine {
         }
         self.source.query(moment.now);
         self.condition.set_activity(Activity::Running);
-        let pace = &self.config.pace;
-        let countable_rows = self.sizes.countable_rows(self.countable_rows(), pace);
-        let query = Query::new(task, described, self.source.server_time(), countable_rows, pace);
-        if bytes >= JOB_BYTES_MIN {
+        let query = self.query_of(task, described);
+        if bytes >= JOB_BYTES_MIN && query.task.mends.is_none() {
             return self.open_job(query, moment);
         }
         let request = self.sql_request(&query.sql(&self.config), self.sizes.page_rows(), moment);
@@ -316,7 +339,7 @@ impl Engine {
         }
     }
 
-    fn billed_today(&self) -> u64 {
+    pub(super) fn billed_today(&self) -> u64 {
         self.bill.on_day(day_of(self.source.server_time()), &self.holding.ledger)
     }
 }

@@ -32,6 +32,10 @@ pub struct Reading {
     pub offset: u64,
     /// Rows in front of this offset are in Harper already and only counted.
     counted_until: u64,
+    /// Rows up to this offset are in Harper.
+    written_until: u64,
+    /// Rows behind this offset are not wanted.
+    end: u64,
     page: Option<Page>,
     page_offset: u64,
     /// Of the last page.
@@ -106,6 +110,8 @@ impl Reading {
             total_rows,
             offset: 0,
             counted_until: 0,
+            written_until: 0,
+            end: total_rows,
             newest,
             lower_bound,
             page: None,
@@ -120,9 +126,34 @@ impl Reading {
         }
     }
 
-    /// Counts the rows in front of an offset, without writing them.
-    pub fn count_until(&mut self, offset: u64) {
-        self.counted_until = offset;
+    /// Begins at an offset: the rows in front are in Harper already. Unless BigQuery numbered the identical rows, they are
+    /// read all the same where those have to be counted.
+    pub fn begin_at(&mut self, offset: u64, counts_identical: bool) {
+        (self.counted_until, self.written_until) = (offset, offset);
+        if !counts_identical || self.numbered {
+            self.offset = offset;
+        }
+    }
+
+    /// Reads some rows of the result only.
+    pub fn read_only(&mut self, from: u64, to: u64, counts_identical: bool) {
+        self.begin_at(from, counts_identical);
+        self.end = to.min(self.total_rows);
+    }
+
+    /// Remembers nothing for the next window.
+    pub fn remember_nothing(&mut self) {
+        self.remember_after = Some(Micros::MAX);
+    }
+
+    /// Returns the offset behind the last row that is wanted.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Notes that the next commit has all that was read. Returns where its rows begin.
+    pub fn commit(&mut self) -> u64 {
+        std::mem::replace(&mut self.written_until, self.offset).min(self.offset)
     }
 
     /// Returns the latest cursor of the table that is known, up to the plan's watermark.
@@ -142,14 +173,9 @@ impl Reading {
         }
     }
 
-    /// Passes over rows that need not even be counted.
-    pub fn skip_to(&mut self, offset: u64) {
-        self.offset = offset;
-    }
-
-    /// Tells whether every row was read.
+    /// Tells whether every row was read that is wanted.
     pub fn is_complete(&self) -> bool {
-        self.offset >= self.total_rows
+        self.offset >= self.end
     }
 
     /// Gives the page that starts at the reading's offset.
@@ -265,13 +291,15 @@ impl Reading {
         let mut scratch = Scratch::default();
         let mut cells = Vec::with_capacity(projection.fields.len() + 1);
         let offset_max = self.offset + PASSED_ROWS_MAX;
+        // Behind the last row of the result the page must end, which is seen by reading on.
+        let offset_max = if self.end < self.total_rows { offset_max.min(self.end) } else { offset_max };
         while builder.rows() < rows_max && builder.text_bytes() < BATCH_BYTES_MAX && self.offset < offset_max
         {
             let Some(text) = rows.next(&mut cells)? else { return Ok(PageEnd::Reached) };
             self.offset += 1;
             self.take_row(projection, late, text, &mut cells, &mut scratch, builder);
         }
-        if self.is_complete() {
+        if self.offset >= self.total_rows {
             if rows.next(&mut cells)?.is_none() {
                 return Ok(PageEnd::Reached);
             }

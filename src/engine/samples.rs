@@ -93,6 +93,7 @@ pub fn task(after: Option<&str>, until: Option<&str>) -> Task {
         rereads_unsettled: false,
         replaces: false,
         reads_future: true,
+        mends: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The next piece of work: which window of which partitions is read.
 
 use super::counts::Counts;
+use super::delivery::Loss;
 use super::division;
 use super::holding::Holding;
 use super::late::LateRange;
@@ -34,6 +35,8 @@ pub struct Task {
     pub replaces: bool,
     /// Whether it also reads what lies in the future, as far as is known.
     pub reads_future: bool,
+    /// What it reads again because it got lost on its way from another node; it is no progress then.
+    pub mends: Option<Box<Loss>>,
 }
 
 impl Task {
@@ -94,11 +97,29 @@ impl Task {
                 rereads_unsettled,
                 replaces: holding.ledger.may_have_old_ids(&group.partitions, projection.era, after),
                 reads_future: reaches_the_future(&selection) && none_counted,
+                mends: None,
                 partitions: group.partitions,
                 selection,
             });
         }
         None
+    }
+
+    /// Reads a window again of which rows did not arrive on this node.
+    pub fn mending(loss: Loss, window: Window, replaces: bool) -> Task {
+        Task {
+            // Nothing is known of the rest of the table then.
+            plan: Plan { window, watermark: Micros::MIN },
+            partitions: Vec::new(),
+            started_from: None,
+            newest: None,
+            selection: Selection::All,
+            is_sole: false,
+            rereads_unsettled: false,
+            replaces,
+            reads_future: false,
+            mends: Some(Box::new(loss)),
+        }
     }
 
     /// Returns the cursors of which all rows have their ids of the era once the window was read to its end; none where

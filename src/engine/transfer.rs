@@ -1,6 +1,7 @@
 //! The window that is being read: its task, the table as it was, and how far its result is in Harper.
 
 use super::checkpoint::OpenWindow;
+use super::delivery::Portion;
 use super::fingerprints::Fingerprints;
 use super::late::LateRange;
 use super::query::{Pauses, Query, unnamed_job};
@@ -74,6 +75,9 @@ impl Transfer {
         let lower_bound = LowerBound::new(projection.cursor_type, pace);
         let job = job.or_else(|| envelope.job.clone());
         let mut reading = Reading::new(task.plan, is_numbered, job, total_rows, task.newest, lower_bound);
+        if task.mends.is_some() {
+            reading.remember_nothing();
+        }
         reading.take_page(page);
         Ok(Transfer { task, described, reading, origin, pauses })
     }
@@ -91,13 +95,9 @@ impl Transfer {
         let lower_bound = LowerBound::new(projection.cursor_type, pace);
         let job = Some(open.job);
         let mut reading = Reading::new(task.plan, open.numbered, job, total_rows, task.newest, lower_bound);
-        reading.count_until(open.offset);
+        reading.begin_at(open.offset, projection.key.is_empty());
         if open.billed {
             reading.forget_bytes_billed();
-        }
-        if !projection.key.is_empty() || open.numbered {
-            // The front need only be read again to count identical rows.
-            reading.skip_to(open.offset);
         }
         Transfer { task, described, reading, origin, pauses: Pauses::default() }
     }
@@ -107,6 +107,19 @@ impl Transfer {
         let counts = self.described.projection.key.is_empty() && !self.reading.numbered;
         let bytes = if counts { Fingerprints::bytes_for(self.reading.total_rows) } else { 0 };
         usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Reads rows of a result again that did not arrive on this node.
+    pub fn mend(portion: Portion, task: Task, described: Arc<Described>, pace: &Pace) -> Option<Transfer> {
+        let projection = &described.projection;
+        let lower_bound = LowerBound::new(projection.cursor_type, pace);
+        let Portion { job, numbered, total_rows, from, to, .. } = portion;
+        let mut reading = Reading::new(task.plan, numbered, Some(job?), total_rows, None, lower_bound);
+        reading.read_only(from, to, projection.key.is_empty());
+        reading.remember_nothing();
+        reading.forget_bytes_billed();
+        let origin = Origin { found: true, ..Origin::default() };
+        Some(Transfer { task, described, reading, origin, pauses: Pauses::default() })
     }
 
     /// Takes the page that was asked for.
@@ -126,11 +139,13 @@ impl Transfer {
 
     /// Reads on, to the next batch or the end of the page.
     pub fn next_step(&mut self, late: &mut LateRange, rows_max: usize) -> Step {
+        let late = if self.task.mends.is_some() { &mut LateRange::default() } else { late };
         self.reading.next_step(&self.described.projection, late, rows_max)
     }
 
     /// Reads on before it is asked for, while the batch before is being written.
     pub fn prepare(&mut self, late: &mut LateRange, rows_max: usize) {
+        let late = if self.task.mends.is_some() { &mut LateRange::default() } else { late };
         self.reading.prepare(&self.described.projection, late, rows_max);
     }
 
@@ -146,7 +161,7 @@ impl Transfer {
     /// Returns the request for the page behind the one that was just begun, if there is one.
     pub fn page_ahead(&self, page_rows: u64) -> Option<Request> {
         let page_end = self.reading.offset - self.reading.page_rows_read() + page_rows;
-        let job = self.reading.job.as_ref().filter(|_| page_end < self.reading.total_rows)?;
+        let job = self.reading.job.as_ref().filter(|_| page_end < self.reading.end())?;
         Some(request::read_result(job, page_end, page_rows))
     }
 
@@ -160,6 +175,21 @@ impl Transfer {
             total_rows: Some(reading.total_rows),
             ..window_of(task, origin, job.clone(), reading.numbered, schema_number)
         })
+    }
+
+    /// Returns the rows that the next commit writes, up to those that were read; `before` is where it began.
+    pub fn portion(&self, before: u64, schema_number: u32) -> Portion {
+        let Transfer { task, reading, .. } = self;
+        Portion {
+            job: reading.job.clone(),
+            numbered: reading.numbered,
+            schema: schema_number,
+            after: task.plan.window.after,
+            until: task.plan.window.until,
+            total_rows: reading.total_rows,
+            from: before,
+            to: reading.offset,
+        }
     }
 
     /// Whether the window had all rows that the table has, so that none is without a cursor.
@@ -176,7 +206,10 @@ impl Transfer {
         let settled = self.origin.made_at.map(|at| at.plus(lateness_us.saturating_neg()));
         Closing {
             is_last,
-            is_reread: is_last || settled.is_none_or(|settled| self.task.plan.watermark > settled),
+            // What is read again lies before what the next window may have to read again.
+            is_reread: is_last
+                || self.task.started_from.is_some_and(|from| self.task.plan.watermark < from)
+                || settled.is_none_or(|settled| self.task.plan.watermark > settled),
             version: self.read_version(own).cloned(),
             read_at: self.origin.made_at.filter(|_| is_last),
             with_future: self.task.reaches_the_future(),
@@ -252,6 +285,7 @@ pub fn task_of(open: &OpenWindow, is_sole: bool, replaces: bool, reads_future: b
         rereads_unsettled: false,
         replaces,
         reads_future,
+        mends: None,
     })
 }
 
@@ -263,7 +297,7 @@ mod tests {
 
     fn open_at(offset: u64) -> OpenWindow {
         let mut transfer = transfer(1, 5);
-        transfer.reading.skip_to(offset);
+        transfer.reading.begin_at(offset, false);
         transfer.open_window(1).unwrap()
     }
 

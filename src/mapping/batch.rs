@@ -48,6 +48,20 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Returns a batch without rows.
+    pub fn none() -> Batch {
+        Batch {
+            rows: 0,
+            text: b"[[]]".to_vec(),
+            numbers: Vec::new(),
+            nulls: Vec::new(),
+            superseded: Vec::new(),
+            patches: Vec::new(),
+            rejections: Vec::new(),
+            newest: None,
+        }
+    }
+
     /// Returns the number of rows that are really to be written.
     pub fn rows_to_write(&self) -> u64 {
         self.rows.saturating_sub(self.superseded.len()) as u64

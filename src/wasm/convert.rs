@@ -2,11 +2,12 @@
 
 use crate::engine::checkpoint::Checkpoint;
 use crate::engine::counts::Counts;
+use crate::engine::delivery::Commit;
 use crate::engine::{Answer, Incarnation, Note, Receipt, Stored, WriteOrder};
 use crate::error::{Failure, Kind};
 use crate::mapping::succession::Renewed;
 use crate::mapping::version::{Change, SchemaVersion};
-use crate::time::Micros;
+use crate::time::{Micros, instant};
 use js_sys::{Float64Array, JsString, Object, Reflect, Uint8Array, Uint32Array};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::{JsCast, JsValue};
@@ -45,18 +46,42 @@ struct WireStored {
     schema: Option<Box<SchemaVersion>>,
     #[serde(default)]
     forgiven_rows: u64,
+    last_commit: Option<Commit>,
+    proofs: Vec<Commit>,
+    #[serde(with = "instant", default)]
+    last_stamp: Option<Micros>,
 }
 
-/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows}`.
+/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs,
+/// lastStamp}`.
 pub fn stored(value: JsValue) -> Result<Box<Stored>, Failure> {
     let wire: Result<WireStored, _> = serde_wasm_bindgen::from_value(value);
-    let WireStored { checkpoints, counts, incarnation, schema, forgiven_rows } = wire.map_err(|error| {
+    let wire = wire.map_err(|error| {
         let message = format!(
             "the SyncCheckpoint or SchemaVersion rows of the table cannot be read ({error}): repair them, or delete them to read the table anew"
         );
         Failure::new(Kind::CheckpointMismatch, message)
     })?;
-    Ok(Box::new(Stored { checkpoints, counts, incarnation, schema, forgiven_rows }))
+    let WireStored {
+        checkpoints,
+        counts,
+        incarnation,
+        schema,
+        forgiven_rows,
+        last_commit,
+        proofs,
+        last_stamp,
+    } = wire;
+    Ok(Box::new(Stored {
+        checkpoints,
+        counts,
+        incarnation,
+        schema,
+        forgiven_rows,
+        last_commit,
+        proofs,
+        last_stamp,
+    }))
 }
 
 #[derive(Serialize)]
@@ -114,7 +139,8 @@ pub fn receipt(value: &JsValue) -> Receipt {
     }
 }
 
-/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, mayBeStored, renewed, notes, checkpoints, stampMs}`.
+/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, mayBeStored, renewed, notes, checkpoints,
+/// stampMs, head, witness, proof}`.
 pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     let batch = &order.batch;
     let text = std::str::from_utf8(&batch.text).map_err(|_| JsValue::from_str("a batch is not UTF-8"))?;
@@ -133,7 +159,12 @@ pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     set("patches", to_js(&batch.patches)?)?;
     set("rejections", to_js(&batch.rejections)?)?;
     set("checkpoints", to_js(&order.checkpoints)?)?;
-    let stamp = order.checkpoints.first().and_then(|first| first.stamp);
-    set("stampMs", stamp.map_or(JsValue::UNDEFINED, |stamp| JsValue::from_f64(stamp.0 as f64 / 1_000.0)))?;
+    set("head", to_js(&order.head)?)?;
+    set("witness", to_js(&order.witness)?)?;
+    set("proof", to_js(&order.proof)?)?;
+    set(
+        "stampMs",
+        order.stamp.map_or(JsValue::UNDEFINED, |stamp| JsValue::from_f64(stamp.0 as f64 / 1_000.0)),
+    )?;
     Ok(object.into())
 }

@@ -5,6 +5,7 @@ use super::host::Host;
 use super::pool::Pool;
 use crate::bigquery::request::{Purpose, Request};
 use crate::cluster::{Standing, Work};
+use crate::engine::delivery::Commit;
 use crate::engine::retry::Jitter;
 use crate::engine::status::{Activity, Status};
 use crate::engine::{Answer, Command, Engine, Event, Moment, WriteOrder};
@@ -89,6 +90,20 @@ impl Driver {
         if self.engine.borrow().rests_until_poll() {
             self.end_rest();
         }
+    }
+
+    /// Takes what workers of other nodes tell of their last commits. Returns those whose witnesses are missing.
+    pub fn missing(&self, heads: Vec<Commit>) -> Vec<(String, u64)> {
+        self.engine.borrow_mut().missing(heads)
+    }
+
+    /// Takes the witnesses that were found. Returns what the node should keep.
+    pub fn arrived(&self, witnesses: Vec<Commit>) -> Vec<Commit> {
+        let (is_woken, proofs) = self.engine.borrow_mut().arrived(witnesses, now());
+        if is_woken {
+            self.end_rest();
+        }
+        proofs
     }
 
     fn end_rest(&self) {

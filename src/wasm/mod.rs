@@ -316,6 +316,24 @@ impl TableSync {
         convert::to_js(&self.driver.work(commanded))
     }
 
+    /// Takes the records with which workers of other nodes began their last commits of this table. Returns the commits
+    /// of which it is not known whether they arrived: `[[owner, number], …]`.
+    ///
+    /// # Errors
+    /// When they are something else.
+    pub fn missing(&self, heads: JsValue) -> Result<JsValue, JsValue> {
+        convert::to_js(&self.driver.missing(serde_wasm_bindgen::from_value(heads)?))
+    }
+
+    /// Takes the witnesses of those commits that are there. What does not come although later commits did is read again.
+    /// Returns those up to which nothing is missing, for the node to keep.
+    ///
+    /// # Errors
+    /// When they are something else.
+    pub fn arrived(&self, witnesses: JsValue) -> Result<JsValue, JsValue> {
+        convert::to_js(&self.driver.arrived(serde_wasm_bindgen::from_value(witnesses)?))
+    }
+
     /// Ends a rest until the next poll: the table has changed.
     pub fn wake(&self) {
         self.driver.wake_for_poll();

@@ -40,13 +40,21 @@ function orderOf(some) {
 		superseded: new Uint32Array(),
 		rejections: [],
 		notes: [],
+		head: null,
+		witness: null,
+		proof: null,
 		...some,
 	};
 }
 
+/** @param {object} table @param {object} [layout] @returns {any} */
+function targetOf(table, layout = LAYOUT) {
+	return { table, layout, writer: { tableId: 't', owner: 'n-0', node: 'n' } };
+}
+
 /** @param {object} [some] */
 function commitNothing(some) {
-	return commit({ put() {} }, /** @type {any} */ (LAYOUT), /** @type {any} */ (orderOf(some)));
+	return commit(targetOf({ put() {} }), /** @type {any} */ (orderOf(some)));
 }
 
 /**
@@ -82,7 +90,10 @@ async function commitOver(newerBy, stored, rows) {
 		checkpoints: [{ tableId: 't', recordsIngested: 100 + rows.length, recordsRejected: 0 }],
 	});
 	commits = () => {};
-	const { unchanged } = await commit(table, { ...LAYOUT, columns, newerBy, era: 0 }, /** @type {any} */ (order));
+	const { unchanged } = await commit(
+		targetOf(table, { ...LAYOUT, columns, newerBy, era: 0 }),
+		/** @type {any} */ (order)
+	);
 	return { put, unchanged, ingested: checkpoint.recordsIngested };
 }
 

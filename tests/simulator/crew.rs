@@ -2,9 +2,10 @@
 
 use crate::node::{Node, Transaction};
 use crate::run::{add_row_now, alter, engine};
-use crate::sabotage;
+use crate::sabotage::{self, Sabotage};
 use crate::world::{Actor, World};
 use bigquery_sync::cluster::{Heartbeat, Observer, Running};
+use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::{Command, Engine, Event, Worker, WriteOrder};
 use bigquery_sync::time::{Micros, SECOND_US};
 use serde_json::Value;
@@ -94,6 +95,7 @@ impl Crew {
 
     fn start(&mut self, world: &mut World, node: usize) {
         world.nodes[node].is_up = true;
+        self.lose(world, node);
         let now = Micros(world.now + world.skews_us[node]);
         self.nodes[node].observer = Observer::new(&self.nodes[node].name, now);
         self.nodes[node].refuses = false;
@@ -106,7 +108,7 @@ impl Crew {
             let worker = Worker { node: crewed.name.clone(), index };
             let mut engine = engine(&self.config, worker, standing);
             engine.allow_memory(self.memory_bytes);
-            let actor = Actor { node, ..Actor::default() };
+            let actor = Actor { node, index, ..Actor::default() };
             let next = Some((world.now, Event::Start));
             self.workers.push(Hand { actor, index, engine, next, steps: 0 });
         }
@@ -135,6 +137,19 @@ impl Crew {
         }
         self.workers.retain(|hand| hand.actor.node != node);
         world.nodes[node].is_up = false;
+        self.lose(world, node);
+    }
+
+    /// Loses some of what is on its way to a node, which is ending or has just started.
+    fn lose(&mut self, world: &mut World, node: usize) {
+        if !world.source.habits.loses || !world.random.one_in(3) {
+            return;
+        }
+        let World { random, nodes, .. } = world;
+        let lost = nodes[node].lose(node, || random.below(3));
+        if lost > 0 {
+            world.note(format!("{lost} transactions do not arrive at node {node}"));
+        }
     }
 
     /// Lets something go wrong and time pass.
@@ -332,6 +347,32 @@ impl Crew {
                     hand.next = Some((world.now, Event::Rested));
                 }
             }
+            self.look_for_losses(world, node);
+        }
+    }
+
+    /// The first worker of a node looks whether what others committed has arrived.
+    fn look_for_losses(&mut self, world: &mut World, node: usize) {
+        let here = &world.nodes[node];
+        let own = format!("{}-", self.nodes[node].name);
+        let heads = here.heads.values().map(|(head, _)| head).filter(|head| !head.owner.starts_with(&own));
+        let Some(hand) = self.workers.iter_mut().find(|hand| hand.actor.node == node) else { return };
+        let missing = hand.engine.missing(heads.cloned().collect());
+        if world.sabotage == Some(Sabotage::LossesUnnoticed) {
+            let told: Vec<Commit> = here.heads.values().map(|(head, _)| head.clone()).collect();
+            for proof in told {
+                world.nodes[node].proofs.insert((node, proof.owner.clone()), proof);
+            }
+            return;
+        }
+        let there = missing.iter().filter_map(|(owner, number)| here.witness(owner, *number)).cloned();
+        let now = Micros(world.now + world.skews_us[node]);
+        let (is_woken, proofs) = hand.engine.arrived(there.collect(), now);
+        if is_woken && matches!(hand.next, Some((_, Event::Rested))) {
+            hand.next = Some((world.now, Event::Rested));
+        }
+        for proof in proofs {
+            world.publish(node, Transaction { proof: Some((node, proof)), ..Transaction::default() });
         }
     }
 

@@ -120,6 +120,11 @@ fn progress_that_is_put_before_the_rows_is_caught() {
 }
 
 #[test]
+fn commits_that_did_not_arrive_and_that_nobody_misses_are_caught() {
+    assert!(is_caught_among(Sabotage::LossesUnnoticed, 2..=5));
+}
+
+#[test]
 fn a_window_that_leaves_out_its_last_instant_is_caught() {
     assert!(is_caught(Sabotage::EndsExclusive));
 }

@@ -5,6 +5,7 @@ use bigquery_sync::bigquery::schema::Field;
 use bigquery_sync::cluster::Heartbeat;
 use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::counts::Counts;
+use bigquery_sync::engine::delivery::{Commit, WITNESSES};
 use bigquery_sync::mapping::version::SchemaVersion;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,6 +20,10 @@ pub struct Transaction {
     /// The ids of rows that were replaced by others.
     pub replaced: Vec<String>,
     pub schema: Option<SchemaVersion>,
+    pub head: Option<Commit>,
+    pub witness: Option<Commit>,
+    /// With the node that keeps it.
+    pub proof: Option<(usize, Commit)>,
     pub checkpoints: Vec<Checkpoint>,
     pub counts: Option<Counts>,
     pub incarnation: Option<String>,
@@ -32,6 +37,10 @@ pub struct Node {
     pub deleted: BTreeMap<String, Stamp>,
     pub schemas: BTreeMap<u32, (SchemaVersion, Stamp)>,
     pub checkpoints: BTreeMap<String, (Checkpoint, Stamp)>,
+    /// What each worker told of its last commit.
+    pub heads: BTreeMap<String, (Commit, Stamp)>,
+    pub witnesses: BTreeMap<(String, u64), (Commit, Stamp)>,
+    pub proofs: BTreeMap<(usize, String), Commit>,
     pub counts: Option<(Counts, Stamp)>,
     pub incarnation: (String, Stamp),
     pub target_exists: bool,
@@ -86,6 +95,20 @@ impl Node {
                 self.target.insert(id.clone(), (row.clone(), stamp));
             }
         }
+        if let Some(head) = &transaction.head
+            && self.heads.get(&head.owner).is_none_or(|(_, before)| *before < stamp)
+        {
+            self.heads.insert(head.owner.clone(), (head.clone(), stamp));
+        }
+        if let Some(witness) = &transaction.witness {
+            let place = (witness.owner.clone(), witness.number % WITNESSES);
+            if self.witnesses.get(&place).is_none_or(|(_, before)| *before < stamp) {
+                self.witnesses.insert(place, (witness.clone(), stamp));
+            }
+        }
+        if let Some((node, proof)) = &transaction.proof {
+            self.proofs.insert((*node, proof.owner.clone()), proof.clone());
+        }
         for checkpoint in &transaction.checkpoints {
             if self.checkpoints.get(&checkpoint.id).is_none_or(|(_, before)| *before < stamp) {
                 self.checkpoints.insert(checkpoint.id.clone(), (checkpoint.clone(), stamp));
@@ -116,6 +139,46 @@ impl Node {
         let incarnation = transaction.incarnation.as_ref().map(|_| self.incarnation.1);
         let stamps = [heartbeat.map(|(_, stamp)| *stamp), counts.map(|(_, stamp)| *stamp), incarnation];
         stamps.into_iter().flatten().map(|(at, _)| at).max()
+    }
+
+    /// Returns the witness of a commit, if it is there.
+    pub fn witness(&self, owner: &str, number: u64) -> Option<&Commit> {
+        let (witness, _) = self.witnesses.get(&(owner.to_owned(), number % WITNESSES))?;
+        Some(witness).filter(|witness| witness.number == number)
+    }
+
+    /// Returns the witness of a worker's last commit.
+    pub fn last_commit(&self, owner: &str) -> Option<&Commit> {
+        let own =
+            self.witnesses.values().map(|(witness, _)| witness).filter(|witness| witness.owner == owner);
+        own.max_by_key(|witness| witness.number)
+    }
+
+    /// Returns what a node keeps of the losses that it mended.
+    pub fn proofs_of(&self, node: usize) -> Vec<Commit> {
+        self.proofs
+            .iter()
+            .filter(|((keeper, _), _)| *keeper == node)
+            .map(|(_, proof)| proof.clone())
+            .collect()
+    }
+
+    /// Loses some of the rows that are on their way from workers of which the node has seen something before.
+    pub fn lose(&mut self, node: usize, mut how_many: impl FnMut() -> u64) -> usize {
+        let Node { inbox, proofs, .. } = self;
+        let is_known = |head: &Commit| proofs.contains_key(&(node, head.owner.clone()));
+        let mut lost = 0;
+        for queue in inbox.values_mut() {
+            for _ in 0..how_many() {
+                let is_lossy = |(_, sent): &(i64, Transaction)| {
+                    !sent.rows.is_empty() && sent.head.as_ref().is_some_and(is_known)
+                };
+                let Some(place) = queue.iter().position(is_lossy) else { break };
+                queue.remove(place);
+                lost += 1;
+            }
+        }
+        lost
     }
 
     /// Takes a transaction of another node, which arrives behind those that it sent before.

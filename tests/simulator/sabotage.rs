@@ -36,6 +36,8 @@ pub enum Sabotage {
     ProgressFirst,
     /// A job is made before its id is stored.
     JobNotStored,
+    /// Nobody looks whether what other nodes committed has arrived.
+    LossesUnnoticed,
     /// What a node writes has the time of its own clock, whatever it replaces.
     OwnClockOnly,
     /// Workers do not care that others may still write versions of the same rows.

@@ -25,6 +25,7 @@ pub fn habits() -> Habits {
         age_us: 0,
         slow_queries: false,
         bytes_per_row: 40,
+        loses: false,
         rule: Rule::WHOLE,
     }
 }
@@ -43,7 +44,7 @@ pub fn configuration(limits: Value) -> Value {
 }
 
 pub fn lone_engine(configuration: &Value) -> Engine {
-    engine(configuration, Worker { node: "n".to_owned(), index: 0 }, Standing::ALONE)
+    engine(configuration, Worker { node: "node0".to_owned(), index: 0 }, Standing::ALONE)
 }
 
 pub fn add(world: &mut World, count: i64, first_us: i64) {
@@ -68,15 +69,7 @@ pub fn run_for(
         let moment = world.moment(0);
         let command = engine.step(event, moment);
         if let Command::Write(order) = &command {
-            orders.push(WriteOrder {
-                batch: order.batch.clone(),
-                replaces: order.replaces,
-                may_be_stored: order.may_be_stored,
-                renewed: order.renewed.clone(),
-                notes: order.notes.clone(),
-                checkpoints: order.checkpoints.clone(),
-                ahead: None,
-            });
+            orders.push((**order).clone());
         }
         let Some(next) = world.run(command) else { return (Event::Stop, orders) };
         event = next;
@@ -108,7 +101,7 @@ fn what_was_read_while_nodes_came_and_went_is_read_again_once_though_the_table_i
     let mut configuration = configuration(json!({}));
     configuration["bigquery"]["key"] = json!(["k"]);
     let among_others = Standing { is_settled: false, seen_at: Some(Micros(BASE_US)), ..Standing::ALONE };
-    let worker = Worker { node: "n".to_owned(), index: 0 };
+    let worker = Worker { node: "node0".to_owned(), index: 0 };
     let mut engine = engine(&configuration, worker, among_others);
     let (event, orders) = run_for(&mut world, &mut engine, Event::Start, 300);
     assert_eq!((written(&orders), world.source.queries), (500, 1));
@@ -131,7 +124,7 @@ fn what_is_read_again_because_nodes_came_and_went_is_read_in_windows_of_whole_da
     }
     let configuration = configuration(json!({"maxRowsPerWindow": 300}));
     let among_others = Standing { is_settled: false, seen_at: Some(Micros(BASE_US)), ..Standing::ALONE };
-    let mut engine = engine(&configuration, Worker { node: "n".to_owned(), index: 0 }, among_others);
+    let mut engine = engine(&configuration, Worker { node: "node0".to_owned(), index: 0 }, among_others);
     let (event, _) = run_for(&mut world, &mut engine, Event::Start, 300);
     engine.set_standing(Standing::ALONE);
     world.trace.clear();

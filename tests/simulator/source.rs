@@ -30,6 +30,8 @@ pub struct Habits {
     pub slow_queries: bool,
     /// What a row weighs, as tables.get tells.
     pub bytes_per_row: usize,
+    /// Transactions that are on their way to a node get lost when it ends or starts.
+    pub loses: bool,
     /// The rule by which the engine is expected to divide the table.
     pub rule: Rule,
 }

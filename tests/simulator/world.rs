@@ -6,6 +6,7 @@ use crate::sabotage::{self, Sabotage};
 use crate::source::{Row, Source};
 use bigquery_sync::bigquery::request::{Purpose, Request};
 use bigquery_sync::engine::checkpoint::Checkpoint;
+use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::retry::Jitter;
 use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Stored, WriteOrder};
 use bigquery_sync::error::{Failure, Kind};
@@ -45,8 +46,11 @@ pub struct World {
 
 /// One of a transaction's writes.
 enum Write {
+    Head(Box<Commit>),
     Put(String, Row),
     Delete(String),
+    Witness(Box<Commit>),
+    Proof(Box<Commit>),
     Progress(Box<Checkpoint>),
 }
 
@@ -54,8 +58,17 @@ enum Write {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Actor {
     pub node: usize,
+    pub index: u32,
+    /// The era of the schema that it loaded last.
+    pub era: Option<u32>,
     /// When the query was made of which it was served rows last.
     pub served_made_at: i64,
+}
+
+impl Actor {
+    fn name(&self) -> String {
+        format!("node{}-{}", self.node, self.index)
+    }
 }
 
 impl World {
@@ -127,7 +140,11 @@ impl World {
                     incarnation: here.incarnation.0.clone(),
                     forgiven_rows: 0,
                     schema: here.schemas.values().next_back().map(|(schema, _)| Box::new(schema.clone())),
+                    last_commit: here.last_commit(&actor.name()).cloned(),
+                    proofs: here.proofs_of(node),
+                    last_stamp: here.heads.values().filter_map(|(head, _)| head.stamp).max(),
                 };
+                actor.era = stored.schema.as_ref().map(|schema| schema.era);
                 Some((1_000, Event::Loaded(Ok(Box::new(stored)))))
             }
             Command::EnsureTarget { .. } => {
@@ -271,7 +288,7 @@ impl World {
         }
         let newest_era = self.nodes[node].schemas.values().map(|(schema, _)| schema.era).max();
         let is_guarded = !self.source.habits.keyed;
-        if is_guarded && newest_era > order.checkpoints.first().map(|first| first.era) {
+        if is_guarded && newest_era > order.checkpoints.first().map(|first| first.era).or(actor.era) {
             return Err(Failure::new(Kind::HarperWrite, "ids have another form now"));
         }
         let fails = self.faulty();
@@ -295,28 +312,34 @@ impl World {
 
     /// Makes rows and progress durable; if the node ends itself meanwhile, only the first of the writes.
     pub fn apply(&mut self, actor: Actor, order: WriteOrder, is_cut: bool) {
-        let mut writes = self.writes(actor.node, &order);
+        let mut writes = self.writes(actor, &order);
         if is_cut {
             writes.truncate(self.random.below(writes.len() as u64 + 1) as usize);
         }
         let mut transaction = Transaction::default();
         for write in writes {
             match write {
+                Write::Head(head) => transaction.head = Some(*head),
                 Write::Put(id, row) => transaction.rows.push((id, row)),
                 Write::Delete(id) => transaction.replaced.push(id),
+                Write::Witness(witness) => transaction.witness = Some(*witness),
+                Write::Proof(proof) => transaction.proof = Some((actor.node, *proof)),
                 Write::Progress(checkpoint) => {
                     transaction.checkpoints.push(sabotage::checkpoint(self.sabotage, *checkpoint));
                 }
             }
         }
-        self.rows_put += transaction.rows.len() as u64;
-        let first = &order.checkpoints[0];
+        let (rows, checkpoints) = (transaction.rows.len(), transaction.checkpoints.len());
+        self.rows_put += rows as u64;
+        let told = order.stamp.map(|stamp| stamp.0);
+        let Some(first) = order.checkpoints.first() else {
+            self.note(format!("{} commits {rows} of {} rows again", actor.name(), order.batch.rows));
+            return self.publish_at(actor.node, transaction, told);
+        };
         self.note(format!(
-            "{} commits {} of {} rows, {} of {} checkpoints from {} to {:?}, window {:?}",
+            "{} commits {rows} of {} rows, {checkpoints} of {} checkpoints from {} to {:?}, window {:?}",
             first.owner,
-            transaction.rows.len(),
             order.batch.rows,
-            transaction.checkpoints.len(),
             order.checkpoints.len(),
             first.id,
             first.last_timestamp.map(|at| at.to_string()),
@@ -326,7 +349,7 @@ impl World {
         let moved: Vec<Checkpoint> = transaction.checkpoints.clone();
         let moved =
             moved.into_iter().filter(|one| self.moves(actor.node, one) && is_complete).collect::<Vec<_>>();
-        self.publish(actor.node, transaction);
+        self.publish_at(actor.node, transaction, told);
         self.check_watermarks(&moved, actor.served_made_at);
     }
 
@@ -354,7 +377,8 @@ impl World {
     }
 
     /// Returns what a commit writes, in its order.
-    fn writes(&self, node: usize, order: &WriteOrder) -> Vec<Write> {
+    fn writes(&self, actor: Actor, order: &WriteOrder) -> Vec<Write> {
+        let node = actor.node;
         let unchanged = self.unchanged(node, order);
         let mut rows: Vec<(String, Row)> = Vec::new();
         for (id, record) in self.records(order) {
@@ -371,7 +395,7 @@ impl World {
         let mut former: BTreeMap<Option<usize>, Vec<String>> = BTreeMap::new();
         let seeks_former = order.replaces || order.renewed.is_some();
         if seeks_former && self.sabotage != Some(Sabotage::OldIdsStay) {
-            former = self.former_ids(node, &rows, order);
+            former = self.former_ids(actor, &rows, order);
         }
         // Of rows that are stored, and not written again.
         let late: Vec<Write> = former.remove(&None).into_iter().flatten().map(Write::Delete).collect();
@@ -379,11 +403,16 @@ impl World {
             let former = former.remove(&Some(place)).unwrap_or_default();
             std::iter::once(Write::Put(id, row)).chain(former.into_iter().map(Write::Delete))
         });
-        let (first, others) = order.checkpoints.split_first().unwrap();
-        let mut first = first.clone();
-        first.records_ingested -= unchanged.len() as u64;
-        let progress = others.iter().chain([&first]).map(|one| Write::Progress(Box::new(one.clone())));
-        let writes = writes.chain(late);
+        let (first, others) = order.checkpoints.split_at(order.checkpoints.len().min(1));
+        let counted = first.iter().cloned().map(|mut first| {
+            first.records_ingested -= unchanged.len() as u64;
+            first
+        });
+        let progress = others.iter().cloned().chain(counted).map(|one| Write::Progress(Box::new(one)));
+        let head = order.head.iter().map(|head| Write::Head(Box::new(head.clone())));
+        let witness = order.witness.iter().map(|witness| Write::Witness(Box::new(witness.clone())));
+        let proof = order.proof.iter().map(|proof| Write::Proof(Box::new(proof.clone())));
+        let writes = head.chain(writes).chain(late).chain(witness).chain(proof);
         if self.sabotage == Some(Sabotage::ProgressFirst) {
             return progress.chain(writes).collect();
         }
@@ -393,11 +422,11 @@ impl World {
     /// Finds the ids of former eras under which rows are stored, by the places of the rows.
     fn former_ids(
         &self,
-        node: usize,
+        actor: Actor,
         rows: &[(String, Row)],
         order: &WriteOrder,
     ) -> BTreeMap<Option<usize>, Vec<String>> {
-        let target = &self.nodes[node].target;
+        let target = &self.nodes[actor.node].target;
         let cursors: BTreeSet<&str> = rows.iter().map(|(id, _)| &id[..CURSOR_CHARACTERS]).collect();
         let of_rows = cursors.into_iter().map(|cursor| (cursor.to_owned(), format!("{cursor}~")));
         let renewed = order.renewed.clone().filter(|_| self.sabotage != Some(Sabotage::GroupsNotCounted));
@@ -409,7 +438,7 @@ impl World {
             .collect();
         let stored: Vec<(&String, &Row)> = stored.into_iter().collect();
         // All that is compared here is as it always was.
-        let era = order.checkpoints[0].era;
+        let era = order.checkpoints.first().map_or(actor.era.unwrap_or(0), |first| first.era);
         let mut succession = Succession::among(vec![0; 3], era, renewed);
         succession.add(stored.iter().map(|(id, row)| comparable(id, row)).collect());
         let records: Vec<Comparable> = rows.iter().map(|(id, row)| comparable(id, row)).collect();
@@ -423,9 +452,12 @@ impl World {
 
     /// Commits on one node and sends to the others.
     pub fn publish(&mut self, node: usize, transaction: Transaction) {
-        // Harper takes the node's clock for the stamp, unless it is told another one.
+        self.publish_at(node, transaction, None);
+    }
+
+    /// Harper takes the node's clock for the stamp, unless it is told another one.
+    fn publish_at(&mut self, node: usize, transaction: Transaction, told: Option<i64>) {
         let clock = self.now + self.skews_us[node];
-        let told = transaction.checkpoints.iter().filter_map(|one| one.stamp).map(|stamp| stamp.0).max();
         let later = self.nodes[node].replaced_at(&transaction).map(|before| clock.max(before + 1));
         let told = told.or(later).filter(|_| self.sabotage != Some(Sabotage::OwnClockOnly));
         let last = self.last_stamps.entry(node).or_insert(i64::MIN);

@@ -23,6 +23,7 @@ const CONVERSIONS = {
  * @returns {Record<string, any>[]}
  */
 export function assembleRecords(layout, batch, syncedAt) {
+	if (batch.rows === 0) return [];
 	const [ids, ...texts] = JSON.parse(batch.text);
 	const records = ids.map((/** @type {string | number} */ id) => ({ id }));
 	let nextNumber = 0;

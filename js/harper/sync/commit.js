@@ -4,7 +4,7 @@ import { findTable } from '../database.js';
 import { assembleRecords } from './batch.js';
 import { comparableText, succeed } from './succession.js';
 import { Turn } from './turn.js';
-import { beginWhole } from './whole-commits.js';
+import { putHead, putProof, putWitness } from './witnesses.js';
 
 /** Harper encodes the rows at the start of a commit, on this thread; a timer of this length fires just behind that. */
 const COMMIT_START_MS = 1;
@@ -19,7 +19,10 @@ const COMMIT_START_MS = 1;
  *   renewed: [string, string] | null,
  *   rejections: Rejection[],
  *   notes: {kind: string, reason: string}[],
- * }} Order
+ *   head: import('./witnesses.js').Commit | null,
+ *   witness: import('./witnesses.js').Commit | null,
+ *   proof: import('./witnesses.js').Commit | null,
+ * }} Order Without checkpoints if the progress is known already.
  *
  * @typedef {{rowId: string | null, mark: string, reason: string}} Rejection The mark is the same each time that the row
  *   is read.
@@ -27,7 +30,8 @@ const COMMIT_START_MS = 1;
  * @typedef {object} Write Where records go.
  * @property {any} table
  * @property {import('./batch.js').Layout} layout
- * @property {{tableId: string, owner: string}} owner Whose they are: a table's, written by a worker.
+ * @property {import('./witnesses.js').Writer} writer
+ * @property {import('./witnesses.js').Commit | null} head What the worker tells of its last commit.
  * @property {Map<string | number, string[]>} replaced Of records' ids, those that they replace.
  * @property {number} [timestamp] What Harper is to take for the time of the writing, in ms. Of two versions of a record it
  *   keeps the later one, so that a node whose clock is behind could not replace what another one has written.
@@ -35,8 +39,7 @@ const COMMIT_START_MS = 1;
 
 /**
  * Commits a batch and the progress behind it, all or nothing. Rows that Harper itself refuses go to the audit.
- * @param {any} table
- * @param {import('./batch.js').Layout} layout
+ * @param {{table: any, layout: import('./batch.js').Layout, writer: import('./witnesses.js').Writer}} target
  * @param {Order} order
  * @param {object} [around]
  * @param {import('./succession.js').Core} [around.core] What decides about former rows.
@@ -44,7 +47,7 @@ const COMMIT_START_MS = 1;
  * @returns {Promise<{refused: number, rejected: number, unchanged: number, busyMs: number}>} How long this thread was
  *   busy meanwhile; neither the disk's time, nor the waiting for other threads' commits, which smaller batches only make longer.
  */
-export async function commit(table, layout, order, { core, onWait } = {}) {
+export async function commit({ table, layout, writer }, order, { core, onWait } = {}) {
 	const syncedAt = new Date().toISOString();
 	const before = performance.eventLoopUtilization();
 	const assembled = assembleRecords(layout, order, syncedAt);
@@ -59,9 +62,9 @@ export async function commit(table, layout, order, { core, onWait } = {}) {
 			if (Object.keys(past).length > 0) table.patch(id, past, context);
 			for (const other of former) table.delete(other, context);
 		}
-		putProgress(order, { news, notWritten: refused.length + unchanged }, syncedAt, context);
+		putProgress(writer, order, { news, notWritten: refused.length + unchanged }, syncedAt, context);
 	};
-	const write = { table, layout, owner: order.checkpoints[0], replaced, timestamp: order.stampMs };
+	const write = { table, layout, writer, head: order.head, replaced, timestamp: order.stampMs };
 	let refused = [];
 	let news = await newRejections(order.checkpoints[0], order.rejections);
 	try {
@@ -77,13 +80,17 @@ export async function commit(table, layout, order, { core, onWait } = {}) {
 }
 
 /** Puts what a batch says of itself; the first checkpoint, which counts the rows and keeps the open window, is the last. */
-function putProgress({ checkpoints, notes }, { news, notWritten }, syncedAt, context) {
+function putProgress(writer, { checkpoints, notes, witness, proof }, { news, notWritten }, syncedAt, context) {
 	const [first, ...others] = checkpoints;
-	const rejectedRows = first.recordsRejected + news.length;
-	for (const entry of auditEntries({ ...first, recordsRejected: rejectedRows }, news, notes, syncedAt)) {
+	const rejectedRows = (first?.recordsRejected ?? 0) + news.length;
+	const counting = { partition: first?.partition, recordsRejected: rejectedRows };
+	for (const entry of auditEntries(writer, counting, news, notes, syncedAt)) {
 		findTable('SyncAudit').put(entry, context);
 	}
+	if (witness) putWitness(witness, context);
+	if (proof) putProof(proof, writer.node, context);
 	for (const checkpoint of others) findTable('SyncCheckpoint').put(checkpoint, context);
+	if (first === undefined) return;
 	const counted = {
 		...first,
 		recordsIngested: first.recordsIngested - notWritten,
@@ -101,10 +108,10 @@ function putProgress({ checkpoints, notes }, { news, notWritten }, syncedAt, con
  * @param {any[]} records
  * @param {{progress?: (context: object) => void, onWait?: () => void}} [around]
  */
-async function putAll({ table, layout, owner, replaced, timestamp }, records, { progress, onWait } = {}) {
+async function putAll({ table, layout, writer, head, replaced, timestamp }, records, { progress, onWait } = {}) {
 	const context = { timestamp };
 	await transaction(context, async () => {
-		beginWhole(owner, context);
+		putHead(writer, head, context);
 		const turn = new Turn();
 		for (const record of records) {
 			if (layout.newerBy !== null && (await isOlder(table, layout.newerBy, record, context))) continue;
@@ -175,11 +182,14 @@ const rejectionId = (tableId, { mark }) => `${tableId}:${mark}`;
 /**
  * Leaves out the rejected rows that were counted before: those that have an entry in the audit. The entry comes before
  * the progress, of which a Harper that ends itself may keep the first alone; then it was not counted.
- * @param {any} checkpoint As it was before, in what it counts of rejected rows.
+ * @param {any} checkpoint As it was before, in what it counts of rejected rows; none where rows are read again that were
+ *   counted by another node.
  * @param {Rejection[]} rejections
  * @returns {Promise<Rejection[]>}
  */
-async function newRejections({ tableId, partition, recordsRejected }, rejections) {
+async function newRejections(checkpoint, rejections) {
+	if (checkpoint === undefined) return [];
+	const { tableId, partition, recordsRejected } = checkpoint;
 	const news = new Map();
 	for (const rejection of rejections) {
 		const entry = await findTable('SyncAudit').get(rejectionId(tableId, rejection));
@@ -190,7 +200,7 @@ async function newRejections({ tableId, partition, recordsRejected }, rejections
 }
 
 /** A row that is rejected again and again has one entry; what is noted of a table has an entry each time. */
-function auditEntries({ tableId, nodeId, partition, recordsRejected }, rejections, notes, at) {
+function auditEntries({ tableId, node: nodeId }, { partition, recordsRejected }, rejections, notes, at) {
 	const entry = { tableId, rowId: null, nodeId, at };
 	return [
 		...rejections.map((rejection) => {

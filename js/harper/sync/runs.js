@@ -22,18 +22,19 @@ export class Runs {
 	 * @param {Table[]} options.tables
 	 * @param {{node: string, index: number}} options.worker
 	 * @param {(table: string) => any} options.standing Where the worker stands in the cluster.
+	 * @param {() => Promise<string[]>} options.others The names of the other nodes' workers.
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when a target table is there.
 	 * @param {{dead: boolean}} options.instance The instance of the core that the configuration belongs to.
 	 * @param {(error: unknown) => void} options.onDeath Called when it died.
 	 */
-	constructor({ configuration, connection, tables, worker, standing, descriptions, onTarget, instance, onDeath }) {
+	constructor({ configuration, tables, worker, standing, instance, ...surroundings }) {
 		this.configuration = configuration;
 		this.tables = tables;
 		this.worker = worker;
 		this.standing = standing;
 		this.instance = instance;
-		this.surroundings = { connection, descriptions, onTarget, instance, onDeath };
+		this.surroundings = { ...surroundings, worker, instance };
 	}
 
 	/** @param {Map<string, import('../commands.js').Wish>} wishes */
@@ -56,6 +57,11 @@ export class Runs {
 	/** Tells all where the worker stands now. */
 	place() {
 		for (const [id, { sync }] of this.#runs) sync.place(this.standing(id));
+	}
+
+	/** The tables that are being read, each with its sync. @returns {[string, any][]} */
+	running() {
+		return [...this.#runs].filter(([, run]) => run.running).map(([id, run]) => [id, run.sync]);
 	}
 
 	/** What is done for each table, for those that divide the work. */

@@ -6,6 +6,7 @@ import { adoptVersion, hasNewerEra, newestVersion } from '../schema/versions.js'
 import { ensureTarget, readIncarnation } from '../schema/target.js';
 import { replace } from '../stamps.js';
 import { commit } from './commit.js';
+import { readHead, readLastCommit, readProof } from './witnesses.js';
 
 export class TableHost {
 	#stopping = new AbortController();
@@ -19,14 +20,18 @@ export class TableHost {
 	/**
 	 * @param {object} options
 	 * @param {{id: string, targetTable: string, pollIntervalMs: number}} options.table
+	 * @param {{node: string, index: number}} options.worker
+	 * @param {() => Promise<string[]>} options.others The names of the other nodes' workers.
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when the target table is there.
 	 * @param {{dead: boolean}} options.instance The instance of the core, which several tables share.
 	 * @param {(error: unknown) => void} options.onDeath Called when this table's step killed it.
 	 */
-	constructor({ table, connection, descriptions, onTarget, instance, onDeath }) {
+	constructor({ table, worker, others, connection, descriptions, onTarget, instance, onDeath }) {
 		this.table = table;
+		this.writer = { tableId: table.id, owner: `${worker.node}-${worker.index}`, node: worker.node };
+		this.others = others;
 		this.connection = connection;
 		this.descriptions = descriptions;
 		this.onTarget = onTarget;
@@ -90,8 +95,23 @@ export class TableHost {
 	load() {
 		return asValue('harper_read', async () => {
 			this.#schema = await newestVersion(this.table.id, this.#schema);
-			return { ...(await readProgress(this.table)), schema: this.#schema };
+			const [progress, commits] = await Promise.all([readProgress(this.table), this.#readCommits()]);
+			return { ...progress, ...commits, schema: this.#schema };
 		});
+	}
+
+	/** The own last commit; up to which commits of other nodes' workers nothing is missing here, and when they wrote last. */
+	async #readCommits() {
+		const { tableId, owner, node } = this.writer;
+		const others = await this.others();
+		const proofs = await Promise.all(others.map((other) => readProof(tableId, other, node)));
+		const heads = await Promise.all(others.map((other) => readHead(tableId, other)));
+		const stamps = heads.flatMap((head) => (typeof head?.stamp === 'string' ? [head.stamp] : []));
+		return {
+			lastCommit: await readLastCommit(tableId, owner),
+			proofs: proofs.filter((proof) => proof !== null),
+			lastStamp: stamps.sort().at(-1) ?? null,
+		};
 	}
 
 	adoptSchema({ version, notes }) {
@@ -131,7 +151,7 @@ export class TableHost {
 	write(order) {
 		const prepare = () => this.#enter(() => this.sync.prepare());
 		return asValue('harper_write', async () => {
-			if (this.#layout.newerBy === null && (await hasNewerEra(this.#schema))) {
+			if (order.rows > 0 && this.#layout.newerBy === null && (await hasNewerEra(this.#schema))) {
 				throw new HostFailure('harper_write', 'the columns of the source have changed: the rows are read anew');
 			}
 			const core = {
@@ -139,7 +159,8 @@ export class TableHost {
 				addStored: (rows) => this.#ask(() => this.sync.addStored(rows)),
 				settle: (records) => this.#ask(() => this.sync.settle(records)),
 			};
-			return commit(this.#table, this.#layout, order, { core, onWait: prepare });
+			const target = { table: this.#table, layout: this.#layout, writer: this.writer };
+			return commit(target, order, { core, onWait: prepare });
 		});
 	}
 

@@ -22,13 +22,3 @@ function commitAsWhole(table) {
 export function commitOwnAsWhole() {
 	for (const name of OWN_TABLES) commitAsWhole(databases.data?.[name]);
 }
-
-/**
- * Begins a transaction of rows: what is put first decides how all of it is applied, on each node. So it is a record of a
- * table that all threads know from their start, whichever target the rows go to.
- * @param {{tableId: string, owner: string}} owner
- * @param {object} context
- */
-export function beginWhole({ tableId, owner }, context) {
-	databases.data.SyncBatch.put({ id: `${tableId}:${owner}`, tableId, owner }, context);
-}

@@ -1,0 +1,110 @@
+/**
+ * Looks whether what the workers of other nodes committed has arrived on this one. One thread does so for its node; what
+ * is missing is decided, and read again, by the core.
+ */
+
+import { readAll } from '../database.js';
+import { putProof, readHead, readWitness } from '../sync/witnesses.js';
+
+/** How often to look, and how often where nothing was committed for a while. */
+const LOOK_MS = 1_000;
+const IDLE_LOOK_MS = 5_000;
+const IDLE_AFTER_MS = 60_000;
+
+/** The names of the workers of all nodes but one. @param {string} node */
+export async function readOtherWorkers(node) {
+	const nodes = await readAll('SyncNode');
+	const names = ({ id, workers }) => Array.from({ length: workers }, (_, index) => `${id}-${index}`);
+	return nodes.filter(({ id }) => id !== node).flatMap(names);
+}
+
+export class Deliveries {
+	/** @type {NodeJS.Timeout | undefined} */
+	#timer;
+	#stopped = false;
+	/** When each table's commits were looked at, and when one was new. @type {Map<string, {looked: number, news: number}>} */
+	#times = new Map();
+	/** The numbers of the last commits that were told of, by table and worker. @type {Map<string, number>} */
+	#told = new Map();
+
+	/**
+	 * @param {object} options
+	 * @param {string} options.node
+	 * @param {() => boolean} options.isSpeaker Whether this thread looks for its node.
+	 * @param {() => [string, any][]} options.running The tables that this thread runs, each with its sync.
+	 * @param {{dead: boolean}} options.instance The instance of the core.
+	 */
+	constructor({ node, isSpeaker, running, instance }) {
+		this.node = node;
+		this.isSpeaker = isSpeaker;
+		this.running = running;
+		this.instance = instance;
+	}
+
+	start() {
+		this.#timer = setTimeout(() => this.#look(), LOOK_MS);
+		this.#timer.unref();
+	}
+
+	stop() {
+		this.#stopped = true;
+		clearTimeout(this.#timer);
+	}
+
+	#isOver() {
+		return this.#stopped || this.instance.dead;
+	}
+
+	async #look() {
+		try {
+			if (!this.#isOver() && this.isSpeaker()) await this.#lookAtAll();
+		} catch (error) {
+			logger.warn?.(`bigquery-sync: other nodes' commits were not looked at: ${error}`);
+		}
+		if (!this.#isOver()) this.start();
+	}
+
+	async #lookAtAll() {
+		const running = this.running().filter(([table]) => this.#isDue(table));
+		if (running.length === 0) return;
+		const workers = await readOtherWorkers(this.node);
+		for (const [table, sync] of running) {
+			const heads = await Promise.all(workers.map((worker) => readHead(table, worker)));
+			if (this.#isOver()) return;
+			await this.#lookAt(
+				table,
+				sync,
+				heads.filter((head) => head?.number !== undefined)
+			);
+		}
+	}
+
+	/** @param {string} table */
+	#isDue(table) {
+		const now = Date.now();
+		const times = this.#times.get(table) ?? { looked: -Infinity, news: now };
+		const pause = now - times.news > IDLE_AFTER_MS ? IDLE_LOOK_MS : LOOK_MS;
+		if (now - times.looked < pause - LOOK_MS / 2) return false;
+		this.#times.set(table, { ...times, looked: now });
+		return true;
+	}
+
+	/** @param {string} table @param {any} sync @param {any[]} heads */
+	async #lookAt(table, sync, heads) {
+		this.#note(table, heads);
+		const missing = sync.missing(heads);
+		const found = await Promise.all(missing.map(([worker, number]) => readWitness(table, worker, number)));
+		if (this.#isOver()) return;
+		for (const proof of sync.arrived(found.filter((witness) => witness !== null))) await putProof(proof, this.node, {});
+	}
+
+	/** @param {string} table @param {{owner: string, number: number}[]} heads */
+	#note(table, heads) {
+		for (const { owner, number } of heads) {
+			const key = `${table}:${owner}`;
+			if (this.#told.get(key) === number) continue;
+			this.#told.set(key, number);
+			this.#times.set(table, { looked: Date.now(), news: Date.now() });
+		}
+	}
+}

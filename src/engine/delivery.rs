@@ -1,0 +1,421 @@
+//! Whether what workers of other nodes committed has arrived on this one.
+//!
+//! Harper may lose a whole transaction on its way to a node that is ending, or has just started. So each commit leaves a
+//! numbered witness behind its rows. A node that has a later number and misses an earlier one has lost a commit. The
+//! witnesses around the gap tell which rows of which result it had.
+
+use crate::bigquery::page::JobReference;
+use crate::bigquery::sql::Window;
+use crate::time::{Micros, SECOND_US, instant};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The witnesses of a worker's last commits of a table are kept, so many of them.
+pub const WITNESSES: u64 = 256;
+/// After so many commits that arrived, a node keeps how far nothing is missing: while it is away, witnesses are replaced.
+const SAVED_EVERY: u64 = 100;
+/// What does not arrive for so long, although later commits did, is lost.
+const PATIENCE_US: i64 = 10 * SECOND_US;
+/// A lost commit is tried again after this time; it doubles.
+const RETRY_US: i64 = 60 * SECOND_US;
+const RETRY_US_MAX: i64 = 3_600 * SECOND_US;
+/// The last commit for now is told once more after this time, for no later one tells of it.
+const CLOSING_US: i64 = 5 * SECOND_US;
+
+/// Some rows of a query's result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Portion {
+    /// The query's job; none where the endpoint names none.
+    #[serde(default)]
+    pub job: Option<JobReference>,
+    /// Whether BigQuery numbered the identical rows.
+    #[serde(default)]
+    pub numbered: bool,
+    /// The version of the schema that they were read under.
+    #[serde(default)]
+    pub schema: u32,
+    /// The window's lower bound, exclusive.
+    #[serde(with = "instant", default)]
+    pub after: Option<Micros>,
+    /// The window's upper bound, inclusive.
+    #[serde(with = "instant", default)]
+    pub until: Option<Micros>,
+    /// Rows of the whole result.
+    pub total_rows: u64,
+    /// The first row.
+    pub from: u64,
+    /// The row behind the last one.
+    pub to: u64,
+}
+
+impl Portion {
+    fn between(&self, from: u64, to: u64) -> Option<Piece> {
+        (from < to).then(|| Piece::Rows(Portion { from, to, ..self.clone() }))
+    }
+}
+
+/// A commit of rows, as its witness tells of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Commit {
+    /// The table's id in the configuration.
+    pub table_id: String,
+    /// The worker, `node-index`.
+    pub owner: String,
+    /// Its number among the worker's commits for this table.
+    pub number: u64,
+    /// The time that Harper took for that of the writing.
+    #[serde(with = "instant", default)]
+    pub stamp: Option<Micros>,
+    /// The rows that it wrote.
+    pub rows: Portion,
+    /// The number of the result among those that the worker read for this table.
+    pub result: u64,
+    /// Where the worker began to read that result.
+    pub began: u64,
+    /// What the worker committed of the result before.
+    #[serde(default)]
+    pub before: Option<Portion>,
+}
+
+/// The own commits, as they are told to other nodes.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    last: Option<Commit>,
+    /// When the last one was made, unless it was told once more.
+    open_since: Option<Micros>,
+}
+
+impl Outbox {
+    /// Takes what is stored of the last commit.
+    pub fn load(&mut self, last: Option<Commit>) {
+        self.last = last;
+    }
+
+    /// Returns the last commit that was made.
+    pub fn last(&self) -> Option<&Commit> {
+        self.last.as_ref()
+    }
+
+    /// Makes the witness of the next commit.
+    pub fn next(&self, table_id: &str, owner: String, stamp: Option<Micros>, rows: Portion) -> Commit {
+        let of_same = |last: &&Commit| last.rows.job.is_some() && last.rows.job == rows.job;
+        let (number, result) = self.last.as_ref().map_or((0, 0), |last| (last.number, last.result));
+        let (result, began, before) = match self.last.as_ref().filter(of_same) {
+            Some(last) => (result, last.began.min(rows.from), last.before.clone()),
+            None => {
+                let before = self.last.as_ref().map(|last| Portion { from: last.began, ..last.rows.clone() });
+                (result + 1, rows.from, before)
+            }
+        };
+        Commit {
+            table_id: table_id.to_owned(),
+            owner,
+            number: number + 1,
+            stamp,
+            rows,
+            result,
+            began,
+            before,
+        }
+    }
+
+    /// Notes that a commit was made.
+    pub fn made(&mut self, commit: Commit, now: Micros) {
+        self.last = Some(commit);
+        self.open_since = Some(now);
+    }
+
+    /// Returns in how many milliseconds the last commit has to be told once more; none if it need not be.
+    pub fn closes_in_ms(&self, now: Micros) -> Option<u64> {
+        let left_us = |since| CLOSING_US.saturating_sub(now.since(since)).clamp(0, CLOSING_US);
+        self.open_since.map(|since| left_us(since).unsigned_abs().div_ceil(1_000))
+    }
+
+    /// Notes that the last commit was told once more.
+    pub fn close(&mut self) {
+        self.open_since = None;
+    }
+}
+
+/// Rows that have to be read again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// Rows of a result.
+    Rows(Portion),
+    /// Whatever the table has now in a window.
+    Window(Window),
+}
+
+/// Commits of a worker of another node that did not arrive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loss {
+    /// The worker.
+    pub owner: String,
+    /// The first one's number.
+    pub first: u64,
+    /// How many they are.
+    pub count: u64,
+    /// What is to be read again next.
+    pub piece: Piece,
+    /// Whether that is all.
+    pub is_last: bool,
+    /// The time of writing that the rows get: whatever was written later stays.
+    pub stamp: Option<Micros>,
+    /// How far the worker had come with the last of them.
+    pub end: Commit,
+}
+
+impl Loss {
+    /// Returns what this node keeps once the rows are there: up to this commit of the worker, nothing is missing.
+    pub fn proof(&self) -> Commit {
+        Commit { number: self.first + self.count - 1, ..self.end.clone() }
+    }
+}
+
+/// What arrived of the other nodes' commits for one table.
+#[derive(Debug, Default)]
+pub struct Deliveries {
+    /// Whether it is known what this node keeps; before that, an old gap could not be told from what is too old to be seen.
+    is_loaded: bool,
+    senders: BTreeMap<String, Sender>,
+}
+
+/// What arrived of one worker's commits.
+#[derive(Debug)]
+struct Sender {
+    /// Up to this number, nothing is missing.
+    proven: u64,
+    /// The commit of that number, if it is known.
+    last: Option<Commit>,
+    /// Up to which number the node keeps that, if it does.
+    saved: Option<u64>,
+    /// The newest commit that was told of, whether it arrived or not.
+    head: Commit,
+    /// Later ones that arrived.
+    arrived: BTreeMap<u64, Commit>,
+    gap: Option<Gap>,
+}
+
+/// The commits that are missing behind the last one that is proven.
+#[derive(Debug, Clone, Copy)]
+struct Gap {
+    first: u64,
+    /// The number of the next commit that is there.
+    until: u64,
+    since: Micros,
+    pieces_done: usize,
+    /// Whether the result is gone, and the window is to be queried anew.
+    result_is_lost: bool,
+    attempts: u32,
+    not_before: Micros,
+}
+
+impl Deliveries {
+    /// Takes what this node keeps of the losses that it mended.
+    pub fn load(&mut self, proofs: Vec<Commit>) {
+        self.is_loaded = true;
+        for proof in proofs {
+            let sender =
+                self.senders.entry(proof.owner.clone()).or_insert_with(|| Sender::new(proof.clone()));
+            sender.saved = sender.saved.max(Some(proof.number));
+            if proof.number > sender.proven || sender.last.is_none() {
+                sender.prove(proof);
+            }
+        }
+    }
+
+    /// Takes what workers tell of their last commits. Returns the commits whose witnesses should be looked for.
+    pub fn wanted(&mut self, heads: Vec<Commit>) -> Vec<(String, u64)> {
+        let mut wanted = Vec::new();
+        for head in heads.into_iter().filter(|_| self.is_loaded) {
+            let (owner, number) = (head.owner.clone(), head.number);
+            let sender = self.senders.entry(owner.clone()).or_insert_with(|| Sender::new(head.clone()));
+            if number > sender.head.number {
+                sender.head = head;
+            }
+            let first = (sender.proven + 1).max((number + 1).saturating_sub(WITNESSES));
+            let missing = (first..=number).filter(|number| !sender.arrived.contains_key(number));
+            wanted.extend(missing.map(|number| (owner.clone(), number)));
+        }
+        wanted
+    }
+
+    /// Takes the witnesses that were found.
+    pub fn take(&mut self, witnesses: Vec<Commit>) {
+        for witness in witnesses {
+            if let Some(sender) = self.senders.get_mut(&witness.owner)
+                && witness.number > sender.proven
+            {
+                sender.arrived.insert(witness.number, witness);
+            }
+        }
+        for sender in self.senders.values_mut() {
+            sender.advance();
+        }
+    }
+
+    /// Returns what the node should keep of how far nothing is missing.
+    pub fn proofs(&mut self) -> Vec<Commit> {
+        let is_due = |sender: &&mut Sender| {
+            sender.saved.is_none_or(|saved| sender.proven >= saved.saturating_add(SAVED_EVERY))
+        };
+        let due = self.senders.values_mut().filter(is_due);
+        due.filter_map(|sender| {
+            let last = sender.last.clone()?;
+            sender.saved = Some(last.number);
+            Some(last)
+        })
+        .collect()
+    }
+
+    /// Tells what has to be read again next, if something is lost.
+    pub fn loss(&mut self, now: Micros) -> Option<Loss> {
+        self.senders.values_mut().find_map(|sender| sender.loss(now))
+    }
+
+    /// Notes that a loss is being mended; it is tried again after a while, unless that works.
+    pub fn attempt(&mut self, owner: &str, now: Micros) {
+        if let Some(gap) = self.gap_of(owner) {
+            let delay_us = RETRY_US.saturating_mul(1 << gap.attempts.min(10)).min(RETRY_US_MAX);
+            gap.attempts += 1;
+            gap.not_before = now.plus(delay_us);
+        }
+    }
+
+    /// Notes that the result of which rows are wanted is gone.
+    pub fn lose_result(&mut self, owner: &str) {
+        if let Some(gap) = self.gap_of(owner).filter(|gap| !gap.result_is_lost) {
+            gap.result_is_lost = true;
+            gap.not_before = Micros::MIN;
+        }
+    }
+
+    /// Notes that a loss is mended, or one of its pieces.
+    pub fn mended(&mut self, loss: &Loss) {
+        let Some(sender) = self.senders.get_mut(&loss.owner) else { return };
+        if loss.is_last {
+            sender.prove(loss.proof());
+            sender.advance();
+        } else if let Some(gap) = &mut sender.gap {
+            gap.pieces_done += 1;
+            gap.result_is_lost = false;
+            gap.attempts = 0;
+            gap.not_before = Micros::MIN;
+        }
+    }
+
+    fn gap_of(&mut self, owner: &str) -> Option<&mut Gap> {
+        self.senders.get_mut(owner)?.gap.as_mut()
+    }
+}
+
+impl Sender {
+    /// What is older than the witnesses that are kept is taken for proven.
+    fn new(head: Commit) -> Sender {
+        let proven = head.number.saturating_sub(WITNESSES);
+        Sender { proven, last: None, saved: None, head, arrived: BTreeMap::new(), gap: None }
+    }
+
+    fn advance(&mut self) {
+        while let Some(commit) = self.arrived.remove(&(self.proven + 1)) {
+            self.prove(commit);
+        }
+        if self.last.is_none() && self.proven > 0 {
+            // Where the kept witnesses begin, nothing is known to be missing.
+            if let Some((_, commit)) = self.arrived.pop_first() {
+                self.prove(commit);
+                self.advance();
+            }
+        }
+    }
+
+    fn prove(&mut self, commit: Commit) {
+        self.proven = commit.number;
+        self.arrived = self.arrived.split_off(&(self.proven + 1));
+        self.last = Some(commit);
+        self.gap = None;
+    }
+
+    fn loss(&mut self, now: Micros) -> Option<Loss> {
+        if self.proven >= self.head.number {
+            return None;
+        }
+        // Who has nothing later knows of the last one what the worker told.
+        let next = self.arrived.first_key_value().map(|(_, commit)| commit.clone());
+        let (until, end) = match next {
+            Some(next) => {
+                (next.number, Commit { rows: Portion { to: next.rows.from, ..next.rows.clone() }, ..next })
+            }
+            None => (self.head.number + 1, self.head.clone()),
+        };
+        let first = self.proven + 1;
+        let known = self.gap.filter(|gap| (gap.first, gap.until) == (first, until));
+        let gap = *self.gap.insert(known.unwrap_or_else(|| Gap::new(first, until, now)));
+        if now.since(gap.since) < PATIENCE_US || now < gap.not_before {
+            return None;
+        }
+        let mut pieces = pieces(self.last.as_ref(), &end);
+        if gap.pieces_done >= pieces.len() {
+            // Numbers that no commit got: their worker ended before.
+            self.prove(Commit { number: until - 1, ..end });
+            self.advance();
+            return self.loss(now);
+        }
+        let is_last = gap.pieces_done + 1 == pieces.len();
+        let mut piece = pieces.swap_remove(gap.pieces_done);
+        if let Piece::Rows(portion) = &piece
+            && (gap.result_is_lost || portion.job.is_none())
+        {
+            piece = Piece::Window(Window { after: portion.after, until: portion.until });
+        }
+        let stamp = self.last.as_ref().and_then(|last| last.stamp).map(|stamp| stamp.plus(1));
+        let stamp = stamp.or(end.stamp.map(|stamp| stamp.plus(-1)));
+        let owner = end.owner.clone();
+        Some(Loss { owner, first, count: until - first, piece, is_last, stamp, end })
+    }
+}
+
+impl Gap {
+    fn new(first: u64, until: u64, since: Micros) -> Gap {
+        Gap {
+            first,
+            until,
+            since,
+            pieces_done: 0,
+            result_is_lost: false,
+            attempts: 0,
+            not_before: Micros::MIN,
+        }
+    }
+}
+
+/// Returns what was committed between the last commit that arrived and the end of another one's rows.
+fn pieces(last: Option<&Commit>, end: &Commit) -> Vec<Piece> {
+    let results = end.result.saturating_sub(last.map_or(0, |last| last.result));
+    let front = end.rows.between(end.began, end.rows.to);
+    let tail_until = |to: u64| last.and_then(|last| last.rows.between(last.rows.to, to));
+    let pieces = match (results, last, &end.before) {
+        (0, Some(last), _) => vec![end.rows.between(last.rows.to, end.rows.to)],
+        (1, _, Some(before)) => vec![tail_until(before.to), front],
+        (1, _, None) => vec![front],
+        (2, _, Some(before)) => {
+            let rest = last.and_then(|last| tail_until(last.rows.total_rows));
+            vec![rest, before.between(before.from, before.to), front]
+        }
+        // Of results in between nothing is known but that they lie somewhere there.
+        _ => {
+            let known = [last.map(|last| &last.rows), end.before.as_ref(), Some(&end.rows)];
+            let windows = || known.iter().flatten();
+            let after = windows().map(|one| one.after).min().flatten();
+            let is_open = windows().any(|one| one.until.is_none());
+            let until = windows().filter_map(|one| one.until).max().filter(|_| !is_open);
+            vec![Some(Piece::Window(Window { after, until }))]
+        }
+    };
+    pieces.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests;

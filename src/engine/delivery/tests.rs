@@ -1,0 +1,204 @@
+use super::*;
+
+const OWNER: &str = "a-0";
+
+fn portion(job: &str, total_rows: u64, from: u64, to: u64) -> Portion {
+    let job = Some(JobReference { project_id: "p".to_owned(), job_id: job.to_owned(), location: None });
+    Portion { job, numbered: false, schema: 1, after: None, until: None, total_rows, from, to }
+}
+
+/// The commits of a worker that reads these portions, one after the other.
+fn commits(portions: &[Portion]) -> Vec<Commit> {
+    let mut outbox = Outbox::default();
+    let of = |(number, rows): (usize, &Portion)| {
+        let commit = outbox.next("t", OWNER.to_owned(), Some(Micros(number as i64 * 1_000)), rows.clone());
+        outbox.made(commit.clone(), Micros(0));
+        commit
+    };
+    portions.iter().enumerate().map(of).collect()
+}
+
+/// A window of 30 rows in three commits, and one of 20 in two.
+fn two_results() -> Vec<Commit> {
+    let of = |job: &str, total, from| portion(job, total, from, from + 10);
+    commits(&[of("one", 30, 0), of("one", 30, 10), of("one", 30, 20), of("two", 20, 0), of("two", 20, 10)])
+}
+
+fn seconds(seconds: i64) -> Micros {
+    Micros(seconds * SECOND_US)
+}
+
+/// What a node knows that keeps nothing yet.
+fn new_node() -> Deliveries {
+    let mut deliveries = Deliveries::default();
+    deliveries.load(Vec::new());
+    deliveries
+}
+
+/// Lets a node look at what has arrived of them: all but some numbers.
+fn look(deliveries: &mut Deliveries, commits: &[Commit], lost: &[u64]) {
+    let wanted = deliveries.wanted(commits.last().cloned().into_iter().collect());
+    let is_there = |commit: &&Commit| !lost.contains(&commit.number);
+    let is_wanted = |commit: &&Commit| wanted.contains(&(commit.owner.clone(), commit.number));
+    deliveries.take(commits.iter().filter(is_there).filter(is_wanted).cloned().collect());
+}
+
+/// Returns what a node that misses some numbers reads again, as job, from and to.
+fn read_again(commits: &[Commit], lost: &[u64]) -> Vec<(String, u64, u64)> {
+    let mut deliveries = new_node();
+    look(&mut deliveries, commits, lost);
+    let mut found = Vec::new();
+    for second in 0..100 {
+        let Some(loss) = deliveries.loss(seconds(second)) else { continue };
+        let Piece::Rows(rows) = &loss.piece else { panic!("{loss:?}") };
+        found.push((rows.job.clone().unwrap().job_id, rows.from, rows.to));
+        deliveries.mended(&loss);
+    }
+    found
+}
+
+fn rows(job: &str, from: u64, to: u64) -> (String, u64, u64) {
+    (job.to_owned(), from, to)
+}
+
+#[test]
+fn rows_of_a_commit_that_did_not_arrive_are_read_again_whichever_it_is() {
+    let commits = two_results();
+    assert_eq!(read_again(&commits, &[]), []);
+    assert_eq!(read_again(&commits, &[1]), [rows("one", 0, 10)]);
+    assert_eq!(read_again(&commits, &[2]), [rows("one", 10, 20)]);
+    assert_eq!(read_again(&commits, &[3]), [rows("one", 20, 30)]);
+    assert_eq!(read_again(&commits, &[4]), [rows("two", 0, 10)]);
+    assert_eq!(read_again(&commits, &[2, 3, 4]), [rows("one", 10, 30), rows("two", 0, 10)]);
+    assert_eq!(read_again(&commits, &[1, 2, 3, 4]), [rows("one", 0, 30), rows("two", 0, 10)]);
+    assert_eq!(read_again(&commits, &[2, 4]), [rows("one", 10, 20), rows("two", 0, 10)]);
+}
+
+#[test]
+fn the_last_commit_is_told_of_once_more_and_so_missed() {
+    let commits = two_results();
+    assert_eq!(read_again(&commits, &[5]), [rows("two", 10, 20)]);
+    let outbox = &mut Outbox::default();
+    outbox.made(commits[0].clone(), seconds(0));
+    assert_eq!((outbox.closes_in_ms(seconds(0)), outbox.closes_in_ms(seconds(9))), (Some(5_000), Some(0)));
+    outbox.close();
+    assert_eq!(outbox.closes_in_ms(seconds(9)), None);
+}
+
+#[test]
+fn a_result_that_got_lost_as_a_whole_between_two_others_is_read_again() {
+    let commits = commits(&[portion("one", 9, 0, 9), portion("two", 5, 0, 5), portion("three", 7, 0, 7)]);
+    assert_eq!(read_again(&commits, &[2]), [rows("two", 0, 5)]);
+    assert_eq!(read_again(&commits, &[1]), [rows("one", 0, 9)]);
+}
+
+#[test]
+fn of_several_results_that_got_lost_the_whole_stretch_is_read_again() {
+    let at = |day: i64| Some(Micros(day));
+    let window = |job: &str, day| Portion { after: at(day), until: at(day + 1), ..portion(job, 5, 0, 5) };
+    let commits = commits(&[window("a", 0), window("b", 1), window("c", 2), window("d", 3), window("e", 4)]);
+    let mut deliveries = new_node();
+    look(&mut deliveries, &commits, &[2, 3, 4]);
+    deliveries.loss(seconds(0));
+    let loss = deliveries.loss(seconds(10)).unwrap();
+    assert_eq!(loss.piece, Piece::Window(Window { after: at(0), until: at(5) }));
+    assert_eq!((loss.first, loss.count, loss.is_last), (2, 3, true));
+}
+
+#[test]
+fn what_comes_late_is_no_loss() {
+    let commits = two_results();
+    let mut deliveries = new_node();
+    look(&mut deliveries, &commits, &[2]);
+    assert_eq!(deliveries.loss(seconds(0)), None);
+    assert_eq!(deliveries.loss(seconds(9)), None);
+    look(&mut deliveries, &commits, &[]);
+    assert_eq!(deliveries.loss(seconds(60)), None);
+}
+
+#[test]
+fn a_number_that_no_commit_got_is_no_loss() {
+    let mut commits = two_results();
+    for commit in &mut commits[2..] {
+        commit.number += 1;
+    }
+    assert_eq!(read_again(&commits, &[]), []);
+}
+
+#[test]
+fn a_result_that_is_gone_is_queried_again_and_what_cannot_be_had_is_tried_seldom() {
+    let commits = two_results();
+    let mut deliveries = new_node();
+    look(&mut deliveries, &commits, &[2]);
+    deliveries.loss(seconds(0));
+    let loss = deliveries.loss(seconds(10)).unwrap();
+    deliveries.attempt(&loss.owner, seconds(10));
+    assert_eq!(deliveries.loss(seconds(69)), None);
+    deliveries.lose_result(&loss.owner);
+    let again = deliveries.loss(seconds(69)).unwrap();
+    assert_eq!(again.piece, Piece::Window(Window { after: None, until: None }));
+    deliveries.attempt(&again.owner, seconds(69));
+    assert_eq!(deliveries.loss(seconds(188)), None);
+    assert!(deliveries.loss(seconds(189)).is_some());
+}
+
+#[test]
+fn lost_rows_get_a_time_of_writing_before_which_nothing_later_was_written() {
+    let commits = two_results();
+    let mut deliveries = new_node();
+    look(&mut deliveries, &commits, &[2, 3]);
+    deliveries.loss(seconds(0));
+    let loss = deliveries.loss(seconds(10)).unwrap();
+    assert_eq!(loss.stamp, Some(Micros(1)));
+}
+
+#[test]
+fn what_was_mended_is_not_read_again_after_a_restart() {
+    let commits = two_results();
+    let mut deliveries = new_node();
+    look(&mut deliveries, &commits, &[2]);
+    deliveries.loss(seconds(0));
+    let proof = deliveries.loss(seconds(10)).unwrap().proof();
+    let mut restarted = new_node();
+    restarted.load(vec![proof]);
+    look(&mut restarted, &commits, &[2]);
+    restarted.loss(seconds(0));
+    assert_eq!(restarted.loss(seconds(10)), None);
+}
+
+#[test]
+fn a_node_that_was_away_misses_what_was_overwritten_meanwhile_and_a_new_one_does_not() {
+    let portions: Vec<Portion> = (0..600).map(|at| portion("one", 6_000, at * 10, at * 10 + 10)).collect();
+    let commits = commits(&portions);
+    let mut deliveries = new_node();
+    look(&mut deliveries, &commits[..100], &[]);
+    let proofs = deliveries.proofs();
+    assert_eq!(proofs.iter().map(|proof| proof.number).collect::<Vec<_>>(), [100]);
+    assert_eq!(deliveries.proofs(), []);
+    let mut deliveries = new_node();
+    deliveries.load(proofs);
+    look(&mut deliveries, &commits, &[]);
+    deliveries.loss(seconds(0));
+    let loss = deliveries.loss(seconds(10)).unwrap();
+    assert_eq!((loss.first, loss.count), (101, 600 - 100 - WITNESSES));
+    let mut new = new_node();
+    look(&mut new, &commits, &[400]);
+    new.loss(seconds(0));
+    assert_eq!(new.loss(seconds(10)).map(|loss| (loss.first, loss.count)), Some((400, 1)));
+}
+
+#[test]
+fn a_worker_that_reads_its_window_anew_is_no_reason_to_read_the_former_result_to_its_end() {
+    let commits =
+        commits(&[portion("one", 30, 0, 10), portion("two", 30, 0, 10), portion("two", 30, 10, 20)]);
+    assert_eq!(read_again(&commits, &[2]), [rows("two", 0, 10)]);
+}
+
+#[test]
+fn nothing_is_looked_for_before_it_is_known_what_the_node_keeps() {
+    let commits = two_results();
+    let mut deliveries = Deliveries::default();
+    assert_eq!(deliveries.wanted(commits.clone()), []);
+    deliveries.load(Vec::new());
+    assert!(!deliveries.wanted(commits).is_empty());
+}

@@ -1,0 +1,122 @@
+//! Reads again what got lost on its way from another node.
+
+use super::bill::Bill;
+use super::boundary::{Command, Moment, Note, WriteOrder};
+use super::delivery::{Commit, Loss, Piece};
+use super::source::Described;
+use super::status::Activity;
+use super::task::Task;
+use super::transfer::Transfer;
+use super::{AfterWrite, Engine, Inquiry, Next, State, Written};
+use crate::bigquery::sql::Window;
+use crate::mapping::batch::Batch;
+use crate::mapping::projection::Projection;
+use crate::time::Micros;
+use std::sync::Arc;
+
+impl Engine {
+    /// Takes what workers of other nodes tell of their last commits. Returns the commits, by worker and number, whose
+    /// witnesses should be looked for.
+    pub fn missing(&mut self, heads: Vec<Commit>) -> Vec<(String, u64)> {
+        for head in &heads {
+            self.holding.hear_stamp(head.stamp);
+        }
+        self.deliveries.wanted(heads)
+    }
+
+    /// Takes the witnesses that were found. Returns whether the engine rests, and had better be woken to mend a loss; and
+    /// what the node should keep of how far nothing is missing.
+    pub fn arrived(&mut self, witnesses: Vec<Commit>, now: Micros) -> (bool, Vec<Commit>) {
+        self.deliveries.take(witnesses);
+        (self.deliveries.loss(now).is_some() && self.rests_until_poll(), self.deliveries.proofs())
+    }
+
+    /// Reads rows again that did not arrive: for nothing from the result that they came from, or else by a query.
+    pub(super) fn mend(&mut self, loss: Loss, described: Arc<Described>, moment: Moment) -> Next {
+        self.deliveries.attempt(&loss.owner, moment.now);
+        self.condition.set_activity(Activity::Running);
+        let Projection { key, era, .. } = &*described.projection;
+        // Rows without key may be here with the ids of a former era.
+        let replaces = key.is_empty() && *era > 0;
+        let window = match loss.piece.clone() {
+            Piece::Window(window) => window,
+            Piece::Rows(portion) => {
+                let window = Window { after: portion.after, until: portion.until };
+                let is_readable = portion.schema == self.schema.number();
+                let task = Task::mending(loss.clone(), window, replaces);
+                let pace = &self.config.pace;
+                let transfer = Transfer::mend(portion, task, Arc::clone(&described), pace);
+                match transfer.filter(|_| is_readable) {
+                    Some(transfer) => return self.ask_for_lost(transfer),
+                    None => window,
+                }
+            }
+        };
+        if let Err(failure) = Bill::check_day(self.billed_today(), &self.config.pace) {
+            return Next::fail(failure, Next::Poll);
+        }
+        self.begin(Task::mending(loss, window, replaces), described, moment)
+    }
+
+    fn ask_for_lost(&self, transfer: Transfer) -> Next {
+        match transfer.next_page(self.sizes.page_rows()) {
+            Ok(request) => Next::Ask(Inquiry::Page(Box::new(transfer)), request),
+            Err(failure) => Next::fail(failure, Next::Load),
+        }
+    }
+
+    /// Writes rows that had got lost.
+    pub(super) fn write_lost(
+        &mut self,
+        loss: Loss,
+        mut transfer: Box<Transfer>,
+        batch: Batch,
+        page_starts: bool,
+        moment: Moment,
+    ) -> Next {
+        // A row with a key may have a newer version, which stays. Another one never changes; only its id may be a former one,
+        // which goes.
+        let stamp = if transfer.described.projection.key.is_empty() {
+            Some(self.holding.next_stamp(moment.now))
+        } else {
+            loss.stamp
+        };
+        let ahead = transfer.page_ahead(self.sizes.page_rows()).filter(|_| page_starts);
+        let is_complete = transfer.reading.is_complete();
+        let is_mended = is_complete && loss.is_last;
+        let mut order = WriteOrder {
+            batch,
+            replaces: transfer.task.replaces,
+            stamp,
+            proof: is_mended.then(|| loss.proof()),
+            ahead,
+            ..WriteOrder::without_rows(Vec::new(), Vec::new(), None)
+        };
+        let after = if is_complete {
+            if is_mended {
+                order.notes.push(note(&loss));
+            }
+            AfterWrite::Mended(Box::new(loss))
+        } else {
+            transfer.task.mends = Some(Box::new(loss));
+            AfterWrite::ReadOn(transfer)
+        };
+        let written = Written { checkpoints: Vec::new(), commit: None };
+        Next::Await(State::Writing(Box::new(written), after), Command::Write(Box::new(order)))
+    }
+
+    /// Tells of the last commit once more: should it have got lost, no later one tells of it.
+    pub(super) fn tell_once_more(&mut self, moment: Moment) -> Next {
+        let stamp = Some(self.holding.next_stamp(moment.now));
+        let head = self.outbox.last().cloned();
+        let order = WriteOrder { stamp, ..WriteOrder::without_rows(Vec::new(), Vec::new(), head) };
+        let written = Written { checkpoints: Vec::new(), commit: None };
+        Next::Await(State::Writing(Box::new(written), AfterWrite::Told), Command::Write(Box::new(order)))
+    }
+}
+
+fn note(loss: &Loss) -> Note {
+    let Loss { owner, count, .. } = loss;
+    let reason = format!("{count} transactions of {owner} did not arrive here; their rows were read again");
+    Note { kind: "lost_between_nodes", reason }
+}
