@@ -46,7 +46,9 @@ struct WireStored {
     schema: Option<Box<SchemaVersion>>,
     #[serde(default)]
     forgiven_rows: u64,
+    #[serde(default)]
     last_commit: Option<Commit>,
+    #[serde(default)]
     proofs: Vec<Commit>,
     #[serde(with = "instant", default)]
     last_stamp: Option<Micros>,
