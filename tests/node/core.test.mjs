@@ -81,14 +81,17 @@ test('a panic of the core ends the runs of its instance and nothing else', async
 	const { TableHost } = await import('../../js/harper/sync/table-host.js');
 	const deaths = [];
 	const instance = { dead: false };
+	const worker = { node: 'n', index: 0 };
 	const host = new TableHost({
 		table: { id: 't', targetTable: 'T' },
+		worker,
+		others: async () => [],
 		connection: /** @type {any} */ (null),
 		onTarget() {},
 		instance,
 		onDeath: (error) => deaths.push(error),
 	});
-	const sync = configuration().table('t', { node: 'n', index: 0 });
+	const sync = configuration().table('t', worker);
 	sync.step = () => {
 		throw new WebAssembly.RuntimeError('unreachable');
 	};
@@ -96,8 +99,8 @@ test('a panic of the core ends the runs of its instance and nothing else', async
 	assert.equal(deaths.length, 1);
 	assert.ok(instance.dead);
 	// Another table of the same instance ends at its next step.
-	const other = configuration().table('t', { node: 'n', index: 0 });
-	await new TableHost({ ...host, onDeath: assert.fail, instance }).run(other);
+	const other = configuration().table('t', worker);
+	await new TableHost({ ...host, worker, onDeath: assert.fail, instance }).run(other);
 });
 
 test('rows that are decoded ahead are those that would have come anyway', async () => {
