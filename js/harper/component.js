@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import { BigQueryConnection } from '../bigquery.js';
 import { loadCore } from '../core.js';
 import { AuditRetention } from './audit.js';
-import { Deliveries, readOtherWorkers } from './cluster/deliveries.js';
+import { Deliveries } from './cluster/deliveries.js';
 import { Heartbeat } from './cluster/heartbeat.js';
 import { Reports } from './cluster/reports.js';
 import { Threads } from './cluster/threads.js';
@@ -244,7 +244,6 @@ export class Component {
 			tables,
 			worker: { node, index },
 			standing: (table) => this.#heartbeat?.standing(table),
-			others: () => readOtherWorkers(node),
 			descriptions: this.#descriptions,
 			onTarget: (name) => this.#exposure.expose(this.#scope.resources, name),
 			instance,

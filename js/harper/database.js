@@ -37,6 +37,17 @@ export async function readMembers() {
 	return names;
 }
 
+/**
+ * The workers of all nodes.
+ * @returns {Promise<{node: string, name: string}[]>}
+ */
+export async function readWorkers() {
+	const nodes = await readAll('SyncNode');
+	const workersOf = ({ id, workers }) =>
+		Array.from({ length: workers }, (_, index) => ({ node: id, name: `${id}-${index}` }));
+	return nodes.flatMap(workersOf);
+}
+
 /** Harper's records are frozen views; the core wants plain objects. */
 function plainCopy(record) {
 	return JSON.parse(JSON.stringify(record));

@@ -101,7 +101,7 @@ impl Bookkeeper<'_> {
             billed_day: day,
             era,
             old_ids_until,
-            stamp: Some(self.holding.ledger.next_stamp(self.now)),
+            stamp: Some(self.holding.next_stamp(self.now)),
             node_id: self.worker.node.clone(),
             owner: self.worker.name(),
             last_sync_time: Some(self.now),

@@ -10,8 +10,8 @@ use crate::mapping::attributes::Target;
 use crate::mapping::batch::Batch;
 use crate::mapping::succession::Renewed;
 use crate::mapping::version::SchemaVersion;
-use crate::time::Micros;
-use serde::Serialize;
+use crate::time::{Micros, instant};
+use serde::{Deserialize, Serialize};
 
 /// When an event happened, and the randomness that the engine may use for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,8 @@ pub struct Note {
 pub type Incarnation = String;
 
 /// What Harper holds of a table's progress.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Stored {
     /// The checkpoints of all partitions.
     pub checkpoints: Vec<Checkpoint>,
@@ -159,12 +160,16 @@ pub struct Stored {
     /// The newest version of the schema.
     pub schema: Option<Box<SchemaVersion>>,
     /// How many rows of the table had been rejected when it was started by hand last.
+    #[serde(default)]
     pub forgiven_rows: u64,
     /// The worker's own last commit.
+    #[serde(default)]
     pub last_commit: Option<Commit>,
     /// Up to which commits of other workers nothing is missing on this node because that was mended.
+    #[serde(default)]
     pub proofs: Vec<Commit>,
     /// The latest time of writing of which a worker told.
+    #[serde(with = "instant", default)]
     pub last_stamp: Option<Micros>,
 }
 

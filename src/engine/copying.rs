@@ -1,13 +1,14 @@
 //! From a query's answer to rows in Harper: pages in, batches out, progress with every commit.
 
-use super::boundary::{Answer, Command, Moment, Receipt, WriteOrder};
+use super::boundary::{Answer, Moment, Receipt, WriteOrder};
 use super::breaker::Side;
 use super::checkpoint::Checkpoint;
 use super::query::{self, Query};
 use super::reading::{Progress, Step};
 use super::status::Activity;
+use super::task::Task;
 use super::transfer::{Origin, Transfer};
-use super::{AfterWrite, Engine, Inquiry, Next, State, Written};
+use super::{AfterWrite, Engine, Inquiry, Next, Written};
 use crate::bigquery::page::Page;
 use crate::bigquery::request::Request;
 use crate::error::{Failure, Kind};
@@ -55,19 +56,22 @@ impl Engine {
             Err(failure) if failure.kind == Kind::Unavailable && query.job.is_some() => {
                 self.look_at_job(failure, query)
             }
-            Err(failure) => self.lose_result(unless_of_others(failure, &query.origin), 0),
+            Err(failure) => self.lose_result(unless_of_others(failure, &query.origin), &query.task, 0),
         }
     }
 
     /// Reads smaller windows from now on, for which the rows have to be counted first.
     pub(super) fn cut_window(&mut self, failure: Failure, query: &Query) -> Next {
-        self.sizes.halve_window(query.described.description.rows);
-        self.holding.forget_counts();
-        self.lose_result(failure, 0)
+        if query.task.mends.is_none() {
+            self.sizes.halve_window(query.described.description.rows);
+            self.holding.forget_counts();
+        }
+        self.lose_result(failure, &query.task, 0)
     }
 
     fn open_result(&mut self, query: Query, page: Page) -> Next {
         let bytes_billed = if query.origin.named { 0 } else { page.envelope().bytes_billed.unwrap_or(0) };
+        let task = query.task.clone();
         match Transfer::open(query, page, &self.config.pace) {
             Ok(transfer)
                 if transfer.counting_bytes() > self.memory_bytes.saturating_sub(self.late.bytes()) =>
@@ -75,7 +79,7 @@ impl Engine {
                 self.sizes.number_identical();
                 let message =
                     "the window has more rows than memory to count identical ones: BigQuery numbers them";
-                self.lose_result(Failure::new(Kind::WindowTooLarge, message), bytes_billed)
+                self.lose_result(Failure::new(Kind::WindowTooLarge, message), &task, bytes_billed)
             }
             Ok(transfer) => {
                 if transfer.task.mends.is_none() {
@@ -86,7 +90,7 @@ impl Engine {
             Err(failure) if failure.kind == Kind::ResponseMalformed => {
                 Next::fail(failure, Next::Describe(None))
             }
-            Err(failure) => self.lose_result(failure, 0),
+            Err(failure) => self.lose_result(failure, &task, 0),
         }
     }
 
@@ -117,19 +121,18 @@ impl Engine {
     }
 
     fn lose_page(&mut self, failure: Failure, mut transfer: Transfer) -> Next {
-        if let Some(loss) = &transfer.task.mends {
-            self.deliveries.lose_result(&loss.owner);
-            return Next::fail(failure, Next::Describe(None));
-        }
         // What a job under an id of our own billed is asked for.
         let bytes = if transfer.origin.named { 0 } else { transfer.reading.take_bytes_billed() };
-        self.lose_result(failure, bytes)
+        self.lose_result(failure, &transfer.task, bytes)
     }
 
     /// Makes a new query for a result that cannot be used. The former one is billed all the same.
-    pub(super) fn lose_result(&mut self, failure: Failure, bytes: u64) -> Next {
+    pub(super) fn lose_result(&mut self, failure: Failure, task: &Task, bytes: u64) -> Next {
         self.bill.add(bytes);
-        self.holding.ledger.give_up_windows();
+        match &task.mends {
+            Some(loss) => self.deliveries.lose_result(&loss.owner),
+            None => self.holding.ledger.give_up_windows(),
+        }
         Next::fail(failure, Next::Describe(None))
     }
 
@@ -212,15 +215,14 @@ impl Engine {
             may_be_stored,
             renewed,
             notes,
-            checkpoints: checkpoints.clone(),
+            checkpoints,
             stamp,
             head: commit.as_ref().or(self.outbox.last()).cloned(),
-            witness: commit.clone(),
+            witness: commit,
             proof: None,
             ahead,
         };
-        let written = Written { checkpoints, commit };
-        Next::Await(State::Writing(Box::new(written), after), Command::Write(Box::new(order)))
+        Next::write(order, after)
     }
 
     /// Learns what a completely read window tells of the source, whether its last rows arrive in Harper or not.

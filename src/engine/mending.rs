@@ -1,13 +1,13 @@
 //! Reads again what got lost on its way from another node.
 
 use super::bill::Bill;
-use super::boundary::{Command, Moment, Note, WriteOrder};
+use super::boundary::{Moment, Note, WriteOrder};
 use super::delivery::{Commit, Loss, Piece};
 use super::source::Described;
 use super::status::Activity;
 use super::task::Task;
 use super::transfer::Transfer;
-use super::{AfterWrite, Engine, Inquiry, Next, State, Written};
+use super::{AfterWrite, Engine, Inquiry, Next};
 use crate::bigquery::sql::Window;
 use crate::mapping::batch::Batch;
 use crate::mapping::projection::Projection;
@@ -101,8 +101,7 @@ impl Engine {
             transfer.task.mends = Some(Box::new(loss));
             AfterWrite::ReadOn(transfer)
         };
-        let written = Written { checkpoints: Vec::new(), commit: None };
-        Next::Await(State::Writing(Box::new(written), after), Command::Write(Box::new(order)))
+        Next::write(order, after)
     }
 
     /// Tells of the last commit once more: should it have got lost, no later one tells of it.
@@ -110,8 +109,7 @@ impl Engine {
         let stamp = Some(self.holding.next_stamp(moment.now));
         let head = self.outbox.last().cloned();
         let order = WriteOrder { stamp, ..WriteOrder::without_rows(Vec::new(), Vec::new(), head) };
-        let written = Written { checkpoints: Vec::new(), commit: None };
-        Next::Await(State::Writing(Box::new(written), AfterWrite::Told), Command::Write(Box::new(order)))
+        Next::write(order, AfterWrite::Told)
     }
 }
 

@@ -393,6 +393,12 @@ impl Engine {
 }
 
 impl Next {
+    /// Commits an order.
+    fn write(order: WriteOrder, after: AfterWrite) -> Next {
+        let written = Written { checkpoints: order.checkpoints.clone(), commit: order.witness.clone() };
+        Next::Await(State::Writing(Box::new(written), after), Command::Write(Box::new(order)))
+    }
+
     fn fail(failure: Failure, next: Next) -> Next {
         Next::Fail(failure, Box::new(next))
     }

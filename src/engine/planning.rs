@@ -11,7 +11,7 @@ use super::status::Activity;
 use super::task::Task;
 use super::transfer::{self, Transfer};
 use super::window;
-use super::{AfterWrite, Engine, Inquiry, Next, State, Written};
+use super::{AfterWrite, Engine, Inquiry, Next, State};
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Page};
 use crate::bigquery::request::{self, Request};
@@ -113,9 +113,7 @@ impl Engine {
         after: AfterWrite,
     ) -> Next {
         let head = self.outbox.last().cloned();
-        let order = WriteOrder::without_rows(notes, checkpoints.clone(), head);
-        let written = Written { checkpoints, commit: None };
-        Next::Await(State::Writing(Box::new(written), after), Command::Write(Box::new(order)))
+        Next::write(WriteOrder::without_rows(notes, checkpoints, head), after)
     }
 
     /// Takes back a watermark that is ahead of BigQuery's clock: the clock was wrong when it was written, and nothing is

@@ -1,13 +1,10 @@
 //! Conversions between the core's types and JavaScript's: buffers for data, small objects for control.
 
-use crate::engine::checkpoint::Checkpoint;
-use crate::engine::counts::Counts;
-use crate::engine::delivery::Commit;
 use crate::engine::{Answer, Incarnation, Note, Receipt, Stored, WriteOrder};
 use crate::error::{Failure, Kind};
 use crate::mapping::succession::Renewed;
 use crate::mapping::version::{Change, SchemaVersion};
-use crate::time::{Micros, instant};
+use crate::time::Micros;
 use js_sys::{Float64Array, JsString, Object, Reflect, Uint8Array, Uint32Array};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::{JsCast, JsValue};
@@ -36,54 +33,16 @@ pub fn outcome(value: Result<JsValue, JsValue>, fallback: Kind) -> Result<JsValu
     }
 }
 
-/// What the host tells of a table's progress.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireStored {
-    checkpoints: Vec<Checkpoint>,
-    counts: Option<Counts>,
-    incarnation: String,
-    schema: Option<Box<SchemaVersion>>,
-    #[serde(default)]
-    forgiven_rows: u64,
-    #[serde(default)]
-    last_commit: Option<Commit>,
-    #[serde(default)]
-    proofs: Vec<Commit>,
-    #[serde(with = "instant", default)]
-    last_stamp: Option<Micros>,
-}
-
-/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs,
-/// lastStamp}`.
+/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, lastStamp}`.
 pub fn stored(value: JsValue) -> Result<Box<Stored>, Failure> {
-    let wire: Result<WireStored, _> = serde_wasm_bindgen::from_value(value);
-    let wire = wire.map_err(|error| {
+    let stored: Result<Box<Stored>, _> = serde_wasm_bindgen::from_value(value);
+    stored.map_err(|error| {
         let message = format!(
-            "the SyncCheckpoint or SchemaVersion rows of the table cannot be read ({error}): repair them, or delete them to read the table anew"
+            "the SyncCheckpoint, SyncBatch or SchemaVersion rows of the table cannot be read ({error}): repair them, \
+             or delete them to read the table anew"
         );
         Failure::new(Kind::CheckpointMismatch, message)
-    })?;
-    let WireStored {
-        checkpoints,
-        counts,
-        incarnation,
-        schema,
-        forgiven_rows,
-        last_commit,
-        proofs,
-        last_stamp,
-    } = wire;
-    Ok(Box::new(Stored {
-        checkpoints,
-        counts,
-        incarnation,
-        schema,
-        forgiven_rows,
-        last_commit,
-        proofs,
-        last_stamp,
-    }))
+    })
 }
 
 #[derive(Serialize)]

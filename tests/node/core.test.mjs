@@ -85,7 +85,6 @@ test('a panic of the core ends the runs of its instance and nothing else', async
 	const host = new TableHost({
 		table: { id: 't', targetTable: 'T' },
 		worker,
-		others: async () => [],
 		connection: /** @type {any} */ (null),
 		onTarget() {},
 		instance,

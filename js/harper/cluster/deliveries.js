@@ -3,7 +3,7 @@
  * is missing is decided, and read again, by the core.
  */
 
-import { readAll } from '../database.js';
+import { readWorkers } from '../database.js';
 import { putProof, readHead, readWitness } from '../sync/witnesses.js';
 
 /** How often to look, and how often where nothing was committed for a while. */
@@ -11,17 +11,12 @@ const LOOK_MS = 1_000;
 const IDLE_LOOK_MS = 5_000;
 const IDLE_AFTER_MS = 60_000;
 
-/** The names of the workers of all nodes but one. @param {string} node */
-export async function readOtherWorkers(node) {
-	const nodes = await readAll('SyncNode');
-	const names = ({ id, workers }) => Array.from({ length: workers }, (_, index) => `${id}-${index}`);
-	return nodes.filter(({ id }) => id !== node).flatMap(names);
-}
-
 export class Deliveries {
 	/** @type {NodeJS.Timeout | undefined} */
 	#timer;
 	#stopped = false;
+	/** Whether the last look failed, which is told once. */
+	#failed = false;
 	/** When each table's commits were looked at, and when one was new. @type {Map<string, {looked: number, news: number}>} */
 	#times = new Map();
 	/** The numbers of the last commits that were told of, by table and worker. @type {Map<string, number>} */
@@ -58,8 +53,10 @@ export class Deliveries {
 	async #look() {
 		try {
 			if (!this.#isOver() && this.isSpeaker()) await this.#lookAtAll();
+			this.#failed = false;
 		} catch (error) {
-			logger.warn?.(`bigquery-sync: other nodes' commits were not looked at: ${error}`);
+			if (!this.#failed) logger.warn?.(`bigquery-sync: other nodes' commits are not looked at: ${error}`);
+			this.#failed = true;
 		}
 		if (!this.#isOver()) this.start();
 	}
@@ -67,9 +64,10 @@ export class Deliveries {
 	async #lookAtAll() {
 		const running = this.running().filter(([table]) => this.#isDue(table));
 		if (running.length === 0) return;
-		const workers = await readOtherWorkers(this.node);
+		const workers = (await readWorkers()).filter(({ node }) => node !== this.node);
+		if (workers.length === 0) return;
 		for (const [table, sync] of running) {
-			const heads = await Promise.all(workers.map((worker) => readHead(table, worker)));
+			const heads = await Promise.all(workers.map(({ name }) => readHead(table, name)));
 			if (this.#isOver()) return;
 			await this.#lookAt(
 				table,

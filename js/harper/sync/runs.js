@@ -22,7 +22,6 @@ export class Runs {
 	 * @param {Table[]} options.tables
 	 * @param {{node: string, index: number}} options.worker
 	 * @param {(table: string) => any} options.standing Where the worker stands in the cluster.
-	 * @param {() => Promise<string[]>} options.others The names of the other nodes' workers.
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when a target table is there.
 	 * @param {{dead: boolean}} options.instance The instance of the core that the configuration belongs to.

@@ -1,7 +1,7 @@
 /** Input and output for the sync of one table, as the core asks for it. Failures are values, never rejections. */
 
 import { HostFailure } from '../../bigquery.js';
-import { readAll, readRecord, withoutValues } from '../database.js';
+import { readAll, readRecord, readWorkers, withoutValues } from '../database.js';
 import { adoptVersion, hasNewerEra, newestVersion } from '../schema/versions.js';
 import { ensureTarget, readIncarnation } from '../schema/target.js';
 import { replace } from '../stamps.js';
@@ -21,17 +21,15 @@ export class TableHost {
 	 * @param {object} options
 	 * @param {{id: string, targetTable: string, pollIntervalMs: number}} options.table
 	 * @param {{node: string, index: number}} options.worker
-	 * @param {() => Promise<string[]>} options.others The names of the other nodes' workers.
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when the target table is there.
 	 * @param {{dead: boolean}} options.instance The instance of the core, which several tables share.
 	 * @param {(error: unknown) => void} options.onDeath Called when this table's step killed it.
 	 */
-	constructor({ table, worker, others, connection, descriptions, onTarget, instance, onDeath }) {
+	constructor({ table, worker, connection, descriptions, onTarget, instance, onDeath }) {
 		this.table = table;
 		this.writer = { tableId: table.id, owner: `${worker.node}-${worker.index}`, node: worker.node };
-		this.others = others;
 		this.connection = connection;
 		this.descriptions = descriptions;
 		this.onTarget = onTarget;
@@ -100,12 +98,13 @@ export class TableHost {
 		});
 	}
 
-	/** The own last commit; up to which commits of other nodes' workers nothing is missing here, and when they wrote last. */
+	/** The own last commit; up to which commits of other nodes' workers nothing is missing here; when somebody wrote last. */
 	async #readCommits() {
 		const { tableId, owner, node } = this.writer;
-		const others = await this.others();
-		const proofs = await Promise.all(others.map((other) => readProof(tableId, other, node)));
-		const heads = await Promise.all(others.map((other) => readHead(tableId, other)));
+		const workers = await readWorkers();
+		const others = workers.filter((worker) => worker.node !== node);
+		const proofs = await Promise.all(others.map(({ name }) => readProof(tableId, name, node)));
+		const heads = await Promise.all(workers.map(({ name }) => readHead(tableId, name)));
 		const stamps = heads.flatMap((head) => (typeof head?.stamp === 'string' ? [head.stamp] : []));
 		return {
 			lastCommit: await readLastCommit(tableId, owner),
