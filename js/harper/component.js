@@ -1,9 +1,10 @@
-/** The component on one worker thread: it takes a configuration, starts what belongs to it, and ends it. */
+/** The component on one worker thread: reads the configuration, starts everything that it asks for, and stops it. */
 
 import { createHash } from 'node:crypto';
 
 import { BigQueryConnection } from '../bigquery.js';
 import { loadCore } from '../core.js';
+import { timeZones } from '../time-zones.js';
 import { AuditRetention } from './audit.js';
 import { Deliveries } from './cluster/deliveries.js';
 import { Heartbeat } from './cluster/heartbeat.js';
@@ -107,7 +108,7 @@ export class Component {
 			const cluster = new core.Cluster(this.node, this.index, this.count, HASTE);
 			const text = JSON.stringify(root ?? {});
 			const fingerprint = createHash('sha256').update(text).digest('base64');
-			const surroundings = { emulatorHost: process.env.BIGQUERY_EMULATOR_HOST ?? null, sharedRoot };
+			const surroundings = { emulatorHost: process.env.BIGQUERY_EMULATOR_HOST ?? null, sharedRoot, timeZones };
 			let configuration;
 			try {
 				configuration = new core.Configuration(JSON.parse(text), surroundings);

@@ -126,7 +126,10 @@ pub fn count_by_partition(source: Source<'_>, after: Option<Micros>, unit: Parti
     let start = match source.columns.cursor_type {
         CursorType::DateTime => format!("TIMESTAMP(DATETIME_TRUNC({cursor}, {part}))"),
         CursorType::Date => format!("TIMESTAMP(DATE_TRUNC({cursor}, {part}))"),
-        CursorType::Timestamp | CursorType::Integer(_) => format!("TIMESTAMP_TRUNC({cursor}, {part})"),
+        CursorType::Timestamp => format!("TIMESTAMP_TRUNC({cursor}, {part})"),
+        CursorType::Integer(_) => {
+            format!("TIMESTAMP_TRUNC(TIMESTAMP_MICROS({}), {part})", cursor_micros(source.columns))
+        }
     };
     let mut conditions = vec![format!("{cursor} IS NOT NULL")];
     conditions.extend(bounds(source.columns, Window { after, until: None }));
@@ -362,6 +365,16 @@ mod tests {
         GROUP BY starts
         ORDER BY starts
         ");
+    }
+
+    #[test]
+    fn a_cursor_that_counts_seconds_is_counted_by_the_days_that_it_stands_for() {
+        let (table, fields, selection) = (table(), fields(), Selection::All);
+        let columns = columns(&fields, CursorType::Integer(CursorUnit::Seconds));
+        let source = Source { table: &table, columns, filter: None, selection: &selection };
+        let sql = count_by_partition(source, None, PartitionUnit::Day);
+        let start = "UNIX_MICROS(TIMESTAMP_TRUNC(TIMESTAMP_MICROS(`ts` * 1000000), DAY)) AS starts";
+        assert!(sql.contains(start), "{sql}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub use overrides::{HarperType, SchemaOverride};
 pub use table::{Columns, CursorUnit, IdType, PageRows, PartitionBy, Polling, SourceTable, TableConfig};
 
 use crate::time::Micros;
+use crate::time::zone::{Zone, Zones};
 use reader::Section;
 pub use reader::nearest;
 use serde::Serialize;
@@ -99,6 +100,8 @@ pub struct Environment {
     pub emulator_host: Option<String>,
     /// Whether the sections share their file with other components, so that unknown ones are not ours to judge.
     pub shared_root: bool,
+    /// The time zones that are known.
+    pub zones: Zones,
 }
 
 impl Config {
@@ -121,6 +124,14 @@ impl Config {
             }
         }
     }
+}
+
+/// Returns the time zones that a configuration names, so that their rules can be found out.
+pub fn zone_names(root: &Value) -> BTreeSet<String> {
+    let bigquery = root.get("bigquery");
+    let tables = bigquery.and_then(|bigquery| bigquery.get("tables")).and_then(Value::as_array);
+    let sections = bigquery.into_iter().chain(tables.into_iter().flatten());
+    sections.filter_map(|section| section.get("timeZone")?.as_str()).map(str::to_owned).collect()
 }
 
 fn read_root(
@@ -146,7 +157,7 @@ fn read_root(
     };
     note_ineffective(members, warnings);
     let connection = read_connection(&bigquery, environment);
-    let defaults = table::Defaults::read(&sections);
+    let defaults = table::Defaults::read(&sections, &environment.zones);
     let tables = read_tables(&bigquery, &sections, connection.as_ref(), &defaults, warnings);
     let control_roles = sections
         .section("control")
@@ -219,7 +230,7 @@ fn read_tables(
     bigquery: &Section<'_>,
     sections: &Section<'_>,
     connection: Option<&Connection>,
-    defaults: &table::Defaults,
+    defaults: &table::Defaults<'_>,
     warnings: &RefCell<Vec<Problem>>,
 ) -> Vec<TableConfig> {
     let project_id = connection.map_or("", |connection| connection.project_id.as_str());
@@ -275,6 +286,9 @@ pub struct Pace {
     /// Rows before this instant are left out; everything is read when absent.
     #[serde(skip)]
     pub start: Option<Micros>,
+    /// The zone in which a cursor of type DATETIME or DATE tells the time.
+    #[serde(skip)]
+    pub zone: Zone,
     /// Rows asked for per page, by phase.
     pub page_rows: PageRows,
     /// Lag above which the phase is initial.

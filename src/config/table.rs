@@ -1,22 +1,24 @@
 //! One table's part of the configuration.
 
 use super::overrides::{HarperType, SchemaOverride};
-use super::reader::Section;
+use super::reader::{Section, nearest};
 use super::{Pace, Problem, SYSTEM_TABLES};
 use crate::time::Micros;
+use crate::time::zone::{Zone, Zones};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 
 /// Keys of a table, in an entry of `tables` or at the level of `bigquery`.
-pub const KEYS: [&str; 15] = [
+pub const KEYS: [&str; 16] = [
     "id",
     "idType",
     "dataset",
     "table",
     "timestampColumn",
     "timestampUnit",
+    "timeZone",
     "columns",
     "key",
     "where",
@@ -200,20 +202,32 @@ impl Shared {
 }
 
 /// The values of `sync`, `limits`, `retry` and `schema`, which a table's own `sync` may override.
-pub struct Defaults {
+pub struct Defaults<'z> {
     pace: Pace,
+    start: Option<Start>,
     partitions: u64,
     /// What the tables of a worker may take in memory.
     pub memory_bytes_max: u64,
     may_create: bool,
     polling: Polling,
+    zones: &'z Zones,
 }
 
-impl Defaults {
+/// Where a table is to be read from.
+#[derive(Debug, Clone, Copy)]
+enum Start {
+    /// An instant.
+    Instant(Micros),
+    /// A time without an offset: that of the table's own zone.
+    Local(Micros),
+}
+
+impl<'z> Defaults<'z> {
     /// Reads the sections, with the product's defaults for what they leave out.
-    pub fn read(sections: &Section<'_>) -> Defaults {
+    pub fn read(sections: &Section<'_>, zones: &'z Zones) -> Defaults<'z> {
         let mut pace = Pace {
             start: None,
+            zone: Zone::default(),
             page_rows: PageRows { initial: 10_000, catchup: 1_000, steady: 500 },
             catchup_threshold_s: 3_600,
             steady_threshold_s: 300,
@@ -228,10 +242,10 @@ impl Defaults {
             backoff_multiplier: 2.0,
             initial_delay_ms: 1_000,
         };
-        let mut partitions = 64;
+        let (mut start, mut partitions) = (None, 64);
         let mut memory_bytes_max = MEMORY_BYTES;
         if let Some(sync) = sections.section("sync") {
-            read_sync(&sync, &mut pace, &mut partitions);
+            read_sync(&sync, &mut pace, &mut start, &mut partitions);
         }
         if let Some(limits) = sections.section("limits") {
             limits.refuse_unknown(&[
@@ -257,7 +271,7 @@ impl Defaults {
             set(&mut pace.initial_delay_ms, retry.whole("initialDelay", 10..=60_000));
         }
         let (may_create, polling) = read_schema(sections);
-        Defaults { pace, partitions, memory_bytes_max, may_create, polling }
+        Defaults { pace, start, partitions, memory_bytes_max, may_create, polling, zones }
     }
 }
 
@@ -282,11 +296,13 @@ fn read_schema(sections: &Section<'_>) -> (bool, Polling) {
     (schema.flag("create").unwrap_or(true), polling)
 }
 
-fn read_sync(sync: &Section<'_>, pace: &mut Pace, partitions: &mut u64) {
+fn read_sync(sync: &Section<'_>, pace: &mut Pace, start: &mut Option<Start>, partitions: &mut u64) {
     sync.refuse_unknown(&SYNC_KEYS);
     if let Some(text) = sync.text("startTimestamp") {
         match Micros::parse(&text) {
-            Some(start) => pace.start = Some(start),
+            Some(at) => {
+                *start = Some(if Micros::names_offset(&text) { Start::Instant(at) } else { Start::Local(at) })
+            }
             None => sync.problem(
                 "startTimestamp",
                 format!("is \"{text}\", allowed is a date or RFC 3339, like 2024-01-31T00:00:00Z"),
@@ -308,13 +324,22 @@ fn read_sync(sync: &Section<'_>, pace: &mut Pace, partitions: &mut u64) {
     set(&mut pace.auto_start, sync.flag("autoStart"));
 }
 
+impl Start {
+    fn instant(self, zone: &Zone) -> Micros {
+        match self {
+            Start::Instant(instant) => instant,
+            Start::Local(local) => zone.first_instant(local),
+        }
+    }
+}
+
 impl TableConfig {
     /// Reads a table; `None` when something that nothing else can go without is missing.
     pub fn read(
         section: &Section<'_>,
         project_id: &str,
         shared: Option<&Shared>,
-        defaults: &Defaults,
+        defaults: &Defaults<'_>,
         single: bool,
         warnings: &RefCell<Vec<Problem>>,
     ) -> Option<TableConfig> {
@@ -334,13 +359,15 @@ impl TableConfig {
             });
         }
         let mut pace = defaults.pace.clone();
-        let mut partitions = defaults.partitions;
+        let (mut start, mut partitions) = (defaults.start, defaults.partitions);
+        pace.zone = read_zone(section, defaults.zones).unwrap_or_default();
         if let Some(rows) = section.whole("batchSize", 1..=PAGE_ROWS_MAX) {
             pace.page_rows = PageRows { initial: rows, catchup: rows, steady: rows };
         }
         if let Some(sync) = section.section("sync") {
-            read_sync(&sync, &mut pace, &mut partitions);
+            read_sync(&sync, &mut pace, &mut start, &mut partitions);
         }
+        pace.start = start.map(|start| start.instant(&pace.zone));
         let columns = read_columns(section);
         let key = section.texts("key");
         refuse_repeated(section, "key", key.as_deref().unwrap_or_default());
@@ -496,6 +523,34 @@ fn read_target(section: &Section<'_>, table: &str, single: bool) -> String {
         section.problem("targetTable", format!("is {target}, which is a table of the component itself"));
     }
     target
+}
+
+/// Reads the zone in which a cursor of type DATETIME or DATE tells the time.
+fn read_zone(section: &Section<'_>, zones: &Zones) -> Option<Zone> {
+    let name = section.text("timeZone")?;
+    if section.has("timestampUnit") {
+        let message = "stands beside timestampUnit: an INT64 counts from 1970 by UTC, whatever the zone; leave one of them out";
+        section.problem("timeZone", message.to_owned());
+    }
+    if name == Zone::UTC {
+        return None;
+    }
+    let zone = zones.named.get(&name).cloned();
+    if zone.is_none() {
+        let hint = nearest_zone(&name, &zones.names).map(|nearest| format!(" (did you mean {nearest}?)"));
+        let allowed = "allowed is the name of a zone in the IANA database, like Europe/Berlin, or UTC";
+        section.problem("timeZone", format!("is \"{name}\", {allowed}{}", hint.unwrap_or_default()));
+    }
+    zone
+}
+
+/// Finds the zone that was most likely meant: that of a place, or one that is spelt alike.
+fn nearest_zone<'n>(name: &str, names: &'n [String]) -> Option<&'n str> {
+    let names = || names.iter().map(String::as_str);
+    let place = name.replace(' ', "_");
+    let is_of_place =
+        |known: &&str| known.rsplit('/').next().is_some_and(|own| own.eq_ignore_ascii_case(&place));
+    names().find(is_of_place).or_else(|| nearest(name, names()))
 }
 
 /// Deals tables out to workers by their ids.

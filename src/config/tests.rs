@@ -6,7 +6,7 @@ fn minimal() -> Value {
 }
 
 fn parse(root: &Value) -> Result<Config, Vec<Problem>> {
-    Config::parse(root, &Environment { emulator_host: None, shared_root: true })
+    Config::parse(root, &Environment { shared_root: true, ..Environment::default() })
 }
 
 fn problem(root: Value) -> String {
@@ -176,6 +176,57 @@ fn problems_of_types_name_what_is_allowed() {
     }
 }
 
+fn zones() -> Environment {
+    let east = Zone::new("Asia/Kolkata", [(Micros(0), 19_800_000_000)]).unwrap();
+    let names = ["Asia/Kolkata", "Europe/Berlin", "America/New_York"].map(str::to_owned).to_vec();
+    let zones = Zones { named: [("Asia/Kolkata".to_owned(), east)].into(), names };
+    Environment { zones, ..Environment::default() }
+}
+
+#[test]
+fn a_time_zone_is_one_that_is_known_and_goes_with_cursors_that_tell_local_time() {
+    let parse = |root: &Value| Config::parse(root, &zones()).map(|config| config.tables[0].pace.zone.clone());
+    assert!(parse(&minimal()).unwrap().is_utc());
+    assert!(parse(&with("bigquery", "timeZone", json!("UTC"))).unwrap().is_utc());
+    assert_eq!(parse(&with("bigquery", "timeZone", json!("Asia/Kolkata"))).unwrap().name(), "Asia/Kolkata");
+    for (name, expected) in [
+        (
+            "Europe/Berln",
+            "is \"Europe/Berln\", allowed is the name of a zone in the IANA database, like Europe/Berlin, or UTC (did you mean Europe/Berlin?)",
+        ),
+        ("new york", "(did you mean America/New_York?)"),
+        ("Berlin", "(did you mean Europe/Berlin?)"),
+        ("x", "like Europe/Berlin, or UTC"),
+    ] {
+        let problem = parse(&with("bigquery", "timeZone", json!(name))).unwrap_err().remove(0);
+        assert_eq!(problem.key, "bigquery.timeZone");
+        assert!(problem.message.ends_with(expected), "{}", problem.message);
+    }
+    let mut root = with("bigquery", "timeZone", json!("Asia/Kolkata"));
+    root["bigquery"]["timestampUnit"] = json!("seconds");
+    assert!(parse(&root).unwrap_err()[0].message.starts_with("stands beside timestampUnit"));
+}
+
+#[test]
+fn the_zones_that_a_configuration_names_are_found_wherever_they_stand() {
+    let root = json!({"bigquery": {"timeZone": "A", "tables": [{"timeZone": "B"}, {}, {"timeZone": 7}]}});
+    assert_eq!(zone_names(&root).into_iter().collect::<Vec<_>>(), ["A", "B"]);
+    assert!(zone_names(&json!({"bigquery": 7})).is_empty() && zone_names(&json!(7)).is_empty());
+}
+
+#[test]
+fn a_start_without_an_offset_is_in_the_table_s_own_zone() {
+    let start = |text: &str| {
+        let mut root = with("bigquery", "timeZone", json!("Asia/Kolkata"));
+        root["sync"] = json!({"startTimestamp": text});
+        Config::parse(&root, &zones()).unwrap().tables[0].pace.start
+    };
+    assert_eq!(start("2024-01-31"), Micros::parse("2024-01-30T18:30:00Z"));
+    assert_eq!(start("2024-01-31T00:00:00"), Micros::parse("2024-01-30T18:30:00Z"));
+    assert_eq!(start("2024-01-31T00:00:00Z"), Micros::parse("2024-01-31T00:00:00Z"));
+    assert_eq!(start("2024-01-31T00:00:00+01:00"), Micros::parse("2024-01-30T23:00:00Z"));
+}
+
 #[test]
 fn all_problems_are_told_at_once() {
     let found = problem(json!({"bigquery": {"projectId": "P!", "tabel": "t"}, "sync": {"lateness": -1}}));
@@ -202,7 +253,8 @@ fn an_emulator_is_reached_without_credentials_in_each_spelling() {
     for host in
         ["127.0.0.1:9050", "http://127.0.0.1:9050", "http://127.0.0.1:9050/bigquery/v2", "127.0.0.1:9050/"]
     {
-        let environment = Environment { emulator_host: Some(host.to_owned()), shared_root: true };
+        let environment =
+            Environment { emulator_host: Some(host.to_owned()), shared_root: true, ..Environment::default() };
         let connection = Config::parse(&minimal(), &environment).unwrap().connection;
         assert_eq!(connection.api_endpoint, "http://127.0.0.1:9050/bigquery/v2", "{host}");
         assert!(connection.anonymous);
@@ -229,6 +281,7 @@ fn identity_changes_with_what_makes_ids_and_with_nothing_else() {
     }
     for (key, value) in [
         ("batchSize", json!(9)),
+        ("timeZone", json!("UTC")),
         ("idType", json!("text")),
         ("schemaOverrides", json!({"a": {"type": "Any"}, "b": {"indexed": true}})),
     ] {

@@ -150,6 +150,9 @@ impl Bookkeeper<'_> {
             last_timestamp: ledger.watermark(partition),
             settled: ledger.settled(&[partition]),
             start_timestamp: config.pace.start,
+            time_zone: Some(&config.pace.zone)
+                .filter(|zone| !zone.is_utc())
+                .map(|zone| zone.name().to_owned()),
             phase: self.sizes.phase(),
             records_ingested: count(|row| row.records_ingested),
             records_rejected: count(|row| row.records_rejected),

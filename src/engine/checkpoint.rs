@@ -53,6 +53,9 @@ pub struct Checkpoint {
     /// Rows before this instant were left out; none when everything was read.
     #[serde(with = "instant", default)]
     pub start_timestamp: Option<Micros>,
+    /// The zone whose rules the cursor was taken to follow; none is UTC.
+    #[serde(default)]
+    pub time_zone: Option<String>,
     /// The phase when it was written.
     pub phase: Phase,
     /// Rows written so far; rows that were read again and written again count again.

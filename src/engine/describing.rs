@@ -165,7 +165,8 @@ impl Engine {
         self.schema.set_incarnation(incarnation);
         self.holding.take_counts(counts, identity, self.source.server_time());
         let start = self.config.pace.start;
-        let notes = self.holding.start_over_if_asked(start, self.schema.incarnation(), description);
+        let mut notes = self.holding.start_over_if_asked(start, self.schema.incarnation(), description);
+        notes.extend(self.holding.follow_zone(&self.config.pace.zone));
         if !notes.is_empty() {
             self.forget_rows();
             let is_new = |note: &Note| !self.notes.contains(note);

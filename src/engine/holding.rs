@@ -15,6 +15,7 @@ use crate::config::Pace;
 use crate::error::{Failure, Kind};
 use crate::mapping::projection::Projection;
 use crate::partition::{Division, Rule};
+use crate::time::zone::Zone;
 use crate::time::{Micros, SECOND_US};
 
 /// How long one worker waits for another to count before it counts by itself.
@@ -144,6 +145,17 @@ impl Holding {
         self.ledger.debt(&self.own, self.is_first())
     }
 
+    /// Takes the watermarks back where the cursor was taken to follow another zone. Returns what is to be told of it.
+    pub fn follow_zone(&mut self, zone: &Zone) -> Option<Note> {
+        self.ledger.step_back_for_zone(zone).then(|| Note {
+            kind: "time_zone_changed",
+            reason: format!(
+                "timeZone is {} now: the 27 hours before the watermark are read again",
+                zone.name()
+            ),
+        })
+    }
+
     /// Returns the rule that divides the table.
     pub fn rule(&self) -> Rule {
         self.rule
@@ -165,10 +177,10 @@ impl Holding {
     }
 
     /// Whether the own partitions include the one that the present lies in: what lies in the future is read with it.
-    pub fn owns_the_future(&self, server_time: Micros) -> bool {
+    pub fn owns_the_future(&self, present: Micros) -> bool {
         match self.rule.division {
             Division::Spans(_) if self.rule.pruned => {
-                self.own.binary_search(&self.rule.partition(server_time)).is_ok()
+                self.own.binary_search(&self.rule.partition(present)).is_ok()
             }
             Division::Whole | Division::Value | Division::Spans(_) => true,
         }
@@ -252,7 +264,7 @@ impl Holding {
             || description.bytes.is_some_and(|bytes| bytes > WINDOW_BYTES_MAX);
         let owns_all = self.own.len() as u64 >= u64::from(self.rule.partitions);
         let after = window::lower_bound(self.watermark(), projection.cursor_type, pace);
-        let scattered = !owns_all && division::needs_counting(self.rule, after, server_time);
+        let scattered = !owns_all && division::needs_counting(self.rule, after, pace.zone.local(server_time));
         (large || scattered).then_some(unit)
     }
 

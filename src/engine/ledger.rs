@@ -1,6 +1,7 @@
 //! What is known of a table's checkpoints: those of the own partitions, and, for sums, those of all others.
 
 use super::checkpoint::{Checkpoint, OpenWindow};
+use crate::time::zone::{self, Zone};
 use crate::time::{Micros, SECOND_US};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -132,15 +133,34 @@ impl Ledger {
 
     /// Takes back what is ahead of BigQuery's clock: a clock was wrong when it was written, and nothing is proven beyond
     /// the time at which the rows were read. Tells whether there was something.
-    pub fn step_back_behind(&mut self, server_time: Micros) -> bool {
-        let is_ahead = |at: &Micros| at.since(server_time) > CLOCK_TOLERANCE_US;
+    pub fn step_back_behind(&mut self, server_time: Micros, zone: &Zone) -> bool {
+        let present = zone.local(server_time);
+        let is_ahead = |at: &Micros| at.since(present) > CLOCK_TOLERANCE_US;
         let proofs_before = self.proven.len();
         self.proven.retain(|_, at| !is_ahead(at));
         let mut stepped_back = self.proven.len() != proofs_before;
         for row in self.rows.values_mut().filter(|row| row.last_timestamp.as_ref().is_some_and(is_ahead)) {
-            row.last_timestamp = Some(row.last_sync_time.unwrap_or(server_time).min(server_time));
+            let read_at = row.last_sync_time.unwrap_or(server_time).min(server_time);
+            row.last_timestamp = Some(zone.passed(read_at));
             give_up(&mut row.window);
             stepped_back = true;
+        }
+        stepped_back
+    }
+
+    /// Takes back the watermarks of partitions that were read under the rules of another zone than `zone`, by as much as
+    /// clocks may differ: by other rules, other rows may have been late, or have seemed to lie in the future. Tells whether
+    /// there were some.
+    pub fn step_back_for_zone(&mut self, zone: &Zone) -> bool {
+        let is_other = |row: &&mut Checkpoint| row.time_zone.as_deref().unwrap_or(Zone::UTC) != zone.name();
+        let mut stepped_back = false;
+        for row in self.rows.values_mut().filter(is_other) {
+            stepped_back |= row.last_timestamp.is_some();
+            row.last_timestamp = row.last_timestamp.map(|at| at.plus(-zone::DIFFERENCE_US_MAX));
+            row.window = None;
+        }
+        if stepped_back {
+            self.proven.clear();
         }
         stepped_back
     }
@@ -278,8 +298,9 @@ mod tests {
         let stored = vec![checkpoint(0, "2024-01-01T02:00:00Z", "2024-01-01T00:00:00Z")];
         let mut ledger = Ledger::of(stored, "day/2");
         ledger.prove(&[1], at("2024-01-01T03:00:00Z"));
-        assert!(!ledger.clone().step_back_behind(at("2024-01-01T02:59:00Z")));
-        assert!(ledger.step_back_behind(at("2024-01-01T01:00:00Z")));
+        let utc = Zone::default();
+        assert!(!ledger.clone().step_back_behind(at("2024-01-01T02:59:00Z"), &utc));
+        assert!(ledger.step_back_behind(at("2024-01-01T01:00:00Z"), &utc));
         assert_eq!(ledger.watermark(0), Some(at("2024-01-01T01:00:00Z")));
         assert_eq!(ledger.watermark(1), None);
     }

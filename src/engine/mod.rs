@@ -387,8 +387,13 @@ impl Engine {
         Bookkeeper { config, worker, holding, schema, source, sizes, bill, now: moment.now }
     }
 
+    /// Returns when the clocks of the cursor's zone first showed the watermark.
+    fn watermark_instant(&self) -> Option<Micros> {
+        self.holding.watermark().map(|watermark| self.config.pace.zone.first_instant(watermark))
+    }
+
     fn lag_s(&self, now: Micros) -> Option<u64> {
-        self.source.lag_s(self.holding.watermark(), now)
+        self.source.lag_s(self.watermark_instant(), now)
     }
 }
 

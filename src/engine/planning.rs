@@ -119,7 +119,7 @@ impl Engine {
     /// Takes back a watermark that is ahead of BigQuery's clock: the clock was wrong when it was written, and nothing is
     /// proven beyond the time at which the rows were read.
     fn step_back_behind_the_clock(&mut self) {
-        if self.holding.ledger.step_back_behind(self.source.server_time()) {
+        if self.holding.ledger.step_back_behind(self.source.server_time(), &self.config.pace.zone) {
             self.late.reread();
             self.late.forget_rows();
             let reason = "the watermark was ahead of BigQuery's clock and was taken back".to_owned();
@@ -152,14 +152,15 @@ impl Engine {
     }
 
     fn must_count_without_cursor(&self, described: &Described, moment: Moment) -> bool {
-        let (watermark, phase) = (self.holding.watermark(), self.sizes.phase());
+        let (watermark, phase) = (self.watermark_instant(), self.sizes.phase());
         self.holding.is_first()
             && self.source.must_count_without_cursor(described, watermark, phase, moment.now)
     }
 
     /// Whether all that the table holds is in Harper, and nothing of it has to be read again.
     fn has_read_all(&self, described: &Described, moment: Moment) -> bool {
-        let owns_the_future = self.holding.owns_the_future(self.source.server_time());
+        let present = self.config.pace.zone.local(self.source.server_time());
+        let owns_the_future = self.holding.owns_the_future(present);
         !self.holding.is_unsettled(&described.projection, self.holding.own(), moment.now)
             && self.source.is_unchanged(&described.description, owns_the_future, moment.now)
     }

@@ -49,7 +49,7 @@ pub struct Status {
     pub state: Activity,
     /// How far behind it is, in words.
     pub phase: Phase,
-    /// Every row with a cursor up to here is in Harper.
+    /// Every row with a cursor up to here is in Harper; in the cursor's own zone.
     pub watermark: Option<String>,
     /// Seconds since the watermark, or since BigQuery last said that nothing had changed.
     pub lag_seconds: Option<u64>,
@@ -153,7 +153,7 @@ impl Status {
             partitions: engine.holding.own().to_vec(),
             state: engine.condition.activity(),
             phase: engine.sizes.phase(),
-            watermark: engine.holding.watermark().map(|watermark| watermark.to_string()),
+            watermark: engine.holding.watermark().map(|watermark| engine.config.pace.zone.write(watermark)),
             lag_seconds: engine.lag_s(now),
             rows: ledger.sum(|row| row.records_ingested),
             rows_per_second: engine.meter.rows_per_second(now),

@@ -57,11 +57,12 @@ impl Task {
     ) -> Option<Task> {
         let Described { description, projection } = described;
         let (server_time, cursor_type, rule) = (source.server_time(), projection.cursor_type, holding.rule());
+        let present = pace.zone.local(server_time);
         let bytes_per_row = description.bytes.unwrap_or(0) / description.rows.unwrap_or(0).max(1);
         let starts: Vec<Micros> =
             holding.counts().into_iter().flat_map(Counts::partitions).map(|one| one.starts).collect();
         // Partitions of the source that were counted have rows at their start or later.
-        let last_counted = starts.iter().copied().filter(|starts| *starts <= server_time).max();
+        let last_counted = starts.iter().copied().filter(|starts| *starts <= present).max();
         let newest = holding.ledger.newest_of_all().max(last_counted);
         let mut rereads_unsettled = false;
         // Each round puts partitions that have nothing in their window level with the next ones.
@@ -79,7 +80,7 @@ impl Task {
             let until = [group.next, bound].into_iter().flatten().min();
             let reread = rereads_unsettled || late.is_reread_for(&group.partitions);
             let plan = window::plan(from, until, reread, server_time, cursor_type, pace)?;
-            let selected = division::select(rule, &group.partitions, plan.window, &starts, server_time);
+            let selected = division::select(rule, &group.partitions, plan.window, &starts, present);
             let Some(selection) = selected else {
                 if let Some(proven) = plan.reached(newest) {
                     holding.ledger.prove(&group.partitions, proven);
@@ -87,7 +88,7 @@ impl Task {
                 continue;
             };
             // Days of the future that were counted are left to those who own their partitions.
-            let none_counted = starts.iter().all(|starts| *starts <= server_time);
+            let none_counted = starts.iter().all(|starts| *starts <= present);
             let after = plan.window.after;
             return Some(Task {
                 plan,

@@ -8,14 +8,14 @@ use super::query::{Pauses, Query, unnamed_job};
 use super::reading::{self, Reading, Step};
 use super::source::{Described, Source};
 use super::task::Task;
-use super::window::{LowerBound, Plan};
+use super::window::{self, LowerBound, Plan};
 use crate::bigquery::page::{JobReference, Page};
 use crate::bigquery::request::{self, Request};
 use crate::bigquery::sql::{Selection, Window};
 use crate::bigquery::table::Version;
 use crate::config::{Pace, TableConfig};
 use crate::error::{Failure, Kind};
-use crate::time::{Micros, SECOND_US};
+use crate::time::Micros;
 use std::sync::Arc;
 
 /// A window whose result is read.
@@ -202,8 +202,7 @@ impl Transfer {
     /// Returns what the window leaves now that it is read completely.
     pub fn close(self, own: &[u32], pace: &Pace) -> Closing {
         let is_last = self.task.is_open_ended() && self.task.partitions == own;
-        let lateness_us = i64::try_from(pace.lateness_s).unwrap_or(i64::MAX).saturating_mul(SECOND_US);
-        let settled = self.origin.made_at.map(|at| at.plus(lateness_us.saturating_neg()));
+        let settled = self.origin.made_at.map(|at| window::late_until(at, pace));
         Closing {
             is_last,
             // What is read again lies before what the next window may have to read again.

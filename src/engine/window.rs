@@ -3,6 +3,7 @@
 use crate::bigquery::cursor::CursorType;
 use crate::bigquery::sql::Window;
 use crate::config::Pace;
+use crate::time::zone::Zone;
 use crate::time::{DAY_US, Micros, SECOND_US};
 
 /// Rows may become visible this much later than their cursor says without being late.
@@ -44,15 +45,18 @@ pub fn plan(
     cursor_type: CursorType,
     pace: &Pace,
 ) -> Option<Plan> {
-    let settled = server_time.plus(-SETTLING_US);
-    let target = until.map_or(settled, |until| until.min(settled));
-    if watermark.is_some_and(|watermark| target <= watermark) {
+    let settled_at = server_time.plus(-SETTLING_US);
+    // While an hour is shown for the first of two times, rows come whose watermark has to wait for the second.
+    let (shown, settled) = (pace.zone.local(settled_at), pace.zone.passed(settled_at));
+    let end = until.map_or(shown, |until| until.min(shown));
+    if watermark.is_some_and(|watermark| end <= watermark) {
         return None;
     }
     // Beyond what has settled there is nothing to leave for later.
     let until = until.filter(|until| *until < settled);
-    let after = if reread { lower_bound(watermark, cursor_type, pace) } else { watermark };
-    Some(Plan { window: Window { after, until }, watermark: target })
+    let bound = LowerBound::new(cursor_type, pace);
+    let after = if reread { bound.of(watermark) } else { bound.of_backlog(watermark) };
+    Some(Plan { window: Window { after, until }, watermark: until.unwrap_or(settled) })
 }
 
 /// Returns the bound after which rows are read when everything up to `watermark` is in Harper.
@@ -60,25 +64,36 @@ pub fn lower_bound(watermark: Option<Micros>, cursor_type: CursorType, pace: &Pa
     LowerBound::new(cursor_type, pace).of(watermark)
 }
 
+/// Returns the cursor up to which rows were no longer late at an instant.
+pub fn late_until(instant: Micros, pace: &Pace) -> Micros {
+    pace.zone.passed(instant.plus(lateness_us(pace).saturating_neg()))
+}
+
+fn lateness_us(pace: &Pace) -> i64 {
+    i64::try_from(pace.lateness_s).unwrap_or(i64::MAX).saturating_mul(SECOND_US)
+}
+
 /// Tells from where the next window reads.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LowerBound {
     start: Option<Micros>,
     lateness_us: i64,
     cursor_type: CursorType,
+    zone: Zone,
 }
 
 impl LowerBound {
     /// For a table.
     pub fn new(cursor_type: CursorType, pace: &Pace) -> LowerBound {
-        let lateness_us = i64::try_from(pace.lateness_s).unwrap_or(i64::MAX).saturating_mul(SECOND_US);
-        LowerBound { start: pace.start.map(|start| start.plus(-1)), lateness_us, cursor_type }
+        let zone = pace.zone.clone();
+        let start = pace.start.map(|start| zone.passed(start.plus(-1)));
+        LowerBound { start, lateness_us: lateness_us(pace), cursor_type, zone }
     }
 
     /// Returns the bound after which rows are read when everything up to `watermark` is in Harper; none without one.
-    pub fn of(self, watermark: Option<Micros>) -> Option<Micros> {
+    pub fn of(&self, watermark: Option<Micros>) -> Option<Micros> {
         let reread = watermark.map(|watermark| {
-            let from = watermark.plus(self.lateness_us.saturating_neg());
+            let from = self.before(watermark, self.lateness_us);
             match self.cursor_type {
                 CursorType::Timestamp | CursorType::DateTime => from,
                 // Rows of the current day, or unit, share one cursor value: it is read again whole.
@@ -86,9 +101,25 @@ impl LowerBound {
                 CursorType::Integer(unit) => Micros(from.0.div_euclid(unit.us()) * unit.us()).plus(-1),
             }
         });
-        let bound = match (self.start, reread) {
-            (Some(start), Some(reread)) => Some(start.max(reread)),
-            (start, reread) => start.or(reread),
+        self.not_before_start(reread)
+    }
+
+    /// Returns the bound of a window that follows another one of the same backlog, when nothing can be late.
+    fn of_backlog(&self, watermark: Option<Micros>) -> Option<Micros> {
+        watermark.map(|watermark| self.before(watermark, 0))
+    }
+
+    /// Returns the cursor behind which all rows lie that may come so long after the watermark's. If the watermark lies in
+    /// an hour that is shown twice, its rows may be of the first time, and all of the second are yet to come.
+    fn before(&self, watermark: Micros, lateness_us: i64) -> Micros {
+        let back_us = lateness_us.saturating_neg();
+        self.zone.passed(self.zone.first_instant(watermark).plus(back_us)).min(watermark.plus(back_us))
+    }
+
+    fn not_before_start(&self, bound: Option<Micros>) -> Option<Micros> {
+        let bound = match (self.start, bound) {
+            (Some(start), Some(bound)) => Some(start.max(bound)),
+            (start, bound) => start.or(bound),
         };
         bound.filter(|bound| *bound > Micros::MIN)
     }
@@ -179,6 +210,49 @@ mod tests {
         let next =
             plan(watermark, None, true, at("2024-01-02T12:01:00Z"), CursorType::Date, &pace(None)).unwrap();
         assert_eq!(next.window.after, Some(at("2024-01-01T23:59:59.999999Z")));
+    }
+
+    /// Berlin, in the autumn of 2024: the hour from 02:00 on is shown from 00:00 to 02:00 UTC.
+    fn berlin(lateness_s: u64) -> Pace {
+        let hours = |hours: i64| hours * 3_600 * SECOND_US;
+        let spells = [(Micros(0), hours(2)), (at("2024-10-27T01:00:00Z"), hours(1))];
+        let zone = Zone::new("Europe/Berlin", spells).unwrap();
+        Pace { zone, lateness_s, ..pace(None) }
+    }
+
+    #[test]
+    fn the_watermark_waits_before_an_hour_that_is_shown_twice_while_its_rows_are_read() {
+        for (now, watermark) in [
+            ("2024-10-26T23:30:02Z", "2024-10-27T01:30:00"),
+            ("2024-10-27T00:30:02Z", "2024-10-27T01:59:59.999999"),
+            ("2024-10-27T01:30:02Z", "2024-10-27T02:30:00"),
+        ] {
+            let before = Some(at("2024-10-27T01:29:00"));
+            let next = plan(before, None, true, at(now), CursorType::DateTime, &berlin(600)).unwrap();
+            assert_eq!((next.watermark, next.window.until), (at(watermark), None), "{now}");
+        }
+        // Rows come although the watermark cannot move.
+        let stands = Some(at("2024-10-27T01:59:59.999999"));
+        assert!(
+            plan(stands, None, true, at("2024-10-27T00:30:02Z"), CursorType::DateTime, &berlin(0)).is_some()
+        );
+    }
+
+    #[test]
+    fn behind_a_watermark_in_an_hour_that_is_shown_twice_the_whole_hour_is_read_again() {
+        let bound = |watermark: &str, lateness_s| {
+            lower_bound(Some(at(watermark)), CursorType::DateTime, &berlin(lateness_s)).unwrap()
+        };
+        let hour = at("2024-10-27T01:59:59.999999");
+        for (watermark, lateness_s, expected) in [
+            ("2024-10-27T01:30:00", 600, at("2024-10-27T01:20:00")),
+            ("2024-10-27T02:05:00", 600, at("2024-10-27T01:55:00")),
+            ("2024-10-27T02:54:00", 600, hour),
+            ("2024-10-27T02:54:00", 0, hour),
+            ("2024-10-27T03:05:00", 600, at("2024-10-27T02:55:00")),
+        ] {
+            assert_eq!(bound(watermark, lateness_s), expected, "{watermark}, {lateness_s} s");
+        }
     }
 
     #[test]

@@ -211,6 +211,15 @@ fn gone(name: &str, failure: &Failure) -> Failure {
 fn cursor_type(field: Option<&Field>, config: &TableConfig) -> Result<CursorType, Failure> {
     let name = &config.cursor;
     let found = match (field.map(|field| (&field.kind, field.repeated)), config.cursor_unit) {
+        (Some((kind @ (Type::Timestamp | Type::Int64), false)), _) if !config.pace.zone.is_utc() => {
+            let message = format!(
+                "timeZone is {}, but the column {name} is {}, which tells the same instant in every zone: leave timeZone \
+                 out, it is for DATETIME and DATE",
+                config.pace.zone.name(),
+                kind.name()
+            );
+            return Err(Failure::new(Kind::CursorType, message));
+        }
         (Some((Type::Timestamp, false)), _) => return Ok(CursorType::Timestamp),
         (Some((Type::DateTime, false)), _) => return Ok(CursorType::DateTime),
         (Some((Type::Date, false)), _) => return Ok(CursorType::Date),

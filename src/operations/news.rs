@@ -97,7 +97,7 @@ mod tests {
         let root = serde_json::json!({
             "bigquery": {"projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts"}
         });
-        let environment = Environment { emulator_host: None, shared_root: false };
+        let environment = Environment::default();
         let config = Config::parse(&root, &environment).expect("a configuration");
         let table = config.tables.into_iter().next().expect("a table");
         let worker = Worker { node: "n".to_owned(), index: 0 };

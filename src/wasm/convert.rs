@@ -5,8 +5,10 @@ use crate::error::{Failure, Kind};
 use crate::mapping::succession::Renewed;
 use crate::mapping::version::{Change, SchemaVersion};
 use crate::time::Micros;
-use js_sys::{Float64Array, JsString, Object, Reflect, Uint8Array, Uint32Array};
+use crate::time::zone::{Zone, Zones};
+use js_sys::{Float64Array, Function, JsString, Object, Reflect, Uint8Array, Uint32Array};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use wasm_bindgen::{JsCast, JsValue};
 
 /// Converts control data.
@@ -31,6 +33,29 @@ pub fn outcome(value: Result<JsValue, JsValue>, fallback: Kind) -> Result<JsValu
         Ok(wire) => Err(Failure::new(Kind::from_code(&wire.code).unwrap_or(fallback), wire.message)),
         Err(_) => Err(Failure::new(fallback, "the host failed without saying why")),
     }
+}
+
+/// Asks for the rules of some time zones, and for the names of all if one is not known.
+pub fn zones(surroundings: &JsValue, wanted: &BTreeSet<String>) -> Result<Zones, JsValue> {
+    let mut zones = Zones::default();
+    let host = Reflect::get(surroundings, &"timeZones".into())?;
+    if host.is_undefined() {
+        return Ok(zones);
+    }
+    let ask = |method: &str, argument: &JsValue| -> Result<JsValue, JsValue> {
+        Reflect::get(&host, &method.into())?.dyn_into::<Function>()?.call1(&host, argument)
+    };
+    for name in wanted {
+        let rules: Option<Vec<(f64, f64)>> = serde_wasm_bindgen::from_value(ask("rules", &name.into())?)?;
+        let spells = rules.into_iter().flatten();
+        let spells =
+            spells.map(|(from_ms, ahead_ms)| (Micros::from_millis(from_ms as i64), ahead_ms as i64 * 1_000));
+        zones.named.extend(Zone::new(name, spells).map(|zone| (name.clone(), zone)));
+    }
+    if zones.named.len() < wanted.len() {
+        zones.names = serde_wasm_bindgen::from_value(ask("names", &JsValue::UNDEFINED)?)?;
+    }
+    Ok(zones)
 }
 
 /// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, lastStamp}`.

@@ -7,7 +7,7 @@ mod pool;
 mod schema;
 
 use crate::cluster::{Heartbeat, Hello, Observer, Standing, Threads};
-use crate::config::{Config, Environment};
+use crate::config::{self, Config, Environment};
 use crate::engine::{Engine, Worker};
 use crate::mapping::succession::Comparable;
 use driver::Driver;
@@ -68,15 +68,19 @@ struct TableSummary<'c> {
 
 #[wasm_bindgen]
 impl Configuration {
-    /// Checks the configuration `root`, an object as parsed from YAML.
+    /// Checks the configuration `root`, an object as parsed from YAML. `surroundings` is
+    /// `{emulatorHost, sharedRoot, timeZones: {names, rules}}`: `names()` returns the names of all time zones, and
+    /// `rules(name)` pairs of numbers, from when on (in ms) its clocks are how far ahead of UTC (in ms); null if it does
+    /// not know the name. Without `timeZones`, UTC alone is known.
     ///
     /// # Errors
     /// With a list of problems, `[{key, message}]`.
     #[wasm_bindgen(constructor)]
     pub fn new(root: JsValue, surroundings: JsValue) -> Result<Configuration, JsValue> {
         let root: serde_json::Value = serde_wasm_bindgen::from_value(root)?;
+        let zones = convert::zones(&surroundings, &config::zone_names(&root))?;
         let Surroundings { emulator_host, shared_root } = serde_wasm_bindgen::from_value(surroundings)?;
-        match Config::parse(&root, &Environment { emulator_host, shared_root }) {
+        match Config::parse(&root, &Environment { emulator_host, shared_root, zones }) {
             Ok(config) => {
                 let pool = Rc::new(Pool::new(config.memory_bytes_max));
                 Ok(Configuration { config, pool })

@@ -1,5 +1,6 @@
 /** Rows that come hours after the time of their cursor, as hourly and nightly loads bring them. */
 
+import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { startComponent, untilEqual, untilStatus } from './support/component.mjs';
@@ -11,13 +12,18 @@ const ROWS = 50;
 /** @param {number} hoursAgo */
 const instant = (hoursAgo) => new Date(Date.now() - hoursAgo * HOUR_MS).toISOString();
 
+const KOLKATA = 'Asia/Kolkata';
+/** What clocks in Kolkata showed, five hours and a half ahead of UTC. @param {number} hoursAgo */
+const localTime = (hoursAgo) => instant(hoursAgo - 5.5).replace('Z', '');
+
 /**
  * Cursors of rows that are so many hours old, newer than all that were read before.
- * @type {Record<string, {type: string, unit?: string, key?: string[], at: (hoursAgo: number) => string | number}>}
+ * @type {Record<string, {type: string, unit?: string, timeZone?: string, key?: string[], at: (hoursAgo: number) => string | number}>}
  */
 const CASES = {
 	by_timestamp: { type: 'TIMESTAMP', at: instant },
 	by_datetime: { type: 'DATETIME', at: (hoursAgo) => instant(hoursAgo).replace('Z', '') },
+	by_local_time: { type: 'DATETIME', timeZone: KOLKATA, at: localTime },
 	by_date: { type: 'DATE', at: (hoursAgo) => instant(24 * hoursAgo).slice(0, 10) },
 	by_seconds: { type: 'INT64', unit: 'seconds', at: (hoursAgo) => Math.floor(Date.parse(instant(hoursAgo)) / 1000) },
 	with_key: { type: 'TIMESTAMP', key: ['name'], at: instant },
@@ -42,8 +48,9 @@ before(async () => {
 		{ name: 'at', type },
 	];
 	for (const [id, { type }] of Object.entries(CASES)) await source.fill(id, schema(type), rowsOf(id, 5));
-	const tables = Object.entries(CASES).map(([id, { unit, key }]) => {
-		return { id, table: id, targetTable: id, ...(unit && { timestampUnit: unit }), ...(key && { key }) };
+	const tables = Object.entries(CASES).map(([id, { unit, key, timeZone }]) => {
+		const more = { ...(unit && { timestampUnit: unit }), ...(key && { key }), ...(timeZone && { timeZone }) };
+		return { id, table: id, targetTable: id, ...more };
 	});
 	const bigquery = { ...source.connection(), timestampColumn: 'at', tables };
 	running = await startComponent({ config: { bigquery, sync: { pollInterval: 500 } } });
@@ -63,3 +70,10 @@ for (const [id, { key }] of Object.entries(CASES)) {
 		await untilEqual({ source, harper }, { table: id, target: id, cursor: 'at', ...(key && { key }) });
 	});
 }
+
+test('the_watermark_of_local_time_is_told_with_its_offset', async () => {
+	const isRead = (/** @type {any} */ { state, watermark }) => state === 'idle' && watermark !== null;
+	const { watermark } = await untilStatus(running.harper, 'by_local_time', isRead, 'to be read once');
+	assert.match(watermark, /\+05:30$/);
+	assert.ok(Date.parse(watermark) < Date.now() - HOUR_MS, watermark);
+});

@@ -6,7 +6,9 @@
 
 mod crew;
 mod jobs;
+mod loads;
 mod node;
+mod noticing;
 mod query;
 mod random;
 mod run;
@@ -14,6 +16,7 @@ mod sabotage;
 mod scenarios;
 mod source;
 mod world;
+mod zones;
 
 use run::{Outcome, run};
 use sabotage::Sabotage;
@@ -127,6 +130,21 @@ fn commits_that_did_not_arrive_and_that_nobody_misses_are_caught() {
 #[test]
 fn a_window_that_leaves_out_its_last_instant_is_caught() {
     assert!(is_caught(Sabotage::EndsExclusive));
+}
+
+#[test]
+fn a_window_that_does_not_go_on_where_the_one_before_ended_is_caught() {
+    assert!(is_caught(Sabotage::BoundaryLost));
+}
+
+#[test]
+fn a_watermark_that_follows_the_clock_is_caught() {
+    assert!(is_caught(Sabotage::WatermarkFollowsClock));
+}
+
+#[test]
+fn a_time_zone_that_is_ignored_is_caught() {
+    assert!(is_caught(Sabotage::ZoneIgnored));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Evaluates the conditions of the engine's queries, as far as its SQL goes.
 
-use crate::source::Row;
+use crate::source::{Habits, Row};
 use bigquery_sync::partition::Rule;
 use bigquery_sync::time::Micros;
 
@@ -16,17 +16,17 @@ pub enum Condition {
 }
 
 /// Reads the WHERE clause of a query.
-pub fn conditions(sql: &str, rule: Rule) -> Vec<Condition> {
+pub fn conditions(sql: &str, habits: &Habits) -> Vec<Condition> {
     let Some((_, conditions)) = sql.split_once("\nWHERE ") else { return Vec::new() };
     let conditions = conditions.split("\nGROUP BY").next().unwrap();
-    conditions.split("\n  AND ").map(|term| read(term, rule)).collect()
+    conditions.split("\n  AND ").map(|term| read(term, habits)).collect()
 }
 
-fn read(term: &str, rule: Rule) -> Condition {
+fn read(term: &str, habits: &Habits) -> Condition {
     if let Some(inner) = enclosed(term) {
         let ranges = inner.split("\n    OR ").map(|range| {
             let range = enclosed(range).unwrap_or(range);
-            range.split(" AND ").map(|term| read(term, rule)).collect()
+            range.split(" AND ").map(|term| read(term, habits)).collect()
         });
         return Condition::Either(ranges.collect());
     }
@@ -35,12 +35,12 @@ fn read(term: &str, rule: Rule) -> Condition {
     }
     if let Some((_, list)) = term.rsplit_once(" IN (") {
         let partitions = list.trim_end_matches(')').split(", ").map(|number| number.parse().unwrap());
-        return Condition::Partitions(rule, partitions.collect());
+        return Condition::Partitions(habits.rule, partitions.collect());
     }
     let mut words = term.splitn(3, ' ');
     let (column, operator, literal) = (words.next(), words.next(), words.next());
     assert_eq!(column, Some("`ts`"), "{term}");
-    let Micros(bound) = Micros::parse(literal.unwrap().split('\'').nth(1).unwrap()).unwrap();
+    let bound = habits.clock.read_literal(literal.unwrap());
     match operator {
         Some(">") => Condition::After(bound),
         Some("<=") => Condition::Until(bound),

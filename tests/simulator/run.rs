@@ -6,8 +6,10 @@ use crate::random::Random;
 use crate::sabotage::Sabotage;
 use crate::source::{Extra, Habits, Row, Source, VersionHabit};
 use crate::world::World;
+use crate::zones::{BERLIN, Clock, KOLKATA, LOS_ANGELES, changes, environment};
+use bigquery_sync::bigquery::cursor::CursorType;
 use bigquery_sync::cluster::Standing;
-use bigquery_sync::config::{Config, Environment};
+use bigquery_sync::config::Config;
 use bigquery_sync::engine::{Engine, Worker};
 use bigquery_sync::partition::{Division, Rule, Span};
 use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
@@ -38,12 +40,19 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>)
         random.pick(&["auto", "auto", "table", "timestamp", "minute", "hour", "day", "month"])
     };
     let partitions = random.pick(&[1, 3, 8, 64]);
-    let rule = rule(partition_by, partitioned, keyed, partitions);
     let version =
         random.pick(&[VersionHabit::Told, VersionHabit::Told, VersionHabit::Untold, VersionHabit::Stale]);
     let page_rows_max = random.pick(&[3, 40, 1_000]);
     let slow_queries = random.one_in(3);
     let age_us = random.pick(&[0, 0, 7_200, 100_000]) * SECOND_US;
+    let (clock, base) = clock(&mut random, sabotage);
+    let mut config = configuration(&mut random, partition_by, partitions);
+    // Integers are no time by which BigQuery could partition.
+    let partitioned = partitioned && clock.cursor != Clock::INTEGER;
+    let rule = rule(partition_by, partitioned, keyed, partitions);
+    if sabotage != Some(Sabotage::ZoneIgnored) {
+        clock.configure(&mut config);
+    }
     // Of what weighs much, each window is read by a job under an id of the engine's own.
     let bytes_per_row = random.pick(&[40, 40, 1 << 20, 1 << 24]);
     let loses = sabotage == Some(Sabotage::LossesUnnoticed) || random.one_in(2);
@@ -56,10 +65,10 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>)
         slow_queries,
         bytes_per_row,
         loses,
+        clock,
         rule,
     };
-    let config = configuration(&mut random, partition_by, partitions);
-    let mut world = World::new(random, BASE_US, Source::new(habits), sabotage);
+    let mut world = World::new(random, base, Source::new(habits), sabotage);
     world.source.job_bytes_billed = 1_000_000_000_000;
     world.note(format!("seed {seed}, {version:?}, {}, {config}", rule.name()));
     if world.random.one_in(2) {
@@ -124,8 +133,31 @@ fn configuration(random: &mut Random, partition_by: &str, partitions: u32) -> se
     })
 }
 
+/// How the source tells the time, and when the story begins: often not long before the clocks are changed.
+fn clock(random: &mut Random, sabotage: Option<Sabotage>) -> (Clock, i64) {
+    let zone = random.pick(&[LOS_ANGELES, BERLIN, KOLKATA]);
+    let cursor = match sabotage {
+        Some(Sabotage::ZoneIgnored) => CursorType::DateTime,
+        Some(_) => return (Clock::utc(), BASE_US),
+        None => random.pick(&[
+            CursorType::Timestamp,
+            CursorType::Timestamp,
+            CursorType::DateTime,
+            CursorType::DateTime,
+            CursorType::Date,
+            Clock::INTEGER,
+        ]),
+    };
+    let clock = Clock::new(cursor, zone);
+    let changes = if clock.zone.is_utc() { Vec::new() } else { changes(zone) };
+    let before_us = random.below(5_400) as i64 * SECOND_US;
+    let is_near = random.one_in(2);
+    let near = changes.get(random.below(2) as usize).filter(|_| is_near);
+    (clock, near.map_or(BASE_US, |change| change - before_us))
+}
+
 pub fn engine(config: &serde_json::Value, worker: Worker, standing: Standing) -> Engine {
-    let config = Config::parse(config, &Environment::default()).unwrap();
+    let config = Config::parse(config, &environment()).unwrap();
     Engine::new(config.tables.into_iter().next().unwrap(), config.connection, worker, standing)
 }
 
@@ -141,20 +173,23 @@ fn row(world: &mut World, cursor: Option<i64>) -> Row {
 
 /// Rows of the days before those that come later: ties, identical ones, instants at midnight, far past and future, none at all.
 fn add_history(world: &mut World, rows: u64) {
-    let end = BASE_US - world.source.habits.age_us;
+    let (base, clock) = (world.now, world.source.habits.clock.clone());
+    let end = base - world.source.habits.age_us;
+    let local_end = clock.zone.local(Micros(end)).0;
     for _ in 0..rows {
         let cursor = match world.random.below(40) {
             0 => None,
             1 => Some(-(world.random.below(1_000_000_000_000) as i64)),
             2 => Some(Micros::MAX.0 - world.random.below(2) as i64),
-            3 => Some((end - world.random.below(5) as i64 * DAY_US).div_euclid(DAY_US) * DAY_US),
-            4 => Some((end - world.random.below(5) as i64 * DAY_US).div_euclid(DAY_US) * DAY_US - 1),
-            _ => Some(end - world.random.below(400_000) as i64 * SECOND_US),
+            3 => Some((local_end - world.random.below(5) as i64 * DAY_US).div_euclid(DAY_US) * DAY_US),
+            4 => Some((local_end - world.random.below(5) as i64 * DAY_US).div_euclid(DAY_US) * DAY_US - 1),
+            _ => Some(clock.zone.local(Micros(end - world.random.below(400_000) as i64 * SECOND_US)).0),
         };
+        let cursor = cursor.map(|cursor| clock.cut(cursor));
         let row = row(world, cursor);
         let copies = if world.random.one_in(10) { 3 } else { 1 };
         for _ in 0..copies {
-            world.source.add(row.clone(), BASE_US);
+            world.source.add(row.clone(), base);
         }
     }
 }
@@ -184,6 +219,7 @@ pub fn alter(world: &mut World) {
 /// A row that comes now, however old, and becomes visible soon, within what counts as late.
 pub fn add_row_now(world: &mut World) {
     let cursor = world.now - world.source.habits.age_us - world.random.below(60) as i64 * SECOND_US;
+    let cursor = world.source.habits.clock.cursor_at(cursor);
     let row = row(world, Some(cursor));
     let delay_us = world.random.below((LATENESS_S as u64 - 120) * 1_000_000) as i64;
     // What comes at the instant of a query comes after it.

@@ -1,10 +1,11 @@
 //! Ways to break the engine on purpose, at its boundary, to see whether the worlds notice.
 
-use bigquery_sync::bigquery::request::Request;
+use bigquery_sync::bigquery::request::{Purpose, Request};
 use bigquery_sync::cluster::Standing;
 use bigquery_sync::engine::WriteOrder;
 use bigquery_sync::engine::checkpoint::{Checkpoint, OpenWindow};
-use bigquery_sync::time::{Micros, SECOND_US};
+use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
+use serde_json::{Value, json};
 
 use crate::run::LATENESS_S;
 
@@ -40,6 +41,16 @@ pub enum Sabotage {
     LossesUnnoticed,
     /// What a node writes has the time of its own clock, whatever it replaces.
     OwnClockOnly,
+    /// A window that ends at midnight is followed by one that begins a microsecond after it.
+    BoundaryLost,
+    /// The watermark is where the clock is, not where the rows are.
+    WatermarkFollowsClock,
+    /// The source looks as if it had always been the same table.
+    RemakeUnnoticed,
+    /// Rows without a cursor are not counted.
+    NullsUncounted,
+    /// The clocks of the cursor's zone are taken to show UTC.
+    ZoneIgnored,
     /// Workers do not care that others may still write versions of the same rows.
     NeverUnsettled,
 }
@@ -49,7 +60,10 @@ pub fn request(sabotage: Option<Sabotage>, request: &mut Request) {
     let Some(body) = &mut request.body else { return };
     match sabotage {
         Some(Sabotage::EndsExclusive) => *body = body.replace("`ts` <= TIMESTAMP", "`ts` < TIMESTAMP"),
-        Some(Sabotage::NoLateRange) => *body = start_later(body),
+        Some(Sabotage::NoLateRange) => *body = move_start(body, |_| LATENESS_S * SECOND_US),
+        Some(Sabotage::BoundaryLost) => {
+            *body = move_start(body, |bound| i64::from(bound.0.rem_euclid(DAY_US) == DAY_US - 1));
+        }
         Some(Sabotage::PartitionForgotten) => *body = body.replace(" IN (0, ", " IN ("),
         _ => {}
     }
@@ -89,13 +103,39 @@ pub fn id(sabotage: Option<Sabotage>, id: &str, order: &WriteOrder) -> String {
     }
 }
 
-/// Moves a query's lower bound to the watermark.
-fn start_later(body: &str) -> String {
+/// Changes an answer before it is received.
+pub fn answer(sabotage: Option<Sabotage>, purpose: Purpose, text: &mut String) {
+    if !matches!(sabotage, Some(Sabotage::RemakeUnnoticed | Sabotage::NullsUncounted)) {
+        return;
+    }
+    let mut body: Value = serde_json::from_str(text).unwrap();
+    if sabotage == Some(Sabotage::NullsUncounted) && body["schema"]["fields"][0]["name"] == "row_count" {
+        body["rows"][0]["f"][0]["v"] = json!("0");
+    }
+    if let Some(table) = body.as_object_mut()
+        && sabotage == Some(Sabotage::RemakeUnnoticed)
+        && purpose == Purpose::DescribeTable
+    {
+        table.remove("creationTime");
+        table.remove("numRows");
+    }
+    *text = body.to_string();
+}
+
+/// Changes the progress before it is committed.
+pub fn late_checkpoint(sabotage: Option<Sabotage>, checkpoint: &mut Checkpoint, now: Micros) {
+    if sabotage == Some(Sabotage::WatermarkFollowsClock) && checkpoint.window.is_none() {
+        checkpoint.last_timestamp = Some(now.plus(-2 * SECOND_US));
+    }
+}
+
+/// Moves a query's lower bound by so many microseconds.
+fn move_start(body: &str, by_us: impl Fn(Micros) -> i64) -> String {
     const BOUND: &str = "`ts` > TIMESTAMP '";
     let Some((before, rest)) = body.split_once(BOUND) else { return body.to_owned() };
     let Some((bound, after)) = rest.split_once("+00'") else { return body.to_owned() };
     let Some(bound) = Micros::parse(bound) else { return body.to_owned() };
     let mut text = Vec::new();
-    bound.plus(LATENESS_S * SECOND_US).write_civil(&mut text, b' ');
+    bound.plus(by_us(bound)).write_civil(&mut text, b' ');
     format!("{before}{BOUND}{}+00'{after}", String::from_utf8_lossy(&text))
 }

@@ -7,6 +7,7 @@ use crate::run::{BASE_US, engine};
 use crate::sabotage::Sabotage;
 use crate::source::{Extra, Habits, Row, Source, VersionHabit};
 use crate::world::{Actor, World};
+use crate::zones::Clock;
 use bigquery_sync::bigquery::request::Purpose;
 use bigquery_sync::cluster::Standing;
 use bigquery_sync::engine::{Answer, Command, Engine, Event, Worker, WriteOrder};
@@ -26,6 +27,7 @@ pub fn habits() -> Habits {
         slow_queries: false,
         bytes_per_row: 40,
         loses: false,
+        clock: Clock::utc(),
         rule: Rule::WHOLE,
     }
 }
@@ -77,7 +79,7 @@ pub fn run_for(
     (event, orders)
 }
 
-fn written(orders: &[WriteOrder]) -> usize {
+pub fn written(orders: &[WriteOrder]) -> usize {
     orders.iter().map(|order| order.batch.rows).sum()
 }
 
@@ -254,39 +256,6 @@ fn no_row_of_the_late_range_is_written_twice_however_small_the_memory_is() {
     }
 }
 
-/// Loads ten rows each hour, of the hour that ended two hours ago, and returns how many rows were written in all.
-fn load_hourly(world: &mut World, engine: &mut Engine, hours: i64) -> usize {
-    const HOUR_US: i64 = 3_600 * SECOND_US;
-    let mut event = Event::Start;
-    let mut rows = 0;
-    for hour in 0..hours {
-        let loaded_at = world.now;
-        for number in 0..10 {
-            let cursor = BASE_US + (hour - 3) * HOUR_US + number * 360 * SECOND_US;
-            let key = format!("k{}", if world.source.habits.keyed { number } else { hour });
-            world.source.add(Row { cursor: Some(cursor), key, text: format!("{cursor}") }, loaded_at);
-        }
-        let orders;
-        (event, orders) = run_for(world, engine, event, 3_600);
-        rows += written(&orders);
-        assert_eq!(world.check_equality(), None, "hour {hour}");
-    }
-    rows
-}
-
-#[test]
-fn a_month_of_hourly_loads_of_rows_two_hours_old_arrives_and_is_queried_once_each() {
-    for (keyed, partitioned) in [(false, false), (false, true), (true, false), (true, true)] {
-        let rule = if partitioned && !keyed { BY_DAY } else { Rule::WHOLE };
-        let mut world = world(Habits { keyed, partitioned, rule, ..habits() });
-        let mut engine = lone_engine(&configuration(json!({})));
-        let rows = load_hourly(&mut world, &mut engine, 720);
-        let reads = |line: &&String| line.contains("query ") && !line.contains("IS NULL");
-        assert_eq!((rows, world.trace.iter().filter(reads).count()), (7_200, 720));
-        assert!(engine.status(Micros(world.now)).lag_seconds.unwrap() < 60);
-    }
-}
-
 #[test]
 fn a_large_partitioned_table_is_read_in_windows_of_whole_days() {
     let mut world = world(Habits { partitioned: true, rule: BY_DAY, ..habits() });
@@ -317,36 +286,6 @@ fn a_result_that_is_too_large_for_bigquery_is_read_in_smaller_windows() {
         assert_eq!((written(&orders), world.check_equality()), (6_000, None));
         assert!(world.source.queries < 20, "{} queries", world.source.queries);
         assert_eq!(engine.status(Micros(world.now)).last_error, None);
-    }
-}
-
-#[test]
-fn a_source_that_is_made_anew_or_emptied_and_filled_again_is_read_anew() {
-    for is_dropped in [true, false] {
-        for (partitioned, rule) in [(false, Rule::WHOLE), (true, BY_DAY)] {
-            let mut world = world(Habits { partitioned, rule, ..habits() });
-            add(&mut world, 100, BASE_US - 3 * DAY_US);
-            add(&mut world, 100, BASE_US - DAY_US);
-            let mut engine = lone_engine(&configuration(json!({})));
-            let (event, _) = run_for(&mut world, &mut engine, Event::Start, 300);
-            let now = world.now;
-            if is_dropped {
-                world.source.make_anew(now);
-            } else {
-                world.source.empty();
-            }
-            // What comes now is older than all that was there.
-            let rows = if is_dropped { 300 } else { 90 };
-            add(&mut world, rows, BASE_US - 9 * DAY_US);
-            let (event, orders) = run_for(&mut world, &mut engine, event, 120);
-            assert_eq!(written(&orders), rows as usize);
-            let kinds: Vec<&str> =
-                orders.iter().flat_map(|order| &order.notes).map(|note| note.kind).collect();
-            assert_eq!(kinds, ["source_made_anew"]);
-            let queries = world.source.queries;
-            run_for(&mut world, &mut engine, event, 600);
-            assert_eq!(world.source.queries, queries);
-        }
     }
 }
 
@@ -386,24 +325,6 @@ fn a_node_whose_clock_is_behind_keeps_the_progress_that_it_makes() {
     // The newest row of before is read once more, for it may have come late.
     assert_eq!(take_over_from_a_fast_clock(None), 10);
     assert!(take_over_from_a_fast_clock(Some(Sabotage::OwnClockOnly)) > 10);
-}
-
-#[test]
-fn rows_without_a_cursor_are_counted_and_noted_once() {
-    let mut world = world(habits());
-    add(&mut world, 10, BASE_US - DAY_US);
-    world.source.add(Row { cursor: None, key: "k".to_owned(), text: "text".to_owned() }, BASE_US);
-    let mut engine = lone_engine(&configuration(json!({})));
-    // The table need not change for that.
-    let (event, orders) = run_for(&mut world, &mut engine, Event::Start, 60);
-    let notes: Vec<&str> =
-        orders.iter().flat_map(|order| &order.notes).map(|note| note.reason.as_str()).collect();
-    assert_eq!(notes, ["1 rows have no value in ts; they are not copied"]);
-    assert_eq!(engine.status(Micros(world.now)).rows_without_cursor, 1);
-    let just_now = world.now - SECOND_US;
-    add(&mut world, 1, just_now);
-    let (_, orders) = run_for(&mut world, &mut engine, event, 60);
-    assert!(orders.iter().all(|order| order.notes.is_empty()));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::query;
 use crate::random::Random;
+use crate::zones::Clock;
 use bigquery_sync::bigquery::schema::{Field, WireField};
 use bigquery_sync::partition::Rule;
 use bigquery_sync::time::DAY_US;
@@ -32,6 +33,7 @@ pub struct Habits {
     pub bytes_per_row: usize,
     /// Transactions that are on their way to a node get lost when it ends or starts.
     pub loses: bool,
+    pub clock: Clock,
     /// The rule by which the engine is expected to divide the table.
     pub rule: Rule,
 }
@@ -89,6 +91,8 @@ pub struct Source {
     requests: BTreeMap<String, String>,
     pub jobs: BTreeMap<String, Job>,
     pub queries: u64,
+    /// Rows of all results of windows.
+    pub rows_returned: usize,
     /// What each query bills.
     pub bytes_billed: u64,
     /// What each query bills that has a job under an id of the engine's own.
@@ -119,6 +123,7 @@ impl Source {
             requests: BTreeMap::new(),
             jobs: BTreeMap::new(),
             queries: 0,
+            rows_returned: 0,
             bytes_billed: 1_000,
             job_bytes_billed: 1_000,
             served_made_at: None,
@@ -167,8 +172,9 @@ impl Source {
     }
 
     pub fn fields(&self) -> Value {
+        let kind = self.habits.clock.type_name();
         let mut fields = json!([
-            {"name": "ts", "type": "TIMESTAMP"}, {"name": "k", "type": "STRING"}, {"name": "text", "type": "STRING"}
+            {"name": "ts", "type": kind}, {"name": "k", "type": "STRING"}, {"name": "text", "type": "STRING"}
         ]);
         let kind = match self.extra {
             Extra::Absent => return fields,
@@ -239,6 +245,9 @@ impl Source {
             return Err(refusal("invalidQuery"));
         }
         let (fields, rows) = self.execute(sql, now, random);
+        if fields[0]["name"] == "ts" {
+            self.rows_returned += rows.len();
+        }
         if self.result_rows_max.is_some_and(|most| rows.len() > most) {
             return Err(refusal("responseTooLarge"));
         }
@@ -346,7 +355,7 @@ impl Source {
             let count = self.visible(now).filter(|row| row.cursor.is_none()).count();
             return (integers(&["row_count"]), vec![record([Some(count.to_string())])]);
         }
-        let conditions = query::conditions(sql, self.habits.rule);
+        let conditions = query::conditions(sql, &self.habits);
         let is_met = |entry: &&Entry| {
             entry.visible_at <= now
                 && entry.row.cursor.is_some()
@@ -388,8 +397,8 @@ impl Source {
                 *count += 1;
                 Some((*count - 1).to_string())
             });
-            let known =
-                [Some(row.cursor.unwrap().to_string()), Some(row.key.clone()), Some(row.text.clone())];
+            let cursor = self.habits.clock.cell(row.cursor.unwrap());
+            let known = [Some(cursor), Some(row.key.clone()), Some(row.text.clone())];
             let extra = with_extra.then(|| extra.map(|extra| extra.to_string()));
             record(known.into_iter().chain(extra).chain(occurrence))
         });

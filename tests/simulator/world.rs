@@ -4,6 +4,7 @@ use crate::node::{Node, Transaction};
 use crate::random::Random;
 use crate::sabotage::{self, Sabotage};
 use crate::source::{Row, Source};
+use bigquery_sync::bigquery::cursor::CursorType;
 use bigquery_sync::bigquery::request::{Purpose, Request};
 use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::delivery::Commit;
@@ -209,6 +210,7 @@ impl World {
                 _ => cut = Some(self.random.next() as usize),
             }
         }
+        sabotage::answer(self.sabotage, request.purpose, &mut body);
         if self.sabotage == Some(Sabotage::LastPageLost) {
             lose_last_page(&mut body);
         }
@@ -311,7 +313,10 @@ impl World {
     }
 
     /// Makes rows and progress durable; if the node ends itself meanwhile, only the first of the writes.
-    pub fn apply(&mut self, actor: Actor, order: WriteOrder, is_cut: bool) {
+    pub fn apply(&mut self, actor: Actor, mut order: WriteOrder, is_cut: bool) {
+        for checkpoint in &mut order.checkpoints {
+            sabotage::late_checkpoint(self.sabotage, checkpoint, Micros(self.now));
+        }
         let mut writes = self.writes(actor, &order);
         if is_cut {
             writes.truncate(self.random.below(writes.len() as u64 + 1) as usize);
@@ -357,9 +362,19 @@ impl World {
     fn records(&self, order: &WriteOrder) -> Vec<(String, Row)> {
         let columns: Value = serde_json::from_slice(&order.batch.text).unwrap();
         let text = |column: usize, row: usize| columns[column][row].as_str().unwrap().to_owned();
+        let unit_us = match self.source.habits.clock.cursor {
+            CursorType::Integer(unit) => Some(unit.us()),
+            CursorType::Timestamp | CursorType::DateTime | CursorType::Date => None,
+        };
+        let cursor_of = |row: usize| match unit_us {
+            Some(unit_us) => order.batch.numbers[row] as i64 * unit_us,
+            None => Micros::parse(&text(1, row)).unwrap().0,
+        };
+        // Numbers stand apart from texts.
+        let key_place = if unit_us.is_some() { 1 } else { 2 };
         let record = |row| {
-            let cursor = Some(Micros::parse(&text(1, row)).unwrap().0);
-            let record = Row { cursor, key: text(2, row), text: text(3, row) };
+            let (key, text_of_row) = (text(key_place, row), text(key_place + 1, row));
+            let record = Row { cursor: Some(cursor_of(row)), key, text: text_of_row };
             (sabotage::id(self.sabotage, &text(0, row), order), record)
         };
         let superseded = &order.batch.superseded;

@@ -1,5 +1,7 @@
 //! Points in time as microseconds since the Unix epoch, and their texts.
 
+pub mod zone;
+
 use std::fmt;
 
 /// A point in time: microseconds since 1970-01-01T00:00:00Z, negative before it.
@@ -52,6 +54,11 @@ impl Micros {
         let offset_us = parse_zone(zone)?;
         let instant = Micros(day_us.checked_add(parse_time_of_day(time)?)?.checked_sub(offset_us)?);
         instant.in_range().then_some(instant)
+    }
+
+    /// Tells whether such a text says how far its time is ahead of UTC, so that it means the same in every zone.
+    pub fn names_offset(text: &str) -> bool {
+        text.get(10..).is_some_and(|rest| rest.contains(['Z', 'z', '+', '-']))
     }
 
     /// Parses the `Date` header of an HTTP answer (`Sun, 06 Nov 1994 08:49:37 GMT`).
