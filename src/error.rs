@@ -1,4 +1,4 @@
-//! The failures that users and the engine see: a kind with a stable code, what happened, what to do.
+//! Failures: a kind with a stable code, and a message that tells what happened and what to do.
 
 use serde::Serialize;
 use std::fmt;

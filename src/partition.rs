@@ -1,5 +1,5 @@
-//! How the rows of a table are divided into partitions. The number of partitions of a table is fixed, so that a change
-//! of the cluster moves partitions between workers and never changes which partition a row is in.
+//! Divides the rows of a table into partitions. The number of partitions is fixed: when the cluster changes, partitions
+//! move between workers, but no row changes its partition.
 
 use crate::time::{self, DAY_US, Micros, SECOND_US};
 

@@ -1,4 +1,4 @@
-/** What the operators want, as it is recorded in SyncControlState: each worker of each node follows it. */
+/** The operators' commands. They are stored in SyncControlState, and every worker of every node follows them. */
 
 import { findTable, readAll } from './database.js';
 import { timeAfter } from './stamps.js';

@@ -1,4 +1,4 @@
-/** What stands in Harper's database, and what Harper says of it. */
+/** Reads Harper's database, and Harper's descriptions of its tables. */
 
 /** The database of the targets and of the component's own tables. */
 export const DATABASE = 'data';

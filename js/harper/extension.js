@@ -1,4 +1,6 @@
-/** Harper hands the function that makes tables, with types and indexes, to components of its older kind alone. */
+/**
+ * Gets the function that creates tables with types and indexes. Harper passes it only to components of the older kind.
+ */
 
 import { offerTableMaker } from './schema/target.js';
 

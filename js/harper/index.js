@@ -1,4 +1,6 @@
-/** Harper calls handleApplication on each worker, in both ways to run: as a plugin, and as the application itself. */
+/**
+ * The entry point: Harper calls handleApplication on each worker, whether as a plugin or as an application of its own.
+ */
 
 import { stat, utimes } from 'node:fs/promises';
 

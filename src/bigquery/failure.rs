@@ -1,4 +1,4 @@
-//! What BigQuery's refusals mean, by status and reason, never by their text.
+//! Classifies BigQuery's errors by status and reason, never by their text.
 
 use super::request::Purpose;
 use crate::config::{Connection, SourceTable};

@@ -1,4 +1,4 @@
-//! What BigQuery is asked and what it answers.
+//! Requests to BigQuery and its answers; knows nothing of Harper.
 
 pub mod cursor;
 pub mod failure;

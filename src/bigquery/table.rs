@@ -1,4 +1,4 @@
-//! What `tables.get` tells of a source table. It is free of charge.
+//! The description of a source table by `tables.get`, which is free of charge.
 
 use super::schema::{Field, WireField};
 use crate::error::{Failure, Kind};

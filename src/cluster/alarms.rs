@@ -1,4 +1,4 @@
-//! What somebody has to look at: told when it has lasted for a while, and again when it is over.
+//! Alarms for operators: raised when a problem has lasted for a while, and cleared when it is over.
 
 use crate::log::{Level, Line};
 use crate::time::Micros;

@@ -1,4 +1,4 @@
-//! Who is there, and who does what: the live workers of all nodes in one order, without a coordinator.
+//! Divides the work among the live workers of all nodes, in one order and without a coordinator.
 
 mod alarms;
 mod observer;

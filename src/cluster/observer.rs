@@ -1,4 +1,5 @@
-//! What one worker knows of the cluster, by its own clock: who is there, which share is its own, what nobody reads.
+//! What one worker knows of the cluster, by its own clock: the live nodes, its own share, and partitions that nobody
+//! reads.
 
 use super::alarms::{Alarm, Alarms, Concern};
 use super::roster::{Partitions, Roster, Running};

@@ -1,4 +1,4 @@
-//! What a node tells the others: whom it sees, and what its workers really run.
+//! What a node tells the others: the nodes it receives heartbeats from, and the tables its workers really run.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What the worker threads of one node run: heard of each of them, told to the other nodes as one.
+//! Collects what the worker threads of one node run, and sums it up for the other nodes.
 
 use super::roster::Running;
 use super::{STALE_US, WORKERS_MAX};

@@ -1,4 +1,4 @@
-//! How columns are to be stored and found in Harper, where that is not left to the component.
+//! `schemaOverrides`: the types and indexes that the user chooses for single columns.
 
 use super::reader::Section;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! What BigQuery bills for a table: what was billed, what may be, and what that comes to.
+//! The bill for a table: bytes billed so far, budgets, and the projected cost.
 
 use super::ledger::Ledger;
 use crate::config::Pace;

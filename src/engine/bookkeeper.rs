@@ -1,4 +1,4 @@
-//! Writes checkpoints: what is true of the partitions once a commit has happened.
+//! Writes checkpoints: the state of the partitions after a commit.
 
 use super::bill::{Bill, day_of};
 use super::boundary::Worker;

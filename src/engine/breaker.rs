@@ -1,4 +1,4 @@
-//! Keeps off a side that fails again and again, and tries it with one request now and then.
+//! A circuit breaker: pauses requests to a side that keeps failing, and probes it with one request from time to time.
 
 use super::retry::{Backoff, Jitter};
 use crate::config::Pace;

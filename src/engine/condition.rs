@@ -1,4 +1,4 @@
-//! How the sync fares: what it is doing, what failed last, and for how long each side is left alone.
+//! The condition of the sync: its activity, its last failure, and the state of the circuit breakers.
 
 use super::boundary::Moment;
 use super::breaker::{Health, Side};

@@ -1,4 +1,4 @@
-//! From a query's answer to rows in Harper: pages in, batches out, progress with every commit.
+//! Copies a query's result to Harper: pages in, batches out, and progress with every commit.
 
 use super::boundary::{Answer, Moment, Receipt, WriteOrder};
 use super::breaker::Side;

@@ -1,4 +1,4 @@
-//! How many rows the source's partitions have: counted by one worker, told to all.
+//! The number of rows in each partition of the source. One worker counts them and tells the others.
 
 use super::window::PartitionCount;
 use crate::time::{Micros, SECOND_US};

@@ -1,4 +1,4 @@
-//! From what Harper holds and what BigQuery describes to a target that is ready for rows.
+//! Prepares a table: loads its progress, asks BigQuery for its description, and makes the target ready for rows.
 
 use super::boundary::{Answer, Command, Incarnation, Moment, Note, Stored};
 use super::source::Described;

@@ -1,4 +1,4 @@
-//! Which rule divides a table, and which part of a window a group of partitions is.
+//! Chooses the rule that divides a table, and selects the part of a window that belongs to a group of partitions.
 
 use crate::bigquery::sql::{Segment, Selection, Window};
 use crate::bigquery::table::{Description, PartitionUnit};

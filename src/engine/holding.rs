@@ -1,4 +1,4 @@
-//! What a worker holds of a table: its share of the partitions, how far they have come, how many rows they have.
+//! A worker's share of a table: its partitions, their progress, and the number of their rows.
 
 use super::boundary::{Incarnation, Note};
 use super::checkpoint::Checkpoint;

@@ -1,4 +1,4 @@
-//! What is known of a table's checkpoints: those of the own partitions, and, for sums, those of all others.
+//! The checkpoints of a table: those of the own partitions, and those of all others for sums.
 
 use super::checkpoint::{Checkpoint, OpenWindow};
 use crate::time::zone::{self, Zone};

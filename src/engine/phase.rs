@@ -1,4 +1,4 @@
-//! How far behind a table is, in words; decides the size of pages.
+//! The phase of a table, by its lag. It decides the size of pages.
 
 use crate::config::Pace;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! From a ready target to the next query, or to the knowledge that none is needed.
+//! Plans the next query, or finds that none is needed.
 
 use super::bill::{Bill, day_of};
 use super::boundary::{Answer, Command, Moment, Note, WriteOrder};

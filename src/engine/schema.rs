@@ -1,4 +1,4 @@
-//! The schema that rows are read under, its versions, and the target table that they make necessary.
+//! The schema under which rows are read, its versions, and the target table that they require.
 
 use super::boundary::{Incarnation, Moment, Worker};
 use crate::config::TableConfig;

@@ -1,4 +1,4 @@
-//! How much is read and written at a time: by how far the table is behind, what BigQuery gives, how fast Harper is.
+//! The sizes of pages, batches and windows. They adapt to the lag, to what BigQuery returns, and to Harper's speed.
 
 use super::memory::PAGE_BYTES_MAX;
 use super::phase::Phase;

@@ -1,4 +1,5 @@
-//! The source as it is known: BigQuery's clock, how far the table's version tells of changes, what was read under it.
+//! What is known of the source: BigQuery's clock, whether the table's version reveals changes, and what was read under
+//! it.
 
 use crate::bigquery::table::{Description, Version};
 use crate::engine::phase::Phase;

@@ -1,4 +1,4 @@
-//! How a table is doing, for people and for the table of workers.
+//! The status of a table, for operators and for the other workers.
 
 use super::Engine;
 use super::bill::day_of;

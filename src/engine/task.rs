@@ -1,4 +1,4 @@
-//! The next piece of work: which window of which partitions is read.
+//! The next piece of work: the window to read, and its partitions.
 
 use super::counts::Counts;
 use super::delivery::Loss;

@@ -1,4 +1,4 @@
-//! The window that is being read: its task, the table as it was, and how far its result is in Harper.
+//! A window that is being read: its task, the table's description at the start, and the progress through its result.
 
 use super::checkpoint::OpenWindow;
 use super::delivery::Portion;

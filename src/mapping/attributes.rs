@@ -1,4 +1,4 @@
-//! Which attributes a target table has, of which types, and which of them are worth an index.
+//! The attributes of a target table: their types, and which of them get an index.
 
 use super::form::own_type;
 use super::layout::Layout;

@@ -1,4 +1,4 @@
-//! How a column differs from what it was.
+//! The differences between two versions of a column.
 
 use crate::bigquery::schema::{Field, Type};
 

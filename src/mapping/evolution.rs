@@ -1,7 +1,7 @@
-//! What becomes of a target when the columns of its source change: nothing is lost, nothing is doubled.
+//! Adapts the schema when the columns of the source change, without losing or duplicating rows.
 //!
-//! Each change makes a new version of the schema, which is decided from the version before and the source alone, so
-//! that all workers come to the same one. An attribute belongs to one column and one type for ever.
+//! Each change creates a new version of the schema. The new version depends only on the previous version and the
+//! source, so that all workers arrive at the same one. An attribute belongs to one column and one type for ever.
 
 use super::diff::{Difference, same_name};
 use super::projection::Projection;

@@ -1,5 +1,5 @@
-//! The forms in which `schemaOverrides` can have a column's values stored, each named by the type that asks for it;
-//! `Any` is the component's own form.
+//! The forms in which `schemaOverrides` can store a column's values. Each form is named after its type; `Any` is the
+//! default form.
 
 use crate::bigquery::json::{self, Text};
 use crate::bigquery::schema::{Field, Type};

@@ -1,4 +1,4 @@
-//! How the rows of a target travel: which attribute is in which buffer.
+//! The layout of a batch: the buffer of each attribute.
 
 use super::projection::Projection;
 use crate::bigquery::schema::{Field, Type};

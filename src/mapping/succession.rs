@@ -1,9 +1,9 @@
-//! Which stored row is the former self of which new one, once the ids of rows have changed.
+//! Finds the stored row that a new row replaces, after the ids of rows have changed.
 //!
-//! Rows without key are known by their content alone. When a column is gone, or has another type, they get other ids,
-//! and those that are stored are found again by their cursor and by what both have in common. Rows that have all of it
-//! in common form a group, and of a group only the number matters: once all its rows are stored under new ids, none may
-//! stay under an older one, whoever wrote it and whenever it arrived.
+//! Rows without a key are identified by their content. When a column is dropped or its type changes, they get other
+//! ids. The stored rows are then found by their cursor and by the columns that both versions have in common. Rows that
+//! are equal in all of these form a group. Within a group only the number of rows matters: once all of its rows are
+//! stored under new ids, none may keep a former id, whichever node wrote it and whenever it arrived.
 
 use super::id::{ContentHash, bounds, content_hash, cursor_of};
 use super::layout::Layout;

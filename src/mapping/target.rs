@@ -1,4 +1,4 @@
-//! Whether a table that is there can be the target.
+//! Checks whether an existing table can be the target.
 
 use super::attributes::{Attribute, Target};
 use crate::config::{HarperType, IdType};

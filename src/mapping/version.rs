@@ -1,4 +1,4 @@
-//! The versions of a table's schema: which columns were ever read, and where their values are.
+//! The versions of a table's schema: all columns that were ever read, and the attributes that hold their values.
 
 use super::diff::{Difference, compare, same_name};
 use crate::bigquery::schema::{Field, WireField};

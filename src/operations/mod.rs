@@ -1,3 +1,3 @@
-//! What the people who run the sync are told.
+//! What operators are told.
 
 pub mod news;

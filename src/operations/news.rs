@@ -1,4 +1,4 @@
-//! What is logged of a table, and when: what people should know, neither each poll nor each attempt.
+//! Decides what is logged about a table: what operators should know, but not each poll or attempt.
 
 use crate::engine::status::{Activity, Status};
 use crate::error::Kind;

@@ -1,4 +1,4 @@
-//! Who looks for changes of a source table's schema, and when: one node at a time, more rarely the longer nothing changes.
+//! Decides which node checks a source table's schema, and when: one node at a time, less often while nothing changes.
 
 use crate::config::Polling;
 use crate::time::{Micros, SECOND_US, instant};

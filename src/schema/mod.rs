@@ -1,4 +1,4 @@
-//! Watches the columns of the sources: who looks for changes, and what is told of them.
+//! Watches the columns of the sources: which node checks them, and how changes are reported.
 
 pub mod lock;
 pub mod report;

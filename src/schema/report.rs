@@ -1,4 +1,4 @@
-//! How a source table's columns differ from what is stored, and what will be done about it.
+//! Compares a source table's columns with what is stored, and tells what will be done.
 
 use crate::bigquery::table::Description;
 use crate::config::TableConfig;

@@ -1,4 +1,4 @@
-//! What the core asks of JavaScript.
+//! The functions that JavaScript provides to the core.
 
 use js_sys::Promise;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};

@@ -1,4 +1,4 @@
-//! What worker 0 of each node asks of the core to look for changes of the sources' schemas.
+//! What worker 0 of each node calls to check the sources' schemas for changes.
 
 use super::{Configuration, convert, driver};
 use crate::bigquery::request;

@@ -1,4 +1,4 @@
-/** Whether Harper has connected the databases of this node to those of the others. */
+/** Asks Harper whether the databases of this node are connected to those of the other nodes. */
 
 /** Harper 4.7 may never answer when several ask at the same time. */
 const WAIT_MS = 1_000;

@@ -1,6 +1,6 @@
 /**
- * A node's signs of life, and those of the others. The threads tell each other what they run; one of them speaks for
- * the node. Who that is, what it tells, and where each worker stands is decided by the core.
+ * Writes the heartbeat of this node and reads those of the others. The threads tell each other what they run, and one
+ * of them writes for the node. The core decides which thread that is, what it writes, and which share each worker has.
  */
 
 import { readAll, readMembers } from '../database.js';

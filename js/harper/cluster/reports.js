@@ -1,6 +1,6 @@
 /**
- * What the workers tell of themselves, for those who ask. The threads of a node tell each other without the database;
- * the other nodes write a row into SyncReport when one of SyncQuestion asks them to, and nothing as long as nobody asks.
+ * Collects the statuses of all workers for a request. The threads of a node exchange them without the database. Another
+ * node answers a row in SyncQuestion with a row in SyncReport, and writes nothing as long as nobody asks.
  */
 
 import { readAll } from '../database.js';

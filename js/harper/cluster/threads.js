@@ -1,4 +1,4 @@
-/** The worker threads of one node tell each other things, without the database. */
+/** Messages between the worker threads of one node, without the database. */
 
 import { BroadcastChannel } from 'node:worker_threads';
 

@@ -1,4 +1,4 @@
-/** GET and POST /SyncControl: what the sync is doing, and what operators want of it. */
+/** GET and POST /SyncControl: the status of the sync, and the operators' commands. */
 
 import { unconnectedDatabases } from '../cluster/connections.js';
 import { desired, recordWishes } from '../commands.js';

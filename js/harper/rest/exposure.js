@@ -1,4 +1,4 @@
-/** Makes targets readable over REST on this worker; tables made at run time are not by themselves. */
+/** Makes targets readable over REST on this worker. Harper does not do that for tables that are created at run time. */
 
 import { findTable } from '../database.js';
 

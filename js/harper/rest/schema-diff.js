@@ -1,4 +1,4 @@
-/** GET /SchemaDiff?table=id: how a source's columns differ from what is stored, and what will be done about it. */
+/** GET /SchemaDiff?table=id: compares a source's columns with what is stored, and tells what will be done. */
 
 import { HostFailure } from '../../bigquery.js';
 import { component } from '../component.js';

@@ -1,4 +1,7 @@
-/** Target tables: made with types and indexes, completed on each node, checked before anything is written. */
+/**
+ * Creates target tables with types and indexes, completes them on each node, and checks them before anything is
+ * written.
+ */
 
 import { randomUUID } from 'node:crypto';
 

@@ -1,4 +1,4 @@
-/** The versions of a source table's schema, as they are stored: rows that are added and never changed. */
+/** Reads and stores the versions of a source table's schema. Their rows are added and never changed. */
 
 import { findTable, readRecord } from '../database.js';
 

@@ -1,4 +1,4 @@
-/** Looks for changes of the sources' columns, on one node at a time; who and when is decided by the core. */
+/** Checks the sources' columns for changes, on one node at a time. The core decides which node and when. */
 
 import { HostFailure } from '../../bigquery.js';
 import { findTable, readRecord, withoutValues } from '../database.js';

@@ -1,6 +1,6 @@
 /**
- * The descriptions of source tables: the threads of a node ask BigQuery for each one in turn, and tell each other what
- * they learn. A thread never takes the same one twice: whoever asks again wants to know what has changed.
+ * Shares the descriptions of source tables between the threads of a node: they take turns in asking BigQuery, and tell
+ * each other the answer. A thread never gets the same answer twice, because it asks again to learn of changes.
  */
 
 /** A description that old is asked for anew, however seldom the table is polled. */

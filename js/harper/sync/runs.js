@@ -1,4 +1,4 @@
-/** The tables that this worker runs: each one is started, stopped and left alone as the operators want it. */
+/** Starts and stops the tables that this worker runs, as the operators command. */
 
 import { desired } from '../commands.js';
 import { TableHost } from './table-host.js';

@@ -1,4 +1,4 @@
-/** Rows that are in Harper from before the source's columns changed: found again, so that nothing is doubled or lost. */
+/** Finds rows that were stored before the source's columns changed, so that none is duplicated or lost. */
 
 import { Turn } from './turn.js';
 

@@ -1,4 +1,4 @@
-/** Input and output for the sync of one table, as the core asks for it. Failures are values, never rejections. */
+/** Executes the core's commands for one table. Failures are returned as values; no promise is rejected. */
 
 import { HostFailure } from '../../bigquery.js';
 import { readAll, readRecord, readWorkers, withoutValues } from '../database.js';

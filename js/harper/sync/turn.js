@@ -1,4 +1,4 @@
-/** Keeps long work from holding up everything else that the thread has to do. */
+/** Interrupts long work, so that the thread can do other things in between. */
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 

@@ -1,4 +1,4 @@
-/** Keeps Harper 4.7 from losing small transactions, its own and those that come from other nodes. */
+/** Keeps Harper 4.7 from losing small transactions, both local ones and those from other nodes. */
 
 /** Those of the component's own tables that a transaction of several records touches first. */
 const OWN_TABLES = ['SyncBatch', 'SyncAudit', 'SchemaVersion'];
