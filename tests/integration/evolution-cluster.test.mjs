@@ -69,7 +69,7 @@ before(async () => {
 	await source.fill('calls', CALLS, calls(300, { draught: 7.5, doomed: 'old' }));
 	const bigquery = { ...source.connection(), table: 'calls', timestampColumn: 'timestamp', targetTable: 'Calls' };
 	// All rows are read again and again.
-	const sync = { pollInterval: 500, lateness: 86_400 };
+	const sync = { pollInterval: 1_000, lateness: 86_400 };
 	const config = { bigquery, sync, schema: { pollMin: 1, pollMax: 5 }, ...INSPECT.section };
 	application = selfApplication({ component: COMPONENT, config, files: INSPECT.files });
 	cluster = await startCluster({ nodes: 3, application: application.path });

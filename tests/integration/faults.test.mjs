@@ -8,6 +8,10 @@ import { DATASET, backfillQueries, recent, startSource } from './support/source.
 const ROWS = 3_000;
 const PAGE_ROWS = 300;
 const RATE = 1 / 3;
+/** Each poll, and each change before it, costs the emulator a query and a load. */
+const POLL_MS = 1_000;
+const CHANGED_EVERY_MS = 900;
+const ASKED_EVERY_MS = 400;
 const SEED = Number(process.env.FAULT_SEED ?? Date.now() % 1_000_000);
 /** @type {import('./support/source.mjs').Source} */
 let source;
@@ -48,7 +52,7 @@ function configuration(url, { table, target, keyed }, options = {}) {
 		? { ...source.connection(url), tables: [byContent, { ...one, ...keyed }] }
 		: { ...source.connection(url), ...byContent };
 	// Circuit breakers would leave BigQuery alone for a minute now and then.
-	return { bigquery, sync: { pollInterval: 500 }, retry: { initialDelay: 20, maxAttempts: 30 } };
+	return { bigquery, sync: { pollInterval: POLL_MS }, retry: { initialDelay: 20, maxAttempts: 30 } };
 }
 
 /** Harpers at rest, each left by a run that went well. @type {import('./support/component.mjs').Running[]} */
@@ -87,7 +91,7 @@ function keepChanging(table) {
 	const done = (async () => {
 		for (let seed = 1; changing; seed++) {
 			await source.bigquery.loadRows(DATASET, table, recent(vesselPositions({ rows: 2, seed }), { agoMs: 5_000 }));
-			await new Promise((resolve) => setTimeout(resolve, 400));
+			await new Promise((resolve) => setTimeout(resolve, CHANGED_EVERY_MS));
 		}
 	})();
 	done.catch(() => {});
@@ -116,7 +120,7 @@ function watchAnswers(harper, target) {
 				const right = response.status === 200 || (response.status === 404 && path !== '/SyncControl');
 				if (!right) wrong.push(`${path}: ${response.status}`);
 			}
-			await new Promise((resolve) => setTimeout(resolve, 100));
+			await new Promise((resolve) => setTimeout(resolve, ASKED_EVERY_MS));
 		}
 	};
 	const done = watch();

@@ -46,7 +46,7 @@ describe('a cluster', () => {
 		const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
 		application = selfApplication({
 			component: COMPONENT,
-			config: { bigquery, sync: { pollInterval: 500, autoStart: false }, ...INSPECT.section },
+			config: { bigquery, sync: { pollInterval: 5_000, autoStart: false }, ...INSPECT.section },
 			files: INSPECT.files,
 		});
 		cluster = await startCluster({ nodes: 2, application: application.path, threads: [5, 5] });
