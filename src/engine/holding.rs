@@ -197,6 +197,13 @@ impl Holding {
         self.told_stamp.map_or(stamp, |told| stamp.max(told.plus(1)))
     }
 
+    /// Returns such a time for a commit that stores none, and keeps it: the next one has to be later.
+    pub fn take_stamp(&mut self, now: Micros) -> Micros {
+        let stamp = self.next_stamp(now);
+        self.hear_stamp(Some(stamp));
+        stamp
+    }
+
     /// Whether the work is shared with other workers.
     pub fn has_others(&self) -> bool {
         self.standing.share.workers > 1
@@ -355,6 +362,16 @@ mod tests {
         assert!(!holding.awaits_counts(moment(60).now));
         holding.need_no_counts();
         assert!(holding.awaits_counts(moment(61).now));
+    }
+
+    #[test]
+    fn each_commit_has_a_later_stamp_than_the_one_before_by_a_clock_that_is_behind_as_well() {
+        let day = "2024-01-01T00:00:00Z";
+        let row =
+            Checkpoint { stamp: Some(at(day)), last_sync_time: Some(at(day)), ..checkpoint(0, day, day) };
+        let mut holding = taken(FIRST_OF_TWO, vec![row]);
+        let first = holding.take_stamp(moment(0).now);
+        assert!(first > at(day) && holding.take_stamp(moment(0).now) > first);
     }
 
     #[test]

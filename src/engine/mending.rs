@@ -77,7 +77,7 @@ impl Engine {
         // A row with a key may have a newer version, which stays. Another one never changes; only its id may be a former one,
         // which goes.
         let stamp = if transfer.described.projection.key.is_empty() {
-            Some(self.holding.next_stamp(moment.now))
+            Some(self.holding.take_stamp(moment.now))
         } else {
             loss.stamp
         };
@@ -106,7 +106,7 @@ impl Engine {
 
     /// Tells of the last commit once more: should it have got lost, no later one tells of it.
     pub(super) fn tell_once_more(&mut self, moment: Moment) -> Next {
-        let stamp = Some(self.holding.next_stamp(moment.now));
+        let stamp = Some(self.holding.take_stamp(moment.now));
         let head = self.outbox.last().cloned();
         let order = WriteOrder { stamp, ..WriteOrder::without_rows(Vec::new(), Vec::new(), head) };
         Next::write(order, AfterWrite::Told)
