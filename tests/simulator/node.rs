@@ -8,6 +8,7 @@ use bigquery_sync::engine::counts::Counts;
 use bigquery_sync::engine::delivery::{Commit, WITNESSES};
 use bigquery_sync::mapping::version::SchemaVersion;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// When and where something was written; of two versions the one with the larger stamp wins.
 pub type Stamp = (i64, usize);
@@ -49,7 +50,7 @@ pub struct Node {
     /// Whether it left the cluster for good.
     pub is_removed: bool,
     /// Of each sender, what has not arrived yet, and when it may.
-    pub inbox: BTreeMap<usize, VecDeque<(i64, Transaction)>>,
+    pub inbox: BTreeMap<usize, VecDeque<(i64, Arc<Transaction>)>>,
 }
 
 impl Node {
@@ -170,7 +171,7 @@ impl Node {
         let mut lost = 0;
         for queue in inbox.values_mut() {
             for _ in 0..how_many() {
-                let is_lossy = |(_, sent): &(i64, Transaction)| {
+                let is_lossy = |(_, sent): &(i64, Arc<Transaction>)| {
                     !sent.rows.is_empty() && sent.head.as_ref().is_some_and(is_known)
                 };
                 let Some(place) = queue.iter().position(is_lossy) else { break };
@@ -182,7 +183,7 @@ impl Node {
     }
 
     /// Takes a transaction of another node, which arrives behind those that it sent before.
-    pub fn receive(&mut self, sender: usize, arrives_at: i64, transaction: Transaction) {
+    pub fn receive(&mut self, sender: usize, arrives_at: i64, transaction: Arc<Transaction>) {
         self.inbox.entry(sender).or_default().push_back((arrives_at, transaction));
     }
 

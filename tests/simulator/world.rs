@@ -16,6 +16,7 @@ use bigquery_sync::mapping::succession::{Comparable, Renewed, Succession};
 use bigquery_sync::time::{Micros, SECOND_US};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 pub struct World {
     pub random: Random,
@@ -143,7 +144,7 @@ impl World {
                     schema: here.schemas.values().next_back().map(|(schema, _)| Box::new(schema.clone())),
                     last_commit: here.last_commit(&actor.name()).cloned(),
                     proofs: here.proofs_of(node),
-                    last_stamp: here.heads.values().filter_map(|(head, _)| head.stamp).max(),
+                    heads: here.heads.values().map(|(head, _)| head.clone()).collect(),
                 };
                 actor.era = stored.schema.as_ref().map(|schema| schema.era);
                 Some((1_000, Event::Loaded(Ok(Box::new(stored)))))
@@ -478,12 +479,12 @@ impl World {
         let last = self.last_stamps.entry(node).or_insert(i64::MIN);
         let at = told.unwrap_or_else(|| clock.max(last.saturating_add(1)));
         *last = at.max(*last);
-        let transaction = Transaction { stamp: (at, node), ..transaction };
+        let transaction = Arc::new(Transaction { stamp: (at, node), ..transaction });
         self.nodes[node].apply(&transaction);
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let slowness = if self.random.one_in(100) { 200 } else { 1 };
             let arrives_at = self.now + 1_000 + slowness * self.random.below(20_000) as i64;
-            self.nodes[other].receive(node, arrives_at, transaction.clone());
+            self.nodes[other].receive(node, arrives_at, Arc::clone(&transaction));
         }
     }
 
