@@ -149,6 +149,7 @@ impl Bookkeeper<'_> {
             owner: self.worker.name(),
             last_timestamp: ledger.watermark(partition),
             settled: ledger.settled(&[partition]),
+            doubts: ledger.get(partition).map(|row| row.doubts.clone()).unwrap_or_default(),
             start_timestamp: config.pace.start,
             time_zone: Some(&config.pace.zone)
                 .filter(|zone| !zone.is_utc())

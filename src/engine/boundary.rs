@@ -10,7 +10,7 @@ use crate::mapping::attributes::Target;
 use crate::mapping::batch::Batch;
 use crate::mapping::succession::Renewed;
 use crate::mapping::version::SchemaVersion;
-use crate::time::{Micros, instant};
+use crate::time::Micros;
 use serde::{Deserialize, Serialize};
 
 /// When an event happened, and the randomness that the engine may use for it.
@@ -168,9 +168,9 @@ pub struct Stored {
     /// Up to which commits of other workers nothing is missing on this node because that was mended.
     #[serde(default)]
     pub proofs: Vec<Commit>,
-    /// The latest time of writing of which a worker told.
-    #[serde(with = "instant", default)]
-    pub last_stamp: Option<Micros>,
+    /// What the workers told of their last commits before they made them.
+    #[serde(default)]
+    pub heads: Vec<Commit>,
 }
 
 /// What a commit came to.

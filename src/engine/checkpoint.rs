@@ -5,6 +5,7 @@ use crate::bigquery::page::JobReference;
 use crate::bigquery::table::{Description, Version};
 use crate::time::{Micros, instant};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What is stored in the table SyncCheckpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub struct Checkpoint {
     /// The watermark when last nobody else can have written for the partition at the same time.
     #[serde(with = "instant", default)]
     pub settled: Option<Micros>,
+    /// The last commits in doubt, by worker, of which `settled` knows: it was taken back to before their rows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub doubts: BTreeMap<String, u64>,
     /// Rows before this instant were left out; none when everything was read.
     #[serde(with = "instant", default)]
     pub start_timestamp: Option<Micros>,

@@ -196,10 +196,12 @@ impl Engine {
         let is_last = transfer.reading.is_complete() && self.holding.is_sole_at(moment.now);
         let renewed =
             transfer.task.renewed(transfer.described.projection.era, self.holding.rule()).filter(|_| is_last);
+        let is_sole = transfer.task.is_sole && self.holding.is_sole_at(moment.now);
+        let is_in_doubt = !transfer.described.projection.key.is_empty() && !is_sole;
         let commit = (batch.rows > 0).then(|| {
             let begins_at = transfer.reading.commit();
             let portion = transfer.portion(begins_at, self.schema.number());
-            self.outbox.next(&self.config.id, self.worker.name(), stamp, portion)
+            self.outbox.next(&self.config.id, self.worker.name(), stamp, portion, is_in_doubt)
         });
         self.meter.wrote(batch.rows as u64, moment.now);
         self.condition.set_activity(Activity::Running);

@@ -77,6 +77,20 @@ pub struct Commit {
     /// What the worker committed of the result before.
     #[serde(default)]
     pub before: Option<Portion>,
+    /// What the worker wrote while others may have written too, and nobody has read again since.
+    #[serde(default)]
+    pub doubt: Option<Doubt>,
+}
+
+/// Rows of a table with key that a worker wrote while others may have written for the same keys. They may be older than
+/// what others wrote before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// The number of the worker's last commit of such rows.
+    pub number: u64,
+    /// The cursor behind which they lie; none if they may lie anywhere.
+    #[serde(with = "instant", default)]
+    pub after: Option<Micros>,
 }
 
 /// The own commits, as they are told to other nodes.
@@ -98,8 +112,22 @@ impl Outbox {
         self.last.as_ref()
     }
 
-    /// Makes the witness of the next commit.
-    pub fn next(&self, table_id: &str, owner: String, stamp: Option<Micros>, rows: Portion) -> Commit {
+    /// Notes that whatever was in doubt was read again.
+    pub fn dispel_doubt(&mut self) {
+        if let Some(last) = &mut self.last {
+            last.doubt = None;
+        }
+    }
+
+    /// Makes the witness of the next commit; `is_in_doubt` where others may be writing rows with the same keys.
+    pub fn next(
+        &self,
+        table_id: &str,
+        owner: String,
+        stamp: Option<Micros>,
+        rows: Portion,
+        is_in_doubt: bool,
+    ) -> Commit {
         let of_same = |last: &&Commit| last.rows.job.is_some() && last.rows.job == rows.job;
         let (number, result) = self.last.as_ref().map_or((0, 0), |last| (last.number, last.result));
         let (result, began, before) = match self.last.as_ref().filter(of_same) {
@@ -109,16 +137,11 @@ impl Outbox {
                 (result + 1, rows.from, before)
             }
         };
-        Commit {
-            table_id: table_id.to_owned(),
-            owner,
-            number: number + 1,
-            stamp,
-            rows,
-            result,
-            began,
-            before,
-        }
+        let number = number + 1;
+        let known = self.last.as_ref().and_then(|last| last.doubt);
+        let after = known.map_or(rows.after, |known| known.after.min(rows.after));
+        let doubt = if is_in_doubt { Some(Doubt { number, after }) } else { known };
+        Commit { table_id: table_id.to_owned(), owner, number, stamp, rows, result, began, before, doubt }
     }
 
     /// Notes that a commit was made.

@@ -25,7 +25,7 @@ impl Engine {
                 self.schema.load(stored.schema.take());
                 self.outbox.load(stored.last_commit.take());
                 self.deliveries.load(std::mem::take(&mut stored.proofs));
-                self.holding.hear_stamp(stored.last_stamp);
+                self.holding.hear_stamp(stored.heads.iter().filter_map(|head| head.stamp).max());
                 Next::Describe(Some(stored))
             }
         }
@@ -61,6 +61,7 @@ impl Engine {
         }
         if let Some(stored) = stored {
             self.take_stored(*stored, rule, &identity, &description);
+            self.holding.look_around(moment.now);
         }
         if let Err(failure) = self.holding.check_rejected(self.config.pace.rejected_rows_max) {
             return Next::fail(failure, Next::Load);
@@ -156,11 +157,16 @@ impl Engine {
 
     /// Takes over what Harper holds, and the share that is due.
     fn take_stored(&mut self, stored: Stored, rule: Rule, identity: &str, description: &Description) {
-        let Stored { checkpoints, counts, incarnation, forgiven_rows, .. } = stored;
+        let Stored { checkpoints, counts, incarnation, forgiven_rows, heads, .. } = stored;
         self.holding.forgive(forgiven_rows);
         if !self.holding.take(checkpoints, rule, self.config.position) {
             // Somebody else wrote for these partitions, or they are others: what is known of their rows is void.
             self.forget_rows();
+        }
+        self.holding.ledger.take_doubts(&heads);
+        let doubt = self.outbox.last().and_then(|last| last.doubt);
+        if doubt.is_some_and(|doubt| self.holding.ledger.has_dispelled(&self.worker.name(), doubt)) {
+            self.outbox.dispel_doubt();
         }
         self.schema.set_incarnation(incarnation);
         self.holding.take_counts(counts, identity, self.source.server_time());

@@ -35,6 +35,8 @@ pub struct Holding {
     own: Vec<u32>,
     /// How far all partitions have come.
     pub ledger: Ledger,
+    /// Whether the cluster was settled when the checkpoints were read last.
+    is_read_settled: bool,
     /// The latest time of writing of which some worker told before it wrote.
     told_stamp: Option<Micros>,
     counts: Option<Counts>,
@@ -53,6 +55,7 @@ impl Holding {
             rule: Rule::WHOLE,
             own: Vec::new(),
             ledger: Ledger::default(),
+            is_read_settled: false,
             told_stamp: None,
             counts: None,
             forgiven_rows: 0,
@@ -212,6 +215,17 @@ impl Holding {
     /// Whether nobody else may write for the own partitions.
     pub fn is_sole_at(&self, now: Micros) -> bool {
         self.standing.is_settled_at(now)
+    }
+
+    /// Notes that the checkpoints, and what other workers tell, were read now.
+    pub fn look_around(&mut self, now: Micros) {
+        self.is_read_settled = self.is_sole_at(now);
+    }
+
+    /// Whether the checkpoints were read before the cluster settled: what others wrote meanwhile, and may have overwritten
+    /// rows with key, is not known.
+    pub fn must_look_around(&self, projection: &Projection, now: Micros) -> bool {
+        !projection.key.is_empty() && self.is_sole_at(now) && !self.is_read_settled
     }
 
     /// Whether some partitions can be read again now, because they were read while nodes came and went: of a table with a

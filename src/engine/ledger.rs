@@ -1,6 +1,7 @@
 //! The checkpoints of a table: those of the own partitions, and those of all others for sums.
 
 use super::checkpoint::{Checkpoint, OpenWindow};
+use super::delivery::{Commit, Doubt};
 use crate::time::zone::{self, Zone};
 use crate::time::{Micros, SECOND_US};
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,6 +214,29 @@ impl Ledger {
         partitions.iter().all(is_settled)
     }
 
+    /// Takes back how far partitions are settled to before what workers wrote that did not know it. A checkpoint that told
+    /// so may have been overwritten by one of a worker that did not know of them.
+    pub fn take_doubts(&mut self, heads: &[Commit]) {
+        let doubts = heads.iter().filter_map(|head| Some((&head.owner, head.doubt?)));
+        for row in self.rows.values_mut() {
+            let before = std::mem::take(&mut row.doubts);
+            for (owner, doubt) in doubts.clone() {
+                let known = before.get(owner).copied().unwrap_or(0);
+                if known < doubt.number {
+                    row.settled = row.settled.min(doubt.after);
+                }
+                row.doubts.insert(owner.clone(), known.max(doubt.number));
+            }
+        }
+    }
+
+    /// Tells whether all that a worker wrote in doubt was read again.
+    pub fn has_dispelled(&self, owner: &str, doubt: Doubt) -> bool {
+        let knows = |row: &Checkpoint| row.doubts.get(owner).is_some_and(|known| *known >= doubt.number);
+        let is_settled = |row: &Checkpoint| row.settled >= row.last_timestamp;
+        !self.rows.is_empty() && self.rows.values().all(|row| knows(row) && is_settled(row))
+    }
+
     /// Returns those of the partitions that are furthest behind.
     pub fn furthest_behind(&self, partitions: &[u32]) -> Group {
         let watermark = self.lowest(partitions);
@@ -283,6 +307,7 @@ fn partitions_of(rule: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::engine::samples::{at, checkpoint};
+    use serde_json::json;
 
     #[test]
     fn a_partition_that_lags_behind_does_not_hide_that_another_one_is_unsettled() {
@@ -317,6 +342,34 @@ mod tests {
         assert!(next(101) > cut);
         assert_eq!(next(1_300), at("2024-01-01T00:21:40Z"));
         assert_eq!(Ledger::default().next_stamp(at(day)), at(day));
+    }
+
+    #[test]
+    fn what_was_written_in_doubt_unsettles_a_partition_once_until_it_is_read_again() {
+        let (early, late) = ("2024-01-01T00:00:00Z", "2024-01-03T00:00:00Z");
+        let of = |number, after| {
+            let doubt = json!({"number": number, "after": after});
+            let rows = json!({"totalRows": 1, "from": 0, "to": 1});
+            let head = json!({"tableId": "t", "owner": "m-0", "number": 9, "rows": rows, "result": 1, "began": 0, "doubt": doubt});
+            let head: Commit = serde_json::from_value(head).unwrap();
+            (head.doubt.unwrap(), vec![head])
+        };
+        let (first, heads) = of(4, early);
+        let mut ledger = Ledger::of(vec![checkpoint(0, late, late)], "day/2");
+        ledger.take_doubts(&heads);
+        assert_eq!(ledger.settled(&[0]), Some(at(early)));
+        assert!(!ledger.has_dispelled("m-0", first));
+        // What is stored tells that it was taken into account.
+        let row = ledger.get(0).unwrap().clone();
+        let mut ledger = Ledger::of(vec![Checkpoint { settled: Some(at(late)), ..row }], "day/2");
+        ledger.take_doubts(&heads);
+        assert!(ledger.is_settled(&[0]) && ledger.has_dispelled("m-0", first));
+        let (second, heads) = of(5, early);
+        assert!(!ledger.has_dispelled("m-0", second));
+        ledger.take_doubts(&heads);
+        assert_eq!(ledger.settled(&[0]), Some(at(early)));
+        ledger.take_doubts(&[]);
+        assert_eq!(ledger.get(0).unwrap().doubts.len(), 0);
     }
 
     #[test]

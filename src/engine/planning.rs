@@ -52,6 +52,9 @@ impl Engine {
         if self.holding.own().is_empty() {
             return self.stand_by(moment);
         }
+        if self.holding.must_look_around(&described.projection, moment.now) {
+            return Next::Load;
+        }
         if let Some(row) = self.holding.debt().cloned() {
             return self.settle(row, described);
         }

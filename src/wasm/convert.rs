@@ -58,7 +58,7 @@ pub fn zones(surroundings: &JsValue, wanted: &BTreeSet<String>) -> Result<Zones,
     Ok(zones)
 }
 
-/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, lastStamp}`.
+/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, heads}`.
 pub fn stored(value: JsValue) -> Result<Box<Stored>, Failure> {
     let stored: Result<Box<Stored>, _> = serde_wasm_bindgen::from_value(value);
     stored.map_err(|error| {

@@ -98,18 +98,17 @@ export class TableHost {
 		});
 	}
 
-	/** The own last commit; up to which commits of other nodes' workers nothing is missing here; when somebody wrote last. */
+	/** The own last commit; up to which commits of other nodes' workers nothing is missing here; what all workers told last. */
 	async #readCommits() {
 		const { tableId, owner, node } = this.writer;
 		const workers = await readWorkers();
 		const others = workers.filter((worker) => worker.node !== node);
 		const proofs = await Promise.all(others.map(({ name }) => readProof(tableId, name, node)));
 		const heads = await Promise.all(workers.map(({ name }) => readHead(tableId, name)));
-		const stamps = heads.flatMap((head) => (typeof head?.stamp === 'string' ? [head.stamp] : []));
 		return {
 			lastCommit: await readLastCommit(tableId, owner),
 			proofs: proofs.filter((proof) => proof !== null),
-			lastStamp: stamps.sort().at(-1) ?? null,
+			heads: heads.filter((head) => head !== null),
 		};
 	}
 

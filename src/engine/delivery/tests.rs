@@ -11,7 +11,8 @@ fn portion(job: &str, total_rows: u64, from: u64, to: u64) -> Portion {
 fn commits(portions: &[Portion]) -> Vec<Commit> {
     let mut outbox = Outbox::default();
     let of = |(number, rows): (usize, &Portion)| {
-        let commit = outbox.next("t", OWNER.to_owned(), Some(Micros(number as i64 * 1_000)), rows.clone());
+        let commit =
+            outbox.next("t", OWNER.to_owned(), Some(Micros(number as i64 * 1_000)), rows.clone(), false);
         outbox.made(commit.clone(), Micros(0));
         commit
     };
@@ -201,4 +202,22 @@ fn nothing_is_looked_for_before_it_is_known_what_the_node_keeps() {
     assert_eq!(deliveries.wanted(commits.clone()), []);
     deliveries.load(Vec::new());
     assert!(!deliveries.wanted(commits).is_empty());
+}
+
+#[test]
+fn doubt_lasts_from_the_first_window_that_it_was_cast_on_until_it_is_dispelled() {
+    let mut outbox = Outbox::default();
+    let commit = |outbox: &mut Outbox, after: i64, is_in_doubt: bool| {
+        let rows = Portion { after: Some(seconds(after)), ..portion("one", 30, 0, 10) };
+        let commit = outbox.next("t", OWNER.to_owned(), None, rows, is_in_doubt);
+        outbox.made(commit.clone(), Micros(0));
+        commit.doubt.map(|doubt| (doubt.number, doubt.after))
+    };
+    assert_eq!(commit(&mut outbox, 10, false), None);
+    assert_eq!(commit(&mut outbox, 20, true), Some((2, Some(seconds(20)))));
+    assert_eq!(commit(&mut outbox, 30, false), Some((2, Some(seconds(20)))));
+    assert_eq!(commit(&mut outbox, 30, true), Some((4, Some(seconds(20)))));
+    outbox.dispel_doubt();
+    assert_eq!(commit(&mut outbox, 40, false), None);
+    assert_eq!(commit(&mut outbox, 50, true), Some((6, Some(seconds(50)))));
 }
