@@ -63,8 +63,12 @@ impl Engine {
     /// Reads smaller windows from now on, for which the rows have to be counted first.
     pub(super) fn cut_window(&mut self, failure: Failure, query: &Query) -> Next {
         if query.task.mends.is_none() {
-            self.sizes.halve_window(query.described.description.rows);
-            self.holding.forget_counts();
+            let rows = || self.holding.rows_counted().filter(|_| query.task.is_whole_table());
+            let unit = self.sizes.unit_to_cut();
+            self.sizes.halve_window(query.described.description.rows.or_else(rows));
+            if self.sizes.unit_to_cut() != unit {
+                self.holding.forget_counts();
+            }
         }
         self.lose_result(failure, &query.task, 0)
     }

@@ -7,7 +7,7 @@ use super::division;
 use super::ledger::Ledger;
 use super::phase::Phase;
 use super::sizes::Sizes;
-use super::source::Described;
+use super::source::{Described, Source};
 use super::window::{self, WINDOW_BYTES_MAX};
 use crate::bigquery::table::{Description, PartitionUnit};
 use crate::cluster::{Share, Standing};
@@ -261,6 +261,12 @@ impl Holding {
         self.counts.as_ref()
     }
 
+    /// Returns how many rows the whole backlog has, if they were counted.
+    pub fn rows_counted(&self) -> Option<u64> {
+        let rows = |counts: &Counts| counts.partitions().map(|one| one.rows).fold(0, u64::saturating_add);
+        self.counts.as_ref().map(rows)
+    }
+
     /// Tells by which partitions of the source the backlog has to be counted, if it is too large for one window or lies
     /// in so many spans that the own ones cannot be told from others'.
     pub fn unit_to_count(
@@ -268,7 +274,7 @@ impl Holding {
         described: &Described,
         sizes: &Sizes,
         pace: &Pace,
-        server_time: Micros,
+        source: &Source,
         now: Micros,
     ) -> Option<PartitionUnit> {
         let Described { description, projection } = described;
@@ -280,12 +286,15 @@ impl Holding {
             return own_unit.filter(|own| *own == PartitionUnit::Hour).or(Some(unit));
         }
         let rereads = self.is_unsettled(projection, &self.own, now);
-        let unit = own_unit.filter(|_| rereads || sizes.phase() != Phase::Steady)?;
-        let large = description.rows.is_some_and(|rows| rows > sizes.window_rows_max())
+        let unit = own_unit.or(source.is_billed_by_day().then_some(PartitionUnit::Day));
+        let unit = unit.filter(|_| rereads || sizes.phase() != Phase::Steady)?;
+        let large = source.is_billed_by_day()
+            || description.rows.is_some_and(|rows| rows > sizes.window_rows_max())
             || description.bytes.is_some_and(|bytes| bytes > WINDOW_BYTES_MAX);
         let owns_all = self.own.len() as u64 >= u64::from(self.rule.partitions);
         let after = window::lower_bound(self.watermark(), projection.cursor_type, pace);
-        let scattered = !owns_all && division::needs_counting(self.rule, after, pace.zone.local(server_time));
+        let scattered =
+            !owns_all && division::needs_counting(self.rule, after, pace.zone.local(source.server_time()));
         (large || scattered).then_some(unit)
     }
 

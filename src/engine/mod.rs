@@ -60,14 +60,13 @@ use job::Debt;
 use late::LateRange;
 use memory::Need;
 use meter::Meter;
-use planning::Question;
+use planning::{Cost, Question};
 use query::Query;
 use schema::Schema;
 use sizes::Sizes;
 use source::{Described, Source};
 use status::{Activity, Status};
 use std::sync::Arc;
-use task::Task;
 use transfer::{Closing, Transfer};
 
 /// Keeps one table in sync.
@@ -117,7 +116,7 @@ enum Inquiry {
     /// A small result that planning needs.
     Question(Question, Arc<Described>),
     /// What the query of a window would bill.
-    Cost(Box<Task>, Arc<Described>),
+    Cost(Cost, Arc<Described>),
     /// To start the query of a window.
     Query(Box<Query>),
     /// To make the job that runs the query of a window.
@@ -217,8 +216,8 @@ impl Engine {
                 Inquiry::Question(question, described) => {
                     self.question_answered(question, described, &request, outcome, moment)
                 }
-                Inquiry::Cost(task, described) => {
-                    self.cost_answered(*task, described, &request, outcome, moment)
+                Inquiry::Cost(cost, described) => {
+                    self.cost_answered(cost, described, &request, outcome, moment)
                 }
                 Inquiry::Query(query) => self.query_answered(query, request, outcome),
                 Inquiry::Job(query) => self.job_made(query, request, outcome),

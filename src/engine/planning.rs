@@ -10,15 +10,15 @@ use super::source::Described;
 use super::status::Activity;
 use super::task::Task;
 use super::transfer::{self, Transfer};
-use super::window;
+use super::window::{self, WINDOW_BYTES_MAX};
 use super::{AfterWrite, Engine, Inquiry, Next, State};
 use crate::bigquery::json::Text;
 use crate::bigquery::page::{Cell, Page};
 use crate::bigquery::request::{self, Request};
-use crate::bigquery::sql::{self, Selection};
+use crate::bigquery::sql::{self, Selection, Window};
 use crate::bigquery::table::PartitionUnit;
 use crate::error::{Failure, Kind};
-use crate::time::SECOND_US;
+use crate::time::{DAY_US, SECOND_US};
 use std::sync::Arc;
 
 /// How often a worker that waits for another's counts looks.
@@ -38,6 +38,15 @@ pub enum Question {
     Backlog,
     /// How many rows have no cursor?
     WithoutCursor,
+}
+
+/// What is asked before the query of a window is made.
+#[derive(Debug)]
+pub enum Cost {
+    /// What does it bill?
+    OfWindow(Box<Task>),
+    /// What does the last day bill alone? With what the window bills.
+    OfDay(Box<Task>, u64),
 }
 
 impl Engine {
@@ -71,9 +80,9 @@ impl Engine {
         if self.has_read_all(&described, moment) {
             return self.skip_poll(&described, moment);
         }
-        let (pace, server_time) = (&self.config.pace, self.source.server_time());
-        if let Some(unit) = self.holding.unit_to_count(&described, &self.sizes, pace, server_time, moment.now)
-        {
+        let pace = &self.config.pace;
+        let (holding, sizes) = (&self.holding, &self.sizes);
+        if let Some(unit) = holding.unit_to_count(&described, sizes, pace, &self.source, moment.now) {
             return self.count_or_await(unit, described, moment);
         }
         self.holding.need_no_counts();
@@ -95,11 +104,15 @@ impl Engine {
             let bytes = self.bytes_expected(&task, &described);
             return self.query(task, described, bytes.unwrap_or(0), moment);
         }
+        self.ask_cost(Cost::OfWindow(Box::new(task.clone())), task, described, moment)
+    }
+
+    /// Asks what the query of a window would bill.
+    fn ask_cost(&mut self, cost: Cost, task: Task, described: Arc<Described>, moment: Moment) -> Next {
         let query = self.query_of(task, described);
         let mut request = self.sql_request(&query.sql(&self.config), self.sizes.page_rows(), moment);
         request.make_dry_run();
-        let Query { task, described, .. } = query;
-        Next::Ask(Inquiry::Cost(Box::new(task), described), request)
+        Next::Ask(Inquiry::Cost(cost, query.described), request)
     }
 
     fn query_of(&self, task: Task, described: Arc<Described>) -> Query {
@@ -286,20 +299,45 @@ impl Engine {
 
     pub(super) fn cost_answered(
         &mut self,
-        task: Task,
+        cost: Cost,
         described: Arc<Described>,
         request: &Request,
         outcome: Result<Answer, Failure>,
         moment: Moment,
     ) -> Next {
-        match self.open_page(request, outcome) {
-            // There are no rows, unless the endpoint knows no dry runs.
-            Ok(page) => {
-                let bytes = page.envelope().bytes_billed.unwrap_or(0);
-                self.judge_cost(task, described, bytes, moment)
+        // There are no rows, unless the endpoint knows no dry runs.
+        let bytes = match self.open_page(request, outcome) {
+            Ok(page) => page.envelope().bytes_billed.unwrap_or(0),
+            Err(failure) => return Next::fail(failure, Next::Describe(None)),
+        };
+        match cost {
+            Cost::OfWindow(task) => match self.last_day_of(&task, &described, bytes) {
+                Some(day) => self.ask_cost(Cost::OfDay(task, bytes), day, described, moment),
+                None => self.judge_cost(*task, described, bytes, moment),
+            },
+            Cost::OfDay(task, window_bytes) => {
+                self.source.learn_price(bytes, window_bytes);
+                match self.source.is_billed_by_day() {
+                    true => Next::Plan(described),
+                    false => self.judge_cost(*task, described, window_bytes, moment),
+                }
             }
-            Err(failure) => Next::fail(failure, Next::Describe(None)),
         }
+    }
+
+    /// Returns the last day alone of a large window, if BigQuery does not tell how large the days of the source are, nor
+    /// whether they can be read one by one: what a day bills tells that.
+    fn last_day_of(&self, task: &Task, described: &Described, bytes: u64) -> Option<Task> {
+        let is_untold = described.description.rows.is_none() && task.mends.is_none();
+        let is_of_interest = is_untold && bytes > WINDOW_BYTES_MAX && !self.source.knows_price();
+        let days_ago =
+            |days: i64| self.config.pace.zone.local(self.source.server_time()).plus(-days * DAY_US);
+        let is_long = task.plan.window.after.is_none_or(|after| after < days_ago(2));
+        (is_of_interest && is_long).then(|| {
+            let mut day = task.clone();
+            day.plan.window = Window { after: Some(days_ago(1)), until: None };
+            day
+        })
     }
 
     fn take_backlog(&mut self, rows: &[Vec<i64>], described: Arc<Described>) -> Next {

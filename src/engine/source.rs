@@ -40,6 +40,8 @@ pub struct Source {
     unchanged_at: Option<Micros>,
     /// When, by BigQuery's clock, the last query was made that read the table to its end.
     read_to_end_at: Option<Micros>,
+    /// Whether one day of a source whose partitions are not told bills less than all of it; none before that was asked.
+    is_billed_by_day: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,7 @@ impl Default for Source {
             without_cursor: None,
             unchanged_at: None,
             read_to_end_at: None,
+            is_billed_by_day: None,
         }
     }
 }
@@ -148,6 +151,22 @@ impl Source {
     /// Notes under which version the table was read to its end; none when that is not known.
     pub fn conclude(&mut self, version: Option<Version>, with_future: bool) {
         self.read = version.map(|version| ReadVersion { version, with_future });
+    }
+
+    /// Learns what queries of one day and of many would bill.
+    pub fn learn_price(&mut self, day_bytes: u64, bytes: u64) {
+        self.is_billed_by_day = Some(day_bytes <= bytes / 2);
+    }
+
+    /// Whether it is known what a query of one day bills.
+    pub fn knows_price(&self) -> bool {
+        self.is_billed_by_day.is_some()
+    }
+
+    /// Whether each day of a source whose partitions are not told can be read without billing all others, and all of them
+    /// are too large for one query.
+    pub fn is_billed_by_day(&self) -> bool {
+        self.is_billed_by_day == Some(true)
     }
 
     /// Notes when the query was made of a window that read the table to its end.
