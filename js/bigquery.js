@@ -4,10 +4,10 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 
 const SCOPES = ['https://www.googleapis.com/auth/bigquery'];
-/** BigQuery's pages have up to 20 MB; an answer beyond this is not one of them. */
+/** BigQuery's pages have at most 20 MB, so a longer answer cannot be a page. */
 const BODY_BYTES_MAX = 128 * 1024 * 1024;
 
-/** Codes of errors that a key that is no key, or a missing file, leads to; those of the network are all others. */
+/** Codes of errors that an invalid key or a missing file causes. All other codes are errors of the network. */
 const OWN_FAULTS = /^(?:ERR_OSSL_|ERR_CRYPTO_|ERR_INVALID_|(?:ENOENT|EACCES|EPERM|EISDIR|ENOTDIR)$)/;
 
 /** A failure with a code that the core knows. */
@@ -114,7 +114,7 @@ export class BigQueryConnection {
 }
 
 /**
- * Reads an answer's body, and no more of it than may be kept: a compressed or chunked one does not tell its length.
+ * Reads an answer's body up to a limit. The length of a compressed or chunked body is not known before.
  * @param {Response} response
  * @returns {Promise<Uint8Array>}
  */
@@ -172,8 +172,8 @@ async function readCredentials(file) {
 }
 
 /**
- * A signal that fires after a time or with another signal. Signals that AbortSignal.any derives would stay attached
- * to the long-lived one.
+ * A signal that fires after a time, or when another signal fires. AbortSignal.any is no alternative: its signals would
+ * stay attached to the long-lived one.
  * @param {number} timeoutMs
  * @param {AbortSignal} stopped
  */
@@ -207,7 +207,7 @@ function orAborted(promise, signal) {
 	});
 }
 
-/** Whether a token could not be had because of the network, or because of the credentials. */
+/** Tells whether the network or the credentials are the reason why there is no token. */
 function tokenFailure(error) {
 	const status = error.response?.status ?? error.status;
 	if (status >= 500 || status === 429) {

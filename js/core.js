@@ -10,8 +10,8 @@ const WASM_URL = new URL('../pkg/bigquery_sync_bg.wasm', import.meta.url);
 let compiled;
 
 /**
- * Makes a new instance of the core. A trap leaves an instance unusable, so each call gives one of its own; its memory is
- * freed when nobody uses it any more.
+ * Creates a new instance of the core. Each call creates another one, because a trap leaves an instance unusable. Its
+ * memory is freed when it is no longer used.
  * @returns {Promise<typeof import('../pkg/bigquery_sync.js')>}
  */
 export async function loadCore() {

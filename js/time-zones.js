@@ -1,13 +1,12 @@
 /**
- * The rules of time zones, as Node.js knows them. The core has none of its own, because they change several times a
- * year.
+ * The rules of time zones, from Node.js. The core has no rules of its own, because they change several times a year.
  */
 
 /** Rules are known from here on. */
 const FIRST_MS = Date.UTC(1970, 0, 1);
-/** Behind this, the last rule holds. */
+/** After this, the last rule holds. */
 const LAST_MS = Date.UTC(2100, 0, 1);
-/** No zone changes its clocks twice within so long, and back: the shortest time was the Ramadan of some years. */
+/** No zone changes its clocks and back within this time. The shortest time was the Ramadan of some years. */
 const STEP_MS = 14 * 86_400_000;
 
 /** @type {Map<string, [number, number][] | null>} */
@@ -18,7 +17,8 @@ export const timeZones = {
 	names: () => Intl.supportedValuesOf('timeZone'),
 
 	/**
-	 * From when on (in ms since 1970) the clocks of a zone are how far ahead of UTC (in ms); null if it is not known.
+	 * Returns pairs: from when on (in ms since 1970) a zone's clocks are how far ahead of UTC (in ms). Null if the zone
+	 * is not known.
 	 * @param {string} name
 	 */
 	rules(name) {
@@ -50,7 +50,7 @@ function findRules(name) {
 }
 
 /**
- * Finds the first second at which something has changed: it has not at `before`, and has at `after`.
+ * Finds the first second after a change, which happens between `before` and `after`.
  * @param {number} before
  * @param {number} after
  * @param {(instant: number) => boolean} hasChanged
@@ -66,7 +66,7 @@ function firstChange(before, after, hasChanged) {
 }
 
 /**
- * Returns a function that tells how far the clocks of a zone are ahead of UTC, in ms; null if the zone is not known.
+ * Returns a function that tells how far a zone's clocks are ahead of UTC, in ms. Null if the zone is not known.
  * @param {string} timeZone
  * @returns {((instant: number) => number) | null}
  */

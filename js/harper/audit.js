@@ -1,12 +1,12 @@
-/** Removes entries of SyncAudit that are older than they are to be kept: on one thread of the cluster, some at a time. */
+/** Removes entries of SyncAudit after their retention time. One thread of the cluster does so, in small steps. */
 
 import { findTable } from './database.js';
 
 const DAY_MS = 86_400_000;
-/** How long after its start, and how often from then on, a worker looks whether there are old entries. */
+/** When a worker first looks for old entries after its start, and how often from then on. */
 const FIRST_LOOK_MS = 5_000;
 const LOOK_MS = 3_600_000;
-/** So many entries are removed at a time, with a pause behind them. */
+/** The entries that are removed at a time, and the pause after them. */
 const ENTRIES_AT_A_TIME = 100;
 const PAUSE_MS = 1_000;
 
@@ -17,7 +17,7 @@ export class AuditRetention {
 
 	/**
 	 * @param {number} days
-	 * @param {() => boolean} isDue Whether it falls to this worker.
+	 * @param {() => boolean} isDue Whether this worker has to do it.
 	 */
 	constructor(days, isDue) {
 		this.days = days;

@@ -3,7 +3,7 @@
 import { findTable, readAll } from './database.js';
 import { timeAfter } from './stamps.js';
 
-/** How often a worker looks for commands that were given elsewhere. */
+/** How often a worker looks for commands that were given to other workers. */
 const LOOK_MS = 500;
 
 /** @typedef {{id: string, desired: 'started' | 'stopped', version: number}} Wish */
@@ -18,7 +18,7 @@ export function desired(table, wish) {
 }
 
 /**
- * Records what somebody wants of tables.
+ * Records a command for some tables.
  * @param {string[]} ids
  * @param {'started' | 'stopped'} wanted
  * @param {string | null} changedBy
@@ -27,7 +27,7 @@ export async function recordWishes(ids, wanted, changedBy) {
 	const states = findTable('SyncControlState');
 	const before = await Promise.all(ids.map((id) => states.get(id)));
 	const checkpoints = wanted === 'started' ? await readAll('SyncCheckpoint') : [];
-	// What was rejected so far is known to whoever starts a table; who stops one forgives nothing.
+	// A start forgives the rows that have been rejected so far; a stop forgives nothing.
 	const forgiven = (id, state) =>
 		wanted === 'started'
 			? checkpoints.filter(({ tableId }) => tableId === id).reduce((sum, row) => sum + row.recordsRejected, 0)
@@ -45,7 +45,8 @@ export async function recordWishes(ids, wanted, changedBy) {
 }
 
 /**
- * Notices commands. A subscription would make Harper decode each row again that anybody writes into this database.
+ * Notices commands by polling. With a subscription, Harper would decode each row again that is written into this
+ * database.
  */
 export class Commands {
 	#known = '';
@@ -58,7 +59,7 @@ export class Commands {
 		this.onChange = onChange;
 	}
 
-	/** The wishes, by the tables' ids. @returns {Promise<Map<string, Wish>>} */
+	/** Returns the recorded commands, by the tables' ids. @returns {Promise<Map<string, Wish>>} */
 	async read() {
 		const wishes = await readAll('SyncControlState');
 		return new Map(wishes.map((wish) => [wish.id, wish]));

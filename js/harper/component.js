@@ -1,4 +1,4 @@
-/** The component on one worker thread: reads the configuration, starts everything that it asks for, and stops it. */
+/** The component on one worker thread: takes the configuration, and starts and stops everything that it requires. */
 
 import { createHash } from 'node:crypto';
 
@@ -17,10 +17,10 @@ import { SchemaWatch } from './schema/watch.js';
 import { Descriptions } from './sync/descriptions.js';
 import { Runs } from './sync/runs.js';
 
-/** The nodes of a cluster wait so many times shorter for each other; set by tests. */
+/** Divides the times for which the nodes of a cluster wait for each other. Tests set it. */
 const HASTE = Number(process.env.BIGQUERY_SYNC_CLUSTER_HASTE ?? 1);
 
-/** How often a worker looks whether targets have appeared that are to be completed, and made readable. */
+/** How often a worker looks for targets that it has to complete or to make readable. */
 const TARGETS_LOOK_MS = 2_000;
 
 /** Pause before a core that failed is replaced; it doubles with each failure. */
@@ -69,7 +69,7 @@ export class Component {
 	#closed = false;
 	/** @type {() => Promise<void>} Takes the same configuration again. */
 	#restart = async () => {};
-	/** The instance of the core that all of this runs on; a panic ends it. */
+	/** The instance of the core that everything here uses; a panic ends it. */
 	#instance = { dead: false };
 	#deaths = 0;
 	/** Whether the last attempt to complete the targets failed. */
@@ -94,7 +94,7 @@ export class Component {
 	 * Takes a configuration, the first or a changed one. Returns at once; the tables start in the background.
 	 * @param {any} scope
 	 * @param {unknown} root
-	 * @param {boolean} sharedRoot Whether other components' sections stand in it too.
+	 * @param {boolean} sharedRoot Whether it also contains other components' sections.
 	 */
 	configure(scope, root, sharedRoot) {
 		this.#scope = scope;
@@ -120,12 +120,12 @@ export class Component {
 		});
 	}
 
-	/** Follows the operators' commands, whichever worker of whichever node they are told to. */
+	/** Follows the operators' commands from now on, whichever worker of whichever node got them. */
 	followCommands() {
 		this.#commands.watch();
 	}
 
-	/** Follows those that are recorded now. */
+	/** Follows the commands that are recorded now. */
 	follow() {
 		return this.#enqueue(async () => {
 			if (!this.#closed) await this.#runs?.follow(await this.#commands.read());
@@ -146,7 +146,7 @@ export class Component {
 		return this.#enqueue(() => this.#end());
 	}
 
-	/** What all workers of all nodes tell of themselves, as far as they do. */
+	/** Returns the statuses of all workers of all nodes that answer. */
 	workers() {
 		return this.#reports.gather();
 	}
@@ -156,7 +156,7 @@ export class Component {
 		return this.#heartbeat?.nodes() ?? [];
 	}
 
-	/** What has been of concern for a while. */
+	/** Returns the problems that have lasted for a while. */
 	alarms() {
 		return this.#heartbeat?.alarms() ?? [];
 	}
@@ -190,7 +190,8 @@ export class Component {
 	}
 
 	/**
-	 * A node whose configuration is refused lives all the same, and tells that it runs nothing.
+	 * Starts the heartbeat and the tables. A node whose configuration is refused has a heartbeat too, and tells the
+	 * others that it runs nothing.
 	 * @param {any} cluster
 	 * @param {string} fingerprint Of the configuration.
 	 * @param {any} [configuration]
@@ -260,7 +261,7 @@ export class Component {
 		await this.#runs.follow(await this.#commands.read());
 	}
 
-	/** Whether what one thread of the cluster does falls to this one. */
+	/** Whether this is the one thread of the cluster that does what only one should do. */
 	#isFirst() {
 		const alive = this.nodes().flatMap(({ node, alive: isAlive }) => (isAlive ? [node] : []));
 		return this.#heartbeat?.isSpeaker() === true && [this.node, ...alive].sort()[0] === this.node;
@@ -272,7 +273,7 @@ export class Component {
 		return { id, node, index, version, tables, problems, updatedAt: new Date().toISOString() };
 	}
 
-	/** Of what all workers find alike, the first one tells. @param {'warn' | 'error'} level @param {Problem[]} found */
+	/** Logs problems that all workers find, on the first worker alone. @param {'warn' | 'error'} level @param {Problem[]} found */
 	#log(level, found) {
 		if (this.index !== 0) return;
 		for (const { key, message } of found) logger[level]?.(`bigquery-sync: configuration: ${key} ${message}`);
@@ -288,7 +289,7 @@ export class Component {
 		this.tables = [];
 	}
 
-	/** Goes on with a new instance of the core, from the checkpoints, after a pause that grows with each death. */
+	/** Continues with a new instance of the core, from the checkpoints, after a pause that grows with each failure. */
 	#replaceCore(error) {
 		const delay_ms = Math.min(REPLACE_DELAY_MS * 2 ** this.#deaths++, REPLACE_DELAY_MS_MAX);
 		logger.error?.(`bigquery-sync: the core failed; it is replaced in ${delay_ms / 1000} s: ${error.stack ?? error}`);
@@ -306,7 +307,7 @@ export class Component {
 		this.#completeTargets();
 	}
 
-	/** Whoever runs no sync of a table needs it complete, too: the rows arrive here all the same. */
+	/** Completes all targets, also those of tables that this worker does not run: their rows arrive here too. */
 	async #completeTargets() {
 		try {
 			await completeTargets(this.tables);

@@ -19,7 +19,7 @@ export async function readRecord(table, id) {
 }
 
 /**
- * Reads records of one of the component's small tables; all of them, unless a condition is given.
+ * Reads records of one of the component's small tables: those that meet the conditions, or all.
  * @param {string} table
  * @param {HarperCondition[]} [conditions]
  */
@@ -29,7 +29,7 @@ export async function readAll(table, conditions = []) {
 	return records;
 }
 
-/** The names of the cluster's nodes; none where Harper runs alone. */
+/** The names of the cluster's nodes; none if Harper runs alone. */
 export async function readMembers() {
 	const nodes = databases.system?.hdb_nodes;
 	const names = [];
@@ -53,7 +53,7 @@ function plainCopy(record) {
 	return JSON.parse(JSON.stringify(record));
 }
 
-/** An error's words without what they quote, which may be a row's value. */
+/** Returns an error's message without its quotations, which may be values of rows. */
 export function withoutValues(message) {
 	return String(message).replace(/"[^"]*"|'[^']*'|`[^`]*`/g, '…');
 }

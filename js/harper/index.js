@@ -9,16 +9,16 @@ import { syncControl } from './rest/control.js';
 import { schemaDiff } from './rest/schema-diff.js';
 import { commitOwnAsWhole } from './sync/whole-commits.js';
 
-/** The name that config.yaml gives the sub-folder that starts the component as the application itself. */
+/** The name in config.yaml of the sub-folder that starts the component as the application itself. */
 const STARTER = 'bigquery-sync-starter';
 
-/** As a plugin, the component's own config.yaml starts the starter first; then the plugin's own call must win. */
+/** Its own config.yaml starts the starter even if the component is a plugin. So the starter waits for the plugin. */
 const PLUGIN_WAIT_MS = 3_000;
 
-/** How often the configuration, which Harper reads anew after each edit, is compared with the one in force. */
+/** How often the configuration is compared with the one in use. Harper reads it again after each edit. */
 const CONFIGURATION_LOOK_MS = 500;
 
-// What other nodes have written meanwhile may arrive before the application starts.
+// Transactions of other nodes may arrive before the application starts.
 commitOwnAsWhole();
 
 /** @param {any} scope */
@@ -58,7 +58,7 @@ function run(current, scope, isApplication) {
 	};
 	configure();
 	current.followCommands();
-	// Harper's event tells of changes in the component's own entry only, and not of an entry that comes back.
+	// Harper's event tells only of changes in the component's own entry, not of an entry that comes back.
 	const look = setInterval(configure, CONFIGURATION_LOOK_MS);
 	look.unref();
 	scope.on?.('close', () => {
@@ -68,8 +68,8 @@ function run(current, scope, isApplication) {
 }
 
 /**
- * Makes Harper read the file again, in which it found nothing: it does not notice the end of a writing that it saw
- * begin. Whoever emptied the file on purpose changes nothing.
+ * Makes Harper read the configuration again, if Harper found the file empty although it is not. This happens if Harper
+ * reads the file while somebody writes it. A file that is really empty is left alone.
  * @param {string} file
  */
 async function readAgain(file) {

@@ -1,14 +1,14 @@
 /**
- * Times for the component's own records. Harper keeps the later one of two versions of a record, by the clocks of the nodes
- * that wrote them, and drops the other one without a word: a node whose clock is behind, or was set back, could not replace
- * what a faster clock has written. So each version is written with a time that is later than that of the one before, which
- * the record tells in `stampMs`.
+ * Timestamps for the component's own records. Of two versions of a record, Harper keeps the later one, by the clocks of
+ * the nodes that wrote them, and drops the other one silently. So a node whose clock is behind, or was set back, could
+ * not replace a record. Therefore each version is written with a time that is later than that of the previous version.
+ * The record holds this time in `stampMs`.
  */
 
 import { findTable } from './database.js';
 
 /**
- * A time for a transaction, in ms, that is later than those of what it replaces.
+ * Returns a time for a transaction, in ms, that is later than those of the records that it replaces.
  * @param {({stampMs?: number} | null | undefined)[]} records
  */
 export function timeAfter(records) {
@@ -17,7 +17,7 @@ export function timeAfter(records) {
 }
 
 /**
- * Puts a record instead of the version that is there.
+ * Replaces a record.
  * @param {string} name The table's.
  * @param {Record<string, any>} record
  */

@@ -1,6 +1,6 @@
 /** Asks Harper whether the databases of this node are connected to those of the other nodes. */
 
-/** Harper 4.7 may never answer when several ask at the same time. */
+/** Harper 4.7 may never answer if several ask at the same time. */
 const WAIT_MS = 1_000;
 
 /** @typedef {{name?: string, database_sockets?: {database: string, connected: boolean}[]}} Connection */
@@ -9,7 +9,7 @@ const WAIT_MS = 1_000;
 let asking;
 
 /**
- * The databases that are not connected, by the other node's name; nothing where Harper does not tell.
+ * Returns the databases that are not connected, by the other node's name. It is empty if Harper does not tell.
  * @returns {Promise<Map<string, string[]>>}
  */
 export function unconnectedDatabases() {

@@ -1,12 +1,12 @@
 /**
- * Looks whether what the workers of other nodes committed has arrived on this one. One thread does so for its node; what
- * is missing is decided, and read again, by the core.
+ * Looks whether the commits of other nodes' workers have arrived on this node. One thread does so for its node. The
+ * core decides which commits are missing, and reads their rows again.
  */
 
 import { readWorkers } from '../database.js';
 import { putProof, readHead, readWitness } from '../sync/witnesses.js';
 
-/** How often to look, and how often where nothing was committed for a while. */
+/** How often to look, and how often if nothing has been committed for a while. */
 const LOOK_MS = 1_000;
 const IDLE_LOOK_MS = 5_000;
 const IDLE_AFTER_MS = 60_000;
@@ -15,11 +15,11 @@ export class Deliveries {
 	/** @type {NodeJS.Timeout | undefined} */
 	#timer;
 	#stopped = false;
-	/** Whether the last look failed, which is told once. */
+	/** Whether the last look failed. This is logged once. */
 	#failed = false;
-	/** When each table's commits were looked at, and when one was new. @type {Map<string, {looked: number, news: number}>} */
+	/** When each table's commits were last looked at, and when one was last new. @type {Map<string, {looked: number, news: number}>} */
 	#times = new Map();
-	/** The numbers of the last commits that were told of, by table and worker. @type {Map<string, number>} */
+	/** The numbers of the last known commits, by table and worker. @type {Map<string, number>} */
 	#told = new Map();
 
 	/**

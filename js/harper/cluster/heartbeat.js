@@ -6,11 +6,11 @@
 import { readAll, readMembers } from '../database.js';
 import { replace } from '../stamps.js';
 
-/** How often a node tells the others that it lives, and looks who else does. */
+/** How often a node writes its heartbeat and reads those of the others. */
 const BEAT_MS = 5_000;
-/** How often a thread looks whether there is something new to tell of itself. */
+/** How often a thread checks whether the others should know something new about it. */
 const LOOK_MS = 1_000;
-/** What several threads tell at about the same time is told to the other nodes as one. */
+/** News of several threads within this time go to the other nodes together. */
 const GATHER_MS = 100;
 
 export class Heartbeat {
@@ -31,16 +31,16 @@ export class Heartbeat {
 	/**
 	 * @param {object} options
 	 * @param {any} options.cluster What this worker knows of the cluster.
-	 * @param {number} options.haste Signs of life come so many times more often than usual.
+	 * @param {number} options.haste How many times more often than usual heartbeats are written.
 	 * @param {string} options.node
 	 * @param {number} options.index The worker's.
 	 * @param {number} options.count The node's workers.
 	 * @param {import('./threads.js').Threads} options.threads
-	 * @param {string} options.configuration Tells the thread's configuration from others.
+	 * @param {string} options.configuration A fingerprint of the thread's configuration.
 	 * @param {{dead: boolean}} options.instance The instance of the core that the cluster belongs to.
 	 * @param {() => any[] | null} options.work What this worker does for each table; null while it is not known.
 	 * @param {() => string[]} options.wanted The tables that are to be read.
-	 * @param {() => void} options.onNews Called when the worker may stand elsewhere.
+	 * @param {() => void} options.onNews Called when the worker's share may have changed.
 	 */
 	constructor({ cluster, haste, node, index, count, threads, configuration, instance, work, wanted, onNews }) {
 		this.cluster = cluster;
@@ -57,8 +57,8 @@ export class Heartbeat {
 	}
 
 	/**
-	 * Beats and looks, now and again and again.
-	 * @param {string[]} tables Those of the configuration, which the other threads most likely have as well.
+	 * Writes a heartbeat and reads the others, now and from now on.
+	 * @param {string[]} tables The tables of the configuration. The other threads most likely have the same.
 	 */
 	async start(tables) {
 		this.cluster.assume(tables, this.configuration);
@@ -77,7 +77,7 @@ export class Heartbeat {
 		for (const timer of this.#timers) clearInterval(timer);
 	}
 
-	/** Tells what this thread runs, if that is news or was told long ago. */
+	/** Tells the other threads what this one runs, if that has changed or was last told long ago. */
 	tell() {
 		const tables = this.instance.dead ? [] : this.work();
 		if (tables === null || this.#stopped) return;
@@ -136,7 +136,7 @@ export class Heartbeat {
 	}
 
 	async #beat() {
-		// A dead instance of the core does not keep the node from living, for it is being replaced.
+		// A node whose core has died is alive all the same, because the core is being replaced.
 		if (!this.isSpeaker()) return;
 		try {
 			const { node: id, count: workers } = this;
@@ -169,7 +169,7 @@ export class Heartbeat {
 		this.cluster.observe(heartbeats, members);
 		const roster = this.cluster.roster();
 		if (roster !== null) {
-			// The others know before anything is done.
+			// The others must know before this worker acts.
 			await replace('SyncRoster', { id: this.node, ...roster, at: new Date().toISOString() });
 			if (this.#isOver()) return;
 			for (const heartbeat of heartbeats) if (heartbeat.id === this.node) heartbeat.roster = roster;
@@ -181,7 +181,7 @@ export class Heartbeat {
 		this.onNews();
 	}
 
-	/** Tells who was removed from the cluster: Harper's own news of it may not arrive everywhere. */
+	/** Tells all nodes which node was removed from the cluster, because Harper may not tell each of them. */
 	async #tellRemoved(nodes, members) {
 		const gone = nodes.filter(({ id, removed }) => this.#members.has(id) && !members.includes(id) && !removed);
 		for (const node of gone) {

@@ -1,19 +1,19 @@
 /**
- * Collects the statuses of all workers for a request. The threads of a node exchange them without the database. Another
- * node answers a row in SyncQuestion with a row in SyncReport, and writes nothing as long as nobody asks.
+ * Collects the statuses of all workers for a request. The threads of a node exchange their statuses without the
+ * database. Another node answers a row in SyncQuestion with a row in SyncReport. It writes nothing unless it is asked.
  */
 
 import { readAll } from '../database.js';
 import { replace } from '../stamps.js';
 
-/** How often the other nodes' questions are looked for. */
+/** How often a node looks for questions of other nodes. */
 const LOOK_MS = 500;
-/** How long the answers of the own node's threads, and of other nodes, are waited for. */
+/** How long to wait for the answers of this node's threads, and of other nodes. */
 const THREADS_WAIT_MS = 500;
 const NODES_WAIT_MS = 2_000;
-/** Answers of other nodes that young are not asked for again. */
+/** Answers of other nodes are used again for so long. */
 const FRESH_MS = 1_000;
-/** What a thread told so long ago says nothing of now. */
+/** An older status of a thread does not count any more. */
 const STALE_MS = 15_000;
 
 /**
@@ -22,9 +22,9 @@ const STALE_MS = 15_000;
  */
 
 export class Reports {
-	/** What the own node's other threads told last. @type {Map<number, Snapshot>} */
+	/** The last statuses of this node's other threads. @type {Map<number, Snapshot>} */
 	#told = new Map();
-	/** @type {Set<() => void>} Called with each thing that is told. */
+	/** @type {Set<() => void>} Called for each status that arrives. */
 	#waiting = new Set();
 	/** @type {NodeJS.Timeout | undefined} */
 	#timer;
@@ -69,7 +69,7 @@ export class Reports {
 		clearInterval(this.#timer);
 	}
 
-	/** What all workers of all nodes tell, as far as they do. @returns {Promise<Snapshot[]>} */
+	/** Returns the statuses of all workers of all nodes that answer. @returns {Promise<Snapshot[]>} */
 	async gather() {
 		const [own] = await Promise.all([this.#gatherOwn(), this.#ask()]);
 		const others = (await readAll('SyncReport')).filter(({ id }) => id !== this.node);
@@ -99,7 +99,7 @@ export class Reports {
 		return [own, ...[...this.#told.values()].filter(isFresh)];
 	}
 
-	/** Asks the other nodes, and waits until those that are alive have answered, though not for long. */
+	/** Asks the other nodes, and waits for a limited time until those that are alive have answered. */
 	#ask() {
 		if (this.others().length === 0 || performance.now() - this.#askedAt < FRESH_MS) return this.#asking;
 		this.#askedAt = performance.now();

@@ -2,7 +2,7 @@
 
 import { BroadcastChannel } from 'node:worker_threads';
 
-/** Threads of another version, which may live for a while beside these, tell other things. */
+/** The number changes with the messages: threads of another version may run beside these for a while. */
 const CHANNEL = 'bigquery-sync/1';
 
 export class Threads {
@@ -15,12 +15,12 @@ export class Threads {
 			const { kind, content } = /** @type {any} */ (message).data;
 			this.#listeners.get(kind)?.(content);
 		};
-		// Whoever only listens does not keep the thread alive.
+		// Listening alone must not keep the thread alive.
 		/** @type {any} */ (this.#channel).unref();
 	}
 
 	/**
-	 * Says what to do with what the others tell; one listener for each kind.
+	 * Sets the listener for messages of one kind.
 	 * @param {string} kind
 	 * @param {(content: any) => void} listener
 	 */
@@ -29,7 +29,7 @@ export class Threads {
 	}
 
 	/**
-	 * Tells all other threads something.
+	 * Sends a message to all other threads.
 	 * @param {string} kind
 	 * @param {unknown} [content]
 	 */

@@ -5,7 +5,7 @@ import { desired, recordWishes } from '../commands.js';
 import { component } from '../component.js';
 import { readAll } from '../database.js';
 
-/** What a POST may ask for, and the wish that is recorded. @type {Record<string, 'started' | 'stopped'>} */
+/** The actions that a POST may request, and the commands that they record. @type {Record<string, 'started' | 'stopped'>} */
 const ACTIONS = { start: 'started', stop: 'stopped' };
 
 /** Stands for a body that could not be parsed. */
@@ -21,7 +21,7 @@ export function mayControl(user) {
 	return role?.role !== undefined && component().controlRoles.includes(role.role);
 }
 
-/** Makes the resource class; Harper's Resource is a global that is there only once Harper loads the component. */
+/** Creates the resource class. Harper's global Resource does not exist before Harper loads the component. */
 export function syncControl() {
 	return class SyncControl extends Resource {
 		allowRead(user) {
@@ -44,7 +44,7 @@ export function syncControl() {
 			return report();
 		}
 
-		/** Harper hands over a body that it cannot parse as a rejected promise, and would answer 500. */
+		/** Harper passes a body that it cannot parse as a rejected promise, and would answer 500. */
 		static post(target, data, request) {
 			const given = typeof data?.then === 'function' ? data.then(undefined, () => UNREADABLE) : data;
 			return super.post(target, given, request);
@@ -56,7 +56,7 @@ export function syncControl() {
 	};
 }
 
-/** The whole picture: every worker of every node, as far as their rows have come. */
+/** The status of the cluster: every table, and every worker of every node that answers. */
 async function report() {
 	const own = component();
 	const [workers, wishes, checkpoints] = await Promise.all([
@@ -99,9 +99,9 @@ async function report() {
 	};
 }
 
-/** A table as a whole: as far as the worker that is furthest behind, with the rows of all. */
+/** The status of a whole table: the watermark of the worker that is furthest behind, and the rows of all workers. */
 function together(all, checkpoints) {
-	// Who owns nothing of a table has something to say of it only if it cannot find out, or if nobody else has.
+	// A worker that owns nothing of a table counts only if it has an error, or if no worker owns anything.
 	const concerned = all.filter(({ partitions, lastError }) => partitions.length > 0 || lastError !== null);
 	const workers = concerned.length > 0 ? concerned : all;
 	const watermarks = workers.map(({ watermark }) => watermark);
@@ -117,8 +117,8 @@ function together(all, checkpoints) {
 }
 
 /**
- * Whether a worker runs, as far as is known. A node that now runs fewer threads, or has left the cluster, leaves what
- * its workers told behind.
+ * Whether a worker runs, as far as is known. A node that runs fewer threads than before, or has left the cluster,
+ * leaves statuses of former workers behind.
  */
 function isAlive({ node, index }, nodes) {
 	const known = nodes.find((one) => one.node === node);

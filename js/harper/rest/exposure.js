@@ -3,7 +3,7 @@
 import { findTable } from '../database.js';
 
 export class Exposure {
-	/** @type {Map<string, any>} What is readable by the doing of this worker. */
+	/** @type {Map<string, any>} The tables that this worker has made readable. */
 	#exposed = new Map();
 
 	/**
@@ -13,7 +13,7 @@ export class Exposure {
 	expose(resources, name) {
 		const table = findTable(name);
 		const current = resources.get(name)?.Resource;
-		// A table that was made anew is another one; whatever an application exports under the name stays.
+		// A table that was created again is another one. What an application exports under the name stays.
 		if (!table || current === table || (current && current !== this.#exposed.get(name))) return;
 		resources.set(name, table);
 		this.#exposed.set(name, table);

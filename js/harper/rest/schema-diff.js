@@ -4,7 +4,7 @@ import { HostFailure } from '../../bigquery.js';
 import { component } from '../component.js';
 import { mayControl } from './control.js';
 
-/** Makes the resource class; Harper's Resource is a global that is there only once Harper loads the component. */
+/** Creates the resource class. Harper's global Resource does not exist before Harper loads the component. */
 export function schemaDiff() {
 	return class SchemaDiff extends Resource {
 		allowRead(user) {

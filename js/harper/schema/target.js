@@ -9,19 +9,19 @@ import { HostFailure } from '../../bigquery.js';
 import { DATABASE, findTable, readAll, readRecord } from '../database.js';
 import { change, replace } from '../stamps.js';
 
-/** How long a new table may take to be known on this thread. */
+/** How long to wait until this thread knows a new table. */
 const TABLE_WAIT_MS = 10_000;
 
-/** The attribute that each target has that the component made; a schema of the user's own hardly declares it. */
+/** The attribute by which the component knows the targets that it has created. Users' schemas hardly declare it. */
 const OWN_ATTRIBUTE = '_syncedAt';
 
-/** Harper may load the modules under several addresses, so the function is kept where all of them find it. */
+/** Harper may load a module under several addresses, so the function is stored where all of them find it. */
 const MAKER = Symbol.for('bigquery-sync.tableMaker');
 
 /**
  * @typedef {{name: string, type?: string, indexed?: any, nullable?: boolean, isPrimaryKey?: boolean}} Definition
  * @typedef {(table: {table: string, database: string, schemaDefined: boolean, attributes: Definition[]}) => any} TableMaker
- *   Replaces the attributes of a table that is there.
+ *   Creates a table, or replaces the attributes of one that exists.
  * @typedef {{name: string, type: string, indexed: boolean, accepts: string[]}} Attribute
  * @typedef {import('../sync/batch.js').Layout & {attributes: Attribute[], mayCreate: boolean}} Target
  */
@@ -43,7 +43,7 @@ export async function readIncarnation(name) {
  * Makes sure that a target table exists, that it takes the rows, and that it has its indexes on this node.
  * @param {string} name
  * @param {Target} target
- * @param {boolean} isFirst Whether to make it at once; else another worker is given the time to.
+ * @param {boolean} isFirst Whether to create it at once. Otherwise another worker gets the time to do so.
  * @param {(table: object) => string | undefined} refusalOf Says why a table cannot take the rows.
  * @returns {Promise<{table: any, incarnation: string}>}
  */
@@ -63,9 +63,9 @@ export async function ensureTarget(name, target, isFirst, refusalOf) {
 }
 
 /**
- * Gives the targets that the component made, wherever in the cluster, their types and indexes on this node too: Harper
- * replicates a table's definition without its indexes. Never makes a table: one that is missing here may have been
- * dropped, and would have to be filled anew.
+ * Gives targets that the component created on any node their types and indexes on this node, because Harper replicates
+ * a table's definition without its indexes. It never creates a table: a missing one may have been dropped, and would
+ * have to be filled again.
  * @param {{targetTable: string, mayCreate: boolean}[]} tables
  */
 export async function completeTargets(tables) {
@@ -76,7 +76,7 @@ export async function completeTargets(tables) {
 	}
 }
 
-/** Waits for a table, though not for long, and tells whether it is there. */
+/** Waits a limited time for a table, and tells whether it exists. */
 async function appears(name) {
 	const deadline = Date.now() + TABLE_WAIT_MS;
 	while (!discover(name) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
@@ -84,20 +84,21 @@ async function appears(name) {
 }
 
 /**
- * Finds a table also if this thread does not know of it, though it is in the database. When a thread of Harper 4.7 makes
- * a table, each other one looks once, possibly at what it has read a moment before, and may miss the table for good.
+ * Finds a table even if only the database knows it, and not this thread. When a thread of Harper 4.7 creates a table,
+ * each other thread looks for it once, possibly in data that it read a moment before. Then it misses the table for
+ * ever.
  * @param {string} name
  */
 function discover(name) {
 	if (!findTable(name)) {
 		const definitions = storedDefinitions(name);
-		// Whoever wants to make a table that is stored already is made to look again; nothing is changed.
+		// If a thread creates a table that is already stored, it looks again, and nothing is changed.
 		if (definitions.length > 0) define(name, definitions);
 	}
 	return findTable(name);
 }
 
-/** A table's attributes as the database has them, without those that are computed. @param {string} name */
+/** Returns a table's attributes as the database has them, without the computed ones. @param {string} name */
 function storedDefinitions(name) {
 	const store = findTable('SyncTarget').primaryStore.rootStore.dbisDb;
 	// They are stored under the table's name, a slash and their own; 0 comes after the slash.
@@ -107,7 +108,7 @@ function storedDefinitions(name) {
 
 async function makeTable(name, target) {
 	const attributes = definitionsOf(target);
-	// Known before the table is there: whoever dies in between makes it under yet another incarnation.
+	// It is stored before the table exists. After a crash in between, the table gets yet another incarnation.
 	const incarnation = randomUUID();
 	await replace('SyncTarget', { id: name, incarnation, madeAt: new Date().toISOString(), attributes });
 	const id = { name: 'id', type: target.idType === 'integer' ? 'Long' : 'ID', isPrimaryKey: true };
@@ -115,7 +116,7 @@ async function makeTable(name, target) {
 	try {
 		completed.add(define(name, [id, ...attributes]));
 	} catch (error) {
-		// Another worker may be faster: what counts is that the table appears.
+		// Another worker may be faster. It only matters that the table appears.
 		refusal = error.message ?? String(error);
 	}
 	if (!(await appears(name))) fail(`the table ${name} could not be created: ${refusal}`);
@@ -135,23 +136,23 @@ function define(name, attributes) {
 	return maker({ table: name, database: DATABASE, schemaDefined: true, attributes: copies });
 }
 
-/** Completes a table that the component made, and tells the other nodes how, should that have changed. */
+/** Completes a table that the component created, and tells the other nodes its attributes if they have changed. */
 async function remember(name, attributes) {
 	const made = await readRecord('SyncTarget', name);
 	if (!made) return;
 	complete(findTable(name), attributes);
-	// Attributes of columns that are gone stay, with what they hold.
+	// Attributes of dropped columns stay, with their values.
 	const former = made.attributes.filter((one) => !attributes.some((current) => current.name === one.name));
 	const all = [...attributes, ...former];
-	// The incarnation is not touched: another worker may be making the table anew.
+	// The incarnation is not changed, because another worker may be creating the table again.
 	if (JSON.stringify(made.attributes) !== JSON.stringify(all)) {
 		await change('SyncTarget', name, { attributes: all });
 	}
 }
 
 /**
- * Adds what is missing of types and indexes; whatever somebody else declared stays. Once in each worker's life Harper is
- * told in any case: it goes on with an index that was being built when the process ended.
+ * Adds missing types and indexes. What somebody else has declared stays. Each worker passes the definition to Harper at
+ * least once, so that Harper continues to build an index that was unfinished when the process ended.
  * @param {any} table
  * @param {Definition[]} attributes
  */
@@ -175,7 +176,7 @@ function complete(table, attributes) {
 	completed.add(define(table.tableName, merged));
 }
 
-/** What the core is told of a table, to decide whether it can take the rows. @param {any} table */
+/** Describes a table to the core, which decides whether it can take the rows. @param {any} table */
 function describe({ tableName, primaryKey, sealed, attributes }) {
 	const declared = attributes.map(({ name, type, nullable }) => ({
 		name,

@@ -1,4 +1,4 @@
-/** Reads and stores the versions of a source table's schema. Their rows are added and never changed. */
+/** Reads and stores the versions of a source table's schema. Their rows are never changed. */
 
 import { findTable, readRecord } from '../database.js';
 
@@ -10,7 +10,7 @@ const idOf = (tableId, version) => `${tableId}:${version}`;
 /**
  * Reads the newest version.
  * @param {string} tableId
- * @param {SchemaVersion | null} [known] What was the newest one before.
+ * @param {SchemaVersion | null} [known] The version that was the newest one before.
  * @returns {Promise<SchemaVersion | null>}
  */
 export async function newestVersion(tableId, known = null) {
@@ -24,7 +24,7 @@ export async function newestVersion(tableId, known = null) {
 }
 
 /**
- * Whether rows without key would get other ids under a version that is newer than the known one.
+ * Whether there is a version that is newer than the known one and gives rows without a key other ids.
  * @param {SchemaVersion | null} known
  */
 export async function hasNewerEra(known) {
@@ -34,7 +34,7 @@ export async function hasNewerEra(known) {
 }
 
 /**
- * Stores a version, and what there is to say of it, unless one with its number is there: all workers come to the same.
+ * Stores a version and its notes, unless one with its number exists. All workers arrive at the same version.
  * @param {SchemaVersion} version
  * @param {{kind: string, reason: string}[]} notes
  * @param {string} nodeId
@@ -46,11 +46,11 @@ export async function adoptVersion(version, notes, nodeId) {
 		if (await versions.get(version.id, context)) return;
 		const at = new Date().toISOString();
 		for (const [index, { kind, reason }] of notes.entries()) {
-			// The same id on each node, should several be at it.
+			// All nodes use the same id, because several may do this at the same time.
 			const id = `${version.tableId}:${kind}.${version.version}.${index}`;
 			findTable('SyncAudit').put({ id, tableId: version.tableId, kind, rowId: null, reason, nodeId, at }, context);
 		}
-		// Last, for a Harper that ends itself in between keeps what was put before.
+		// The version is the last write: a Harper that ends in the middle of a commit keeps the writes before.
 		versions.put(version, context);
 	});
 }

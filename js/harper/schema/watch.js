@@ -13,7 +13,7 @@ export class SchemaWatch {
 	/** @type {NodeJS.Timeout | undefined} */
 	#timer;
 	#isLooking = false;
-	/** The tables of which a look failed, so that it is told once. @type {Set<string>} */
+	/** The tables whose last check failed. This is logged once. @type {Set<string>} */
 	#failing = new Set();
 
 	/**
@@ -22,7 +22,7 @@ export class SchemaWatch {
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {{id: string, targetTable: string}[]} options.tables
 	 * @param {string} options.node
-	 * @param {string} options.name The worker's.
+	 * @param {string} options.name The worker's name.
 	 * @param {() => {node: string, alive: boolean}[]} options.nodes
 	 * @param {{dead: boolean}} options.instance The instance of the core that the configuration belongs to.
 	 */
@@ -47,7 +47,7 @@ export class SchemaWatch {
 	}
 
 	/**
-	 * What differs between a table's source and what is stored, and what will be done about it.
+	 * Compares a table's source with what is stored, and tells what will be done.
 	 * @param {string} id
 	 * @throws {HostFailure}
 	 */
@@ -105,7 +105,7 @@ export class SchemaWatch {
 		}
 	}
 
-	/** Takes over what has changed, and returns the fingerprint of the newest version. @param {string} id */
+	/** Stores a version if the columns have changed, and returns the newest version's fingerprint. @param {string} id */
 	async #check(id) {
 		const [body, version] = await Promise.all([this.#describe(id), newestVersion(id)]);
 		const adoption = this.configuration.schemaAdoption(id, body, version, this.name);

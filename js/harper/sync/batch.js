@@ -8,7 +8,7 @@
  * @typedef {{rows: number, text: string, numbers: Float64Array, nulls: Uint32Array, patches: Patch[]}} Batch
  */
 
-/** What becomes of values that do not travel as what they are; of the other carriers' nothing does. */
+/** Converts the values of carriers that need it. Other carriers hold the values themselves. */
 const CONVERSIONS = {
 	date: (milliseconds) => new Date(milliseconds),
 	bigint: (digits) => (typeof digits === 'string' ? BigInt(digits) : digits),

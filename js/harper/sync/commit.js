@@ -1,4 +1,4 @@
-/** Commits rows together with the progress behind them. */
+/** Commits rows together with the progress. */
 
 import { findTable } from '../database.js';
 import { assembleRecords } from './batch.js';
@@ -6,7 +6,7 @@ import { comparableText, succeed } from './succession.js';
 import { Turn } from './turn.js';
 import { putHead, putProof, putWitness } from './witnesses.js';
 
-/** Harper encodes the rows at the start of a commit, on this thread; a timer of this length fires just behind that. */
+/** At the start of a commit, Harper encodes the rows on this thread. A timer of this length fires just after that. */
 const COMMIT_START_MS = 1;
 
 /**
@@ -32,26 +32,27 @@ const COMMIT_START_MS = 1;
  * @property {import('./batch.js').Layout} layout
  * @property {import('./witnesses.js').Writer} writer
  * @property {import('./witnesses.js').Commit | null} head What the worker tells of its last commit.
- * @property {Map<string | number, string[]>} replaced Of records' ids, those that they replace.
- * @property {number} [timestamp] What Harper is to take for the time of the writing, in ms. Of two versions of a record it
- *   keeps the later one, so that a node whose clock is behind could not replace what another one has written.
+ * @property {Map<string | number, string[]>} replaced By records' ids: the ids that they replace.
+ * @property {number} [timestamp] The time of the write for Harper, in ms. Harper keeps the later one of two versions of
+ *   a record, so a node whose clock is behind could not replace a version of another node.
  */
 
 /**
- * Commits a batch and the progress behind it, all or nothing. Rows that Harper itself refuses go to the audit.
+ * Commits a batch and the progress, all or nothing. Rows that Harper itself refuses go to the audit.
  * @param {{table: any, layout: import('./batch.js').Layout, writer: import('./witnesses.js').Writer}} target
  * @param {Order} order
  * @param {object} [around]
  * @param {import('./succession.js').Core} [around.core] What decides about former rows.
  * @param {() => void} [around.onWait] Called once, while the database is at work and this thread is not.
- * @returns {Promise<{refused: number, rejected: number, unchanged: number, busyMs: number}>} How long this thread was
- *   busy meanwhile; neither the disk's time, nor the waiting for other threads' commits, which smaller batches only make longer.
+ * @returns {Promise<{refused: number, rejected: number, unchanged: number, busyMs: number}>} `busyMs` is how
+ *   long this thread was busy. The time of the disk and of other threads' commits does not count: smaller batches would
+ *   only make it longer.
  */
 export async function commit({ table, layout, writer }, order, { core, onWait } = {}) {
 	const syncedAt = new Date().toISOString();
 	const before = performance.eventLoopUtilization();
 	const assembled = assembleRecords(layout, order, syncedAt);
-	// A record that one transaction puts several times may be lost in Harper 4.7: each is put once.
+	// Harper 4.7 may lose a record that one transaction puts several times, so each is put once.
 	const superseded = new Set(order.superseded);
 	const read = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
 	const records = order.mayBeStored ? await withoutStored(table, layout, read) : read;
@@ -79,7 +80,7 @@ export async function commit({ table, layout, writer }, order, { core, onWait } 
 	return { refused: refused.length, rejected: news.length, unchanged, busyMs };
 }
 
-/** Puts what a batch says of itself; the first checkpoint, which counts the rows and keeps the open window, is the last. */
+/** Puts the audit, the witness and the progress. Last comes the checkpoint with the counts and the open window. */
 function putProgress(writer, { checkpoints, notes, witness, proof }, { news, notWritten }, syncedAt, context) {
 	const [first, ...others] = checkpoints;
 	const rejectedRows = (first?.recordsRejected ?? 0) + news.length;
@@ -100,10 +101,10 @@ function putProgress(writer, { checkpoints, notes, witness, proof }, { news, not
 }
 
 /**
- * Puts records and the progress behind them in one transaction. Harper validates at its end, and refuses all or nothing.
+ * Puts records and then the progress in one transaction. Harper validates at its end, and refuses all or nothing.
  *
- * A Harper that ends itself in the middle of a commit keeps a prefix of the writes. So the progress comes last: whatever
- * the prefix, the rows that the progress does not tell of are written again, under the same ids.
+ * A Harper that ends itself in the middle of a commit keeps a prefix of the writes. So the progress comes last: rows
+ * that the stored progress does not include are written again, under the same ids.
  * @param {Write} write
  * @param {any[]} records
  * @param {{progress?: (context: object) => void, onWait?: () => void}} [around]
@@ -125,8 +126,8 @@ async function putAll({ table, layout, writer, head, replaced, timestamp }, reco
 }
 
 /**
- * Puts the records that Harper accepts, and returns the others, with the reason. The progress is committed after them:
- * rows that are written twice get the same ids.
+ * Puts the records that Harper accepts, and returns the others with the reasons. The progress is committed later. This
+ * is safe, because rows that are written twice get the same ids.
  */
 async function putAcceptable(write, records) {
 	try {
@@ -144,7 +145,7 @@ async function putAcceptable(write, records) {
 	return [...first, ...(await putAcceptable(write, records.slice(middle)))];
 }
 
-/** Leaves out the records that Harper holds as they are. A row without key has its content in its id. */
+/** Leaves out records that Harper already has unchanged. The id of a row without a key depends on its content. */
 async function withoutStored(table, layout, records) {
 	const turn = new Turn();
 	const others = [];
@@ -164,14 +165,14 @@ function hasSameValues(table, { columns }, stored, record) {
 	return columns.every(isSame);
 }
 
-/** Whether Harper holds a newer version of the row. A cursor that is declared or wanted as Date is compared as one. */
+/** Whether Harper has a newer version of the row. A cursor that is stored as a Date is compared as a Date. */
 async function isOlder(table, cursor, record, context) {
 	const stored = (await table.get(record.id, context))?.[cursor];
 	if (stored instanceof Date) return stored.getTime() > new Date(record[cursor]).getTime();
 	return stored !== undefined && stored !== null && stored > record[cursor];
 }
 
-/** Harper's words quote the value; only the attribute's name is kept. */
+/** Harper's message quotes the value. Only the attribute's name is kept. */
 function refusalOf(error) {
 	const attribute = /\bproperty (\w+)/.exec(String(error.message))?.[1];
 	return attribute === undefined ? 'Harper refused the row' : `Harper refused the value of ${attribute}`;
@@ -180,10 +181,10 @@ function refusalOf(error) {
 const rejectionId = (tableId, { mark }) => `${tableId}:${mark}`;
 
 /**
- * Leaves out the rejected rows that were counted before: those that have an entry in the audit. The entry comes before
- * the progress, of which a Harper that ends itself may keep the first alone; then it was not counted.
- * @param {any} checkpoint As it was before, in what it counts of rejected rows; none where rows are read again that were
- *   counted by another node.
+ * Leaves out rejected rows that were counted before: those with an entry in the audit. The entry is written before the
+ * progress, so a Harper that ends itself may keep the entry alone; then the row was not counted.
+ * @param {any} checkpoint The checkpoint with the former count. There is none if the rows were lost between nodes: then
+ *   another node has counted them.
  * @param {Rejection[]} rejections
  * @returns {Promise<Rejection[]>}
  */
@@ -199,7 +200,7 @@ async function newRejections(checkpoint, rejections) {
 	return [...news.values()];
 }
 
-/** A row that is rejected again and again has one entry; what is noted of a table has an entry each time. */
+/** A row has one entry, however often it is rejected. A note about a table has an entry each time. */
 function auditEntries({ tableId, node: nodeId }, { partition, recordsRejected }, rejections, notes, at) {
 	const entry = { tableId, rowId: null, nodeId, at };
 	return [

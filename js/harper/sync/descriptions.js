@@ -3,7 +3,7 @@
  * each other the answer. A thread never gets the same answer twice, because it asks again to learn of changes.
  */
 
-/** A description that old is asked for anew, however seldom the table is polled. */
+/** An older description is requested again, however seldom the table is polled. */
 const AGE_MS_MAX = 30_000;
 
 /**
@@ -15,9 +15,9 @@ const AGE_MS_MAX = 30_000;
 export class Descriptions {
 	/** @type {Map<string, Known>} By the requests' paths. */
 	#known = new Map();
-	/** When another thread asked, and may not have been answered yet. @type {Map<string, number>} */
+	/** When another thread asked whose answer has not come yet. @type {Map<string, number>} */
 	#asked = new Map();
-	/** @type {Map<string, Set<() => void>>} Who waits for the answer to another thread. */
+	/** @type {Map<string, Set<() => void>>} Called when another thread's answer has come. */
 	#waiting = new Map();
 	/** @type {Map<string, () => void>} Called when another thread has learnt of a change. */
 	#wakers = new Map();
@@ -66,7 +66,7 @@ export class Descriptions {
 		return known.answer;
 	}
 
-	/** Waits for the answer to another thread, if one has asked. @param {Request} request @param {number} ageMs */
+	/** Waits for another thread's answer, if one has asked. @param {Request} request @param {number} ageMs */
 	async #wait({ path, timeoutMs }, ageMs) {
 		const waited = (this.#asked.get(path) ?? -Infinity) + timeoutMs - Date.now();
 		if (waited <= 0 || waited > timeoutMs) return undefined;

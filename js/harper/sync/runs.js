@@ -12,7 +12,7 @@ import { TableHost } from './table-host.js';
 export class Runs {
 	/** @type {Map<string, Run>} */
 	#runs = new Map();
-	/** @type {Map<string, import('../commands.js').Wish>} The operators', as they were followed last. */
+	/** @type {Map<string, import('../commands.js').Wish>} The commands that were followed last. */
 	#wishes = new Map();
 
 	/**
@@ -21,7 +21,7 @@ export class Runs {
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {Table[]} options.tables
 	 * @param {{node: string, index: number}} options.worker
-	 * @param {(table: string) => any} options.standing Where the worker stands in the cluster.
+	 * @param {(table: string) => any} options.standing The worker's place in the cluster, for a table.
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when a target table is there.
 	 * @param {{dead: boolean}} options.instance The instance of the core that the configuration belongs to.
@@ -43,7 +43,7 @@ export class Runs {
 			const wish = wishes.get(table.id);
 			const wanted = desired(table, wish);
 			const run = this.#runs.get(table.id);
-			// A run that gave up is started again by a command for its own table only.
+			// A run that gave up starts again only after a new command for its own table.
 			const isDue = !run || (!run.running && run.wish !== (wish?.version ?? 0));
 			if (wanted === 'started' && isDue) this.#start(table, wish?.version ?? 0);
 			if (wanted === 'stopped' && run?.running) {
@@ -53,7 +53,7 @@ export class Runs {
 		}
 	}
 
-	/** Tells all where the worker stands now. */
+	/** Tells all tables the worker's place in the cluster. */
 	place() {
 		for (const [id, { sync }] of this.#runs) sync.place(this.standing(id));
 	}
@@ -63,7 +63,7 @@ export class Runs {
 		return [...this.#runs].filter(([, run]) => run.running).map(([id, run]) => [id, run.sync]);
 	}
 
-	/** What is done for each table, for those that divide the work. */
+	/** What this worker does for each table. The cluster divides the work by this. */
 	work() {
 		return this.tables.map(({ id }) => {
 			const commanded = this.#wishes.has(id);
@@ -78,12 +78,12 @@ export class Runs {
 		return this.tables.filter(isWanted).map(({ id }) => id);
 	}
 
-	/** What the tables are doing; nothing may be asked of a dead instance any more. */
+	/** The statuses of the tables; none if the instance is dead, because it cannot be asked any more. */
 	statuses() {
 		return this.instance.dead ? [] : [...this.#runs.values()].map(({ sync }) => sync.status());
 	}
 
-	/** Asks all to end. */
+	/** Asks all tables to stop. */
 	stop() {
 		for (const run of this.#runs.values()) {
 			if (this.instance.dead) run.host.cancel();
@@ -91,7 +91,7 @@ export class Runs {
 		}
 	}
 
-	/** Waits until all have ended, which a dead instance never tells. */
+	/** Stops all tables and waits until they have ended. With a dead instance, it does not wait: none would end. */
 	async end() {
 		this.stop();
 		const runs = [...this.#runs.values()];
@@ -100,7 +100,7 @@ export class Runs {
 		for (const run of runs) this.#free(run);
 	}
 
-	/** Gives back at once what a run has in memory, which is as much as its tables are large. @param {Run} run */
+	/** Frees the memory of a run at once, because it may be large. @param {Run} run */
 	#free(run) {
 		run.host.leave();
 		if (!this.instance.dead) run.sync.free();

@@ -1,35 +1,35 @@
-/** Finds rows that were stored before the source's columns changed, so that none is duplicated or lost. */
+/** Finds rows that were stored before the source's columns changed, so that no row is duplicated or lost. */
 
 import { Turn } from './turn.js';
 
-/** An id of a row without key starts with so many characters that tell its cursor. */
+/** The id of a row without a key starts with so many characters of its cursor. */
 const CURSOR_CHARACTERS = 11;
 
 /** Sorts behind all characters that ids have. */
 const LAST = '~';
 
-/** So many rows are handed to the core at a time. */
+/** The rows that are passed to the core at a time. */
 const ROWS_AT_A_TIME = 200;
 
 /**
  * @typedef {import('./batch.js').Layout} Layout
  * @typedef {{record: number | null, stored: number | null, former: number[]}} Heir
- * @typedef {object} Replacement What is to be written besides the records.
- * @property {Map<string | number, string[]>} replaced Of records' ids, those that they replace.
+ * @typedef {object} Replacement What has to be written besides the records.
+ * @property {Map<string | number, string[]>} replaced By records' ids: the ids that they replace.
  * @property {{id: string, past: Record<string, any>, former: string[]}[]} late Stored rows that replace others, and get
- *   what those have of columns that are gone.
+ *   their values of dropped columns.
  * @typedef {{seekFormer: () => void, addStored: (rows: string) => void, settle: (records: string) => Heir[]}} Core
  */
 
 /**
- * Finds what is stored of the records, or instead of them, under ids of former eras, and gives records the values of
- * columns that are gone, which only the stored ones have.
+ * Finds the stored rows that the records replace, under the same ids or under ids of former eras. Gives the records the
+ * values of dropped columns, which only the stored rows have.
  * @param {any} table
  * @param {Layout} layout
- * @param {{replaces: boolean, renewed: [string, string] | null}} order Tells whether there may be such, and of which ids
- *   all rows are renewed, so that none may stay as it was.
+ * @param {{replaces: boolean, renewed: [string, string] | null}} order Tells whether there may be ids of former eras,
+ *   and in which range of ids all rows get new ids, so that no former id may stay.
  * @param {Record<string, any>[]} records
- * @param {Core} [core] Decides which one is the former self of which.
+ * @param {Core} [core] Decides which record replaces which row.
  * @returns {Promise<Replacement>}
  */
 export async function succeed(table, layout, { replaces, renewed }, records, core) {
@@ -46,12 +46,12 @@ export async function succeed(table, layout, { replaces, renewed }, records, cor
 	return { replaced: new Map(), late: [] };
 }
 
-/** A look for the former selves of records. */
+/** A search for the rows that records replace. */
 class Search {
 	#turn = new Turn();
 	/** @type {Replacement} */
 	#found = { replaced: new Map(), late: [] };
-	/** Records by what their ids start with. @type {Map<string, Record<string, any>[]>} */
+	/** Records by the start of their ids, which is the cursor. @type {Map<string, Record<string, any>[]>} */
 	#records = new Map();
 
 	constructor(table, layout, records, core, renewed) {
@@ -77,7 +77,7 @@ class Search {
 		return this.#found;
 	}
 
-	/** Rows that share a cursor are looked at together. */
+	/** Looks at rows that share a cursor together. */
 	async #look(first, last) {
 		let rows = [];
 		const range = { attribute: 'id', comparator: 'between', value: [first, last] };
@@ -120,12 +120,12 @@ class Search {
 	}
 }
 
-/** What the ids of rows with one cursor start with. */
+/** Returns the start of an id, which is the same for all rows with one cursor. */
 function cursorOf({ id }) {
 	return id.slice(0, CURSOR_CHARACTERS);
 }
 
-/** Returns the values that rows have of columns that are gone; the first one that has one counts. */
+/** Returns the rows' values of dropped columns. Of several rows, the first one with a value counts. */
 function pastOf({ retired }, rows) {
 	/** @type {Record<string, any>} */
 	const past = {};
@@ -143,13 +143,13 @@ async function readAll(table, condition) {
 	return found;
 }
 
-/** A text that is equal for equal values; null for those that are none. */
+/** Returns a text that is equal for equal values; null if there is no value. */
 export function comparableText(value, isDate) {
 	if (value === null || value === undefined) return null;
 	return JSON.stringify(isDate ? new Date(value).getTime() : comparable(value));
 }
 
-/** Makes equal values equal as JSON: fields in one order, those without a value left out. */
+/** Makes equal values equal as JSON: fields are in one order, and fields without a value are left out. */
 function comparable(value) {
 	if (typeof value === 'bigint') return `${value}n`;
 	if (typeof value === 'number') return Number.isFinite(value) ? value : `${value}`;

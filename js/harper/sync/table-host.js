@@ -38,7 +38,7 @@ export class TableHost {
 	}
 
 	/**
-	 * Runs a table's sync; ends when it was stopped, cannot go on, or its instance of the core is dead.
+	 * Runs a table's sync. Ends when the sync is stopped or cannot continue, or when its instance of the core is dead.
 	 * @param {any} sync
 	 */
 	run(sync) {
@@ -46,7 +46,7 @@ export class TableHost {
 		return sync.run(this);
 	}
 
-	/** A panic of the core arrives here as an exception; left alone, it would end the worker. */
+	/** A panic of the core arrives here as an exception, which would otherwise end the worker. */
 	guard() {
 		return this.#enter(() => this.sync.step());
 	}
@@ -80,12 +80,12 @@ export class TableHost {
 		return /** @type {T} */ (answer);
 	}
 
-	/** Keeps nothing of the core: others may know of this host for longer. */
+	/** Releases the core, because others may keep this host for longer. */
 	leave() {
 		this.sync = undefined;
 	}
 
-	/** Aborts whatever is under way at BigQuery. */
+	/** Aborts all requests to BigQuery. */
 	cancel() {
 		this.#stopping.abort();
 	}
@@ -98,7 +98,7 @@ export class TableHost {
 		});
 	}
 
-	/** The own last commit; up to which commits of other nodes' workers nothing is missing here; what all workers told last. */
+	/** Reads this worker's last commit, the proofs for other nodes' workers, and the heads of all workers. */
 	async #readCommits() {
 		const { tableId, owner, node } = this.writer;
 		const workers = await readWorkers();

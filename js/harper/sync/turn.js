@@ -5,7 +5,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 /** How long this thread may be kept from everything else at a time. */
 const TURN_MS = 4;
 
-/** A piece of long work, as long as nothing else has had its turn. */
+/** A piece of long work, from one interruption to the next. */
 export class Turn {
 	#began_ms = performance.now();
 

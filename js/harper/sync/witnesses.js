@@ -1,18 +1,18 @@
 /**
- * What tells other nodes which transactions were made: records of the table SyncBatch.
+ * Records of the table SyncBatch, by which other nodes know which commits there are.
  *
- * The first record of each transaction of rows tells of the worker's last commit. What is put first decides how all of a
- * transaction is applied, on each node, so it is a record of a table that all threads know from their start. Behind the
- * rows follows the commit's witness: who has it has the rows.
+ * The first record of each transaction is the head, which names the worker's last commit. The first record's table
+ * decides how Harper applies the whole transaction on each node, so it must be a table that all threads know from
+ * their start. The commit's witness follows the rows: a node that has the witness has the rows.
  */
 
 import { findTable, readRecord } from '../database.js';
 
-/** A worker's witnesses are replaced after so many commits of a table; the core counts on that. */
+/** A worker's witnesses are replaced after so many commits of a table. The core relies on this number. */
 const WITNESSES = 256;
 
 /**
- * @typedef {{tableId: string, owner: string, number: number} & Record<string, unknown>} Commit As the core tells it.
+ * @typedef {{tableId: string, owner: string, number: number} & Record<string, unknown>} Commit As the core describes it.
  * @typedef {{tableId: string, owner: string, node: string}} Writer
  */
 
@@ -43,7 +43,7 @@ export function putWitness(witness, context) {
 }
 
 /**
- * Notes that of a worker's commits up to this one, none is missing on a node.
+ * Notes that a node misses none of a worker's commits up to this one.
  * @param {Commit} proof
  * @param {string} node
  * @param {object} context
@@ -54,7 +54,7 @@ export function putProof(proof, node, context) {
 }
 
 /**
- * What a worker told of its last commit.
+ * Reads the head of a worker: its last commit.
  * @param {string} tableId
  * @param {string} owner
  * @returns {Promise<any>}
@@ -64,7 +64,7 @@ export function readHead(tableId, owner) {
 }
 
 /**
- * The witness of a commit; null if it is not there.
+ * Reads the witness of a commit; null if it does not exist.
  * @param {string} tableId
  * @param {string} owner
  * @param {number} number
@@ -81,7 +81,7 @@ export function readProof(tableId, owner, node) {
 }
 
 /**
- * A worker's own last commit that happened; a transaction that was cut short tells of it and has no witness.
+ * Reads a worker's last commit that was completed. A transaction that was cut short has a head, but no witness.
  * @param {string} tableId
  * @param {string} owner
  */
