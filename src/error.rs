@@ -3,12 +3,12 @@
 use serde::Serialize;
 use std::fmt;
 
-/// What kind of failure it was. The kind decides whether trying again can help.
+/// The kind of a failure. It decides whether another attempt can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// The configuration is wrong.
     Configuration,
-    /// The configuration does not fit the checkpoints that are already there.
+    /// The configuration does not fit the stored checkpoints, or these cannot be read.
     CheckpointMismatch,
     /// The project, dataset, table or job does not exist.
     NotFound,
@@ -16,9 +16,9 @@ pub enum Kind {
     ColumnMissing,
     /// The cursor column has a type that cannot order rows in time.
     CursorType,
-    /// A source column has the name of one of the component's own attributes.
+    /// A source column has the name of an attribute that the component or Harper adds, or one that Harper cannot store.
     ColumnReserved,
-    /// The source table changed so that rows would get other ids.
+    /// The source table changed in such a way that rows can no longer be recognised.
     SchemaChanged,
     /// The credentials lack a permission.
     PermissionDenied,
@@ -30,9 +30,9 @@ pub enum Kind {
     QueryInvalid,
     /// The query would bill more than the configured limit.
     BytesBilledLimit,
-    /// The table's daily budget of billed bytes is used up.
+    /// The table's daily budget of billed bytes is used up, or too small for the next query.
     DayBudget,
-    /// BigQuery can neither return nor work out the result of a query that reads so much.
+    /// The result of a query is too large for BigQuery to compute or to return.
     WindowTooLarge,
     /// The project may not run queries because billing is not enabled for it.
     BillingDisabled,
@@ -67,7 +67,7 @@ pub enum Kind {
 pub enum Recovery {
     /// Try again soon, with growing delays.
     Retry,
-    /// Somebody has to change something; look again from time to time.
+    /// Somebody has to change something. Check again from time to time.
     Recheck,
     /// Only a new start (after a change) can help.
     Halt,
@@ -105,7 +105,7 @@ impl Kind {
         Kind::TooManyRejectedRows,
     ];
 
-    /// Returns the stable code that logs, the status and documentation name the kind by.
+    /// Returns the stable code of the kind, for logs, the status and the documentation.
     pub fn code(self) -> &'static str {
         match self {
             Kind::Configuration => "configuration",
@@ -182,7 +182,7 @@ pub struct Failure {
     pub kind: Kind,
     /// Never holds a value of a row, nor a secret.
     pub message: String,
-    /// How long the other side asked us to wait.
+    /// How long the other side asks us to wait.
     pub retry_after_ms: Option<u64>,
 }
 

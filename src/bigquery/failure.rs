@@ -55,7 +55,7 @@ pub fn from_answer(
 
 /// Turns the reason why a query's job failed into a failure.
 pub fn of_job(reason: &str, subject: Subject<'_>) -> Failure {
-    // A refusal, unless the reason tells better.
+    // It counts as a refusal, unless the reason says otherwise.
     let status = 400;
     let kind = classify(Purpose::ReadResult, status, reason);
     Failure::new(kind, explain(kind, Purpose::ReadResult, subject, status, reason, ""))

@@ -1,4 +1,4 @@
-//! How a job fares, as `jobs.get` and `jobs.cancel` tell.
+//! The state of a job, as `jobs.get` and `jobs.cancel` describe it.
 
 use crate::error::{Failure, Kind};
 use serde::Deserialize;
@@ -6,11 +6,11 @@ use serde::Deserialize;
 /// A job that runs, or has run, a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// Whether it has come to its end, be it a good one or not.
+    /// Whether it has ended, successfully or not.
     pub is_done: bool,
-    /// Why it failed, in BigQuery's short word; none when it did not.
+    /// The reason of its failure, in BigQuery's short form; none if it did not fail.
     pub failed_for: Option<String>,
-    /// What it billed; final once it is done.
+    /// The bytes that it billed; final once it is done.
     pub bytes_billed: u64,
 }
 

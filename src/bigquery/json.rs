@@ -226,7 +226,7 @@ pub fn is_number(text: &[u8]) -> bool {
 }
 
 impl Text<'_> {
-    /// Tells whether the text can be written as UTF-8: it has no halves of surrogate pairs.
+    /// Tells whether the text can be written as UTF-8, because it has no halves of surrogate pairs.
     pub fn is_unicode(&self) -> bool {
         if !self.escaped {
             return true;

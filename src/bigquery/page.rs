@@ -41,8 +41,8 @@ pub struct Envelope {
     pub bytes_billed: Option<u64>,
 }
 
-/// A page of a result. Its rows are read from left to right, and the text is checked as far as it was read:
-/// rows in front of a cut are whole, and the cut is noticed when the reading gets there.
+/// A page of a result. Its rows are read from left to right, and the text is checked as far as it has been read. If the
+/// page is cut, the rows before the cut are complete, and the reader notices the cut when it arrives there.
 #[derive(Debug, Clone)]
 pub struct Page {
     bytes: Vec<u8>,
@@ -90,12 +90,12 @@ impl Page {
         Ok(Page { bytes, envelope, position })
     }
 
-    /// Returns what the answer says besides the rows; what stands behind the rows is known at their end.
+    /// Returns what the answer says besides the rows. What follows the rows is known when they have been read.
     pub fn envelope(&self) -> &Envelope {
         &self.envelope
     }
 
-    /// Returns a reader that goes on where the last one stopped.
+    /// Returns a reader that continues where the last one stopped.
     pub fn rows(&self) -> Rows<'_> {
         let at = match self.position {
             Position::FirstRow(at) | Position::BehindRow(at) => at,
@@ -177,7 +177,7 @@ fn read_envelope(scanner: &mut Scanner<'_>, envelope: &mut Envelope) -> Result<P
             envelope.complete = true;
             let rows_at = scanner.position() + 1;
             if envelope.total_rows.is_none() {
-                // BigQuery tells the number of rows in front of them, other endpoints need not.
+                // BigQuery sends the number of rows before the rows; other endpoints may send it later.
                 scanner.skip()?;
                 read_behind_value(scanner, envelope)?;
             }
@@ -218,7 +218,7 @@ fn read_member(key: &[u8], value: &[u8], envelope: &mut Envelope) -> Option<()> 
     Some(())
 }
 
-/// Reads the reference to a job; a dry run makes none, and its answer names project and location alone.
+/// Reads the reference to a job. A dry run makes no job, and its answer has only project and location.
 fn read_job(value: &[u8]) -> Option<Option<JobReference>> {
     let members: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(value).ok()?;
     if !members.contains_key("jobId") {
@@ -227,7 +227,7 @@ fn read_job(value: &[u8]) -> Option<Option<JobReference>> {
     serde_json::from_value(members.into()).ok().map(Some)
 }
 
-/// Reads a JSON string or number that holds an unsigned integer, one that JavaScript can carry.
+/// Reads a JSON string or number that is an unsigned integer and exact in JavaScript.
 fn unsigned(value: &[u8]) -> Option<u64> {
     let number = std::str::from_utf8(value).ok()?.trim_matches('"').parse().ok()?;
     (number < 1 << 53).then_some(number)

@@ -12,11 +12,11 @@ const SERVER_WAIT_MS: u64 = 10_000;
 /// How long an answer may take, its body included, before the request counts as failed.
 const TIMEOUT_MS: u64 = 60_000;
 
-/// As many bytes as make an id of 32 characters.
+/// Bytes that make an id of 32 characters.
 const ID_BYTES: usize = 16;
-/// What ids of jobs begin with, for those who look at a project's jobs.
+/// The beginning of all ids of jobs, so that people find them among a project's jobs.
 const JOB_ID_BEGIN: &str = "bigquery-sync";
-/// As much of a table's id is told in those of its jobs.
+/// Characters of a table's id that the ids of its jobs contain.
 const JOB_ID_TABLE_CHARACTERS_MAX: usize = 64;
 
 /// What a request asks for; decides what its failures mean.
@@ -31,7 +31,7 @@ pub enum Purpose {
     ReadResult,
     /// To make a job under an id of our own.
     MakeJob,
-    /// How a job fares.
+    /// The state of a job.
     LookAtJob,
     /// To end a job that nobody will read.
     CancelJob,
@@ -56,7 +56,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Turns the request for a query into the question what it would bill, which is free of charge.
+    /// Turns the request for a query into a dry run, which tells for free what the query would bill.
     pub fn make_dry_run(&mut self) {
         let body = self.body.as_deref().and_then(|body| serde_json::from_str(body).ok());
         if let Some(serde_json::Value::Object(mut members)) = body {
@@ -82,7 +82,7 @@ pub struct Query<'q> {
     pub sql: &'q str,
     /// Rows wanted with the first answer.
     pub page_rows: u64,
-    /// The same for repetitions of one request, so that BigQuery runs the query once.
+    /// The same for all repetitions of a request, so that BigQuery runs the query once.
     pub request_id: &'q str,
     /// The query fails, free of charge, if it would bill more.
     pub bytes_billed_max: Option<u64>,
@@ -94,8 +94,8 @@ pub fn id_of(worker: &str, now: Micros, random: u32) -> String {
     digest.iter().take(ID_BYTES).fold(String::new(), |id, byte| format!("{id}{byte:02x}"))
 }
 
-/// Makes an id for a job. BigQuery takes letters, digits, `_` and `-`; all that share a project must have different ones,
-/// be they of other clusters, so that most of it is a hash of who makes it when.
+/// Makes an id for a job, of the letters, digits, `_` and `-` that BigQuery accepts. Different clusters may share a
+/// project, so most of the id is a hash of the worker and the time.
 pub fn job_id_of(table_id: &str, target: &str, worker: &str, now: Micros, random: u32) -> String {
     let is_legal = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
     let legal = |character: char| if is_legal(character) { character } else { '_' };
@@ -115,14 +115,14 @@ pub fn make_job(job: &JobReference, sql: &str, bytes_billed_max: Option<u64>) ->
     post(Purpose::MakeJob, path, Some(body.to_string()))
 }
 
-/// Asks how a job fares, and what it billed. Free of charge.
+/// Asks for the state of a job, and for what it billed. Free of charge.
 pub fn look_at_job(job: &JobReference) -> Request {
     let mut path = job_path(job);
     push_location(&mut path, '?', job);
     get(Purpose::LookAtJob, path)
 }
 
-/// Ends a job, if it still runs; the answer tells how it fares.
+/// Cancels a job if it still runs. The answer has the job's state.
 pub fn cancel_job(job: &JobReference) -> Request {
     let mut path = format!("{}/cancel", job_path(job));
     push_location(&mut path, '?', job);

@@ -21,20 +21,20 @@ pub struct Window {
 pub struct Segment {
     /// Its first instant; none when it starts at the beginning.
     pub from: Option<Micros>,
-    /// The instant behind its last; none when it reaches to the end.
+    /// The instant after its last one; none when it reaches to the end.
     pub to: Option<Micros>,
-    /// Whether it also has rows of other partitions, should it have any.
+    /// Whether it may also have rows of other partitions.
     pub is_mixed: bool,
 }
 
-/// Which of a table's rows are meant.
+/// A selection of a table's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
     /// All of them.
     All,
     /// Those of some partitions.
     Partitions(Rule, Vec<u32>),
-    /// Those of some partitions, of which it is known where they lie.
+    /// Those of some partitions, with the cursor ranges in which they lie.
     Segments(Rule, Vec<u32>, Vec<Segment>),
 }
 
@@ -50,7 +50,7 @@ pub struct Columns<'s> {
     pub cursor: &'s str,
     /// The cursor column's type.
     pub cursor_type: CursorType,
-    /// Whether all columns are read, those too that the table has since it was described.
+    /// Whether all columns are read, including those that were added after the table was described.
     pub reads_all: bool,
 }
 
@@ -141,7 +141,7 @@ pub fn count_by_partition(source: Source<'_>, after: Option<Micros>, unit: Parti
     )
 }
 
-/// Returns the query that counts the rows which no window holds, because they have no cursor.
+/// Returns the query that counts the rows without a cursor. No window contains them.
 pub fn count_without_cursor(source: Source<'_>) -> String {
     let mut conditions = vec![format!("{} IS NULL", quote(source.columns.cursor))];
     conditions.extend(filter_condition(source.filter));
@@ -185,7 +185,7 @@ fn range(columns: Columns<'_>, segment: &Segment) -> Vec<String> {
     let bound = |operator: &str, instant: Micros| {
         format!("{cursor} {operator} {}", literal(columns.cursor_type, instant))
     };
-    // Beyond what BigQuery can hold, there is nothing to bound, and no literal.
+    // BigQuery has no instants beyond these, so there is nothing to bound, and no literal for it.
     let from = segment.from.filter(|from| *from > Micros::MIN).map(|from| bound(">", from.plus(-1)));
     let to = segment.to.filter(|to| *to <= Micros::MAX).map(|to| bound("<=", to.plus(-1)));
     from.into_iter().chain(to).collect()
@@ -202,8 +202,8 @@ fn partition_condition(columns: Columns<'_>, rule: Rule, partitions: &[u32]) -> 
         }
         Division::Spans(span) => {
             let span_number = match span.length_us() {
-                // DIV and MOD round towards zero. Some emulators make an operator of DIV, and forget to enclose a
-                // difference that stands on its left.
+                // DIV and MOD round towards zero. The parentheses are for emulators that translate DIV to an operator
+                // without enclosing a difference on its left.
                 Some(length_us) => {
                     format!(
                         "DIV(({micros} - MOD(MOD({micros}, {length_us}) + {length_us}, {length_us})), {length_us})"

@@ -17,12 +17,12 @@ pub enum PartitionUnit {
     Year,
 }
 
-/// Whether what `tables.get` tells is about the rows.
+/// Whether the answer of `tables.get` describes the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
-    /// BigQuery holds the rows, and tells of their number, size and changes.
+    /// BigQuery stores the rows, and describes their number, size and changes.
     Own,
-    /// The rows come from elsewhere (a view, an external table): what is told is about the definition.
+    /// The rows come from elsewhere (a view, an external table), so only the definition is described.
     Elsewhere,
 }
 
@@ -31,31 +31,31 @@ pub enum Storage {
 pub struct Description {
     /// The columns.
     pub fields: Vec<Field>,
-    /// Where in the world it lies, where the endpoint tells.
+    /// Its location, if the endpoint tells.
     pub location: Option<String>,
     /// Where the rows are.
     pub storage: Storage,
     /// The columns of the declared primary key; empty when none is declared.
     pub primary_key: Vec<String>,
-    /// The unit and the column of time partitioning; no column when partitioned by the time of ingestion.
+    /// The unit and the column of time partitioning; no column if it is partitioned by the time of ingestion.
     pub partitioning: Option<(PartitionUnit, Option<String>)>,
-    /// The column of partitioning by ranges of integers.
+    /// The column of integer-range partitioning.
     pub range_column: Option<String>,
     /// The columns that rows are clustered by.
     pub clustering: Vec<String>,
-    /// Rows, where the endpoint tells; rows in the streaming buffer do not count.
+    /// The number of rows, if the endpoint tells; rows in the streaming buffer do not count.
     pub rows: Option<u64>,
-    /// Logical bytes, where the endpoint tells.
+    /// The logical bytes, if the endpoint tells.
     pub bytes: Option<u64>,
-    /// Changes when the table's content does, where the endpoint keeps track of it.
+    /// Changes when the table's content changes, if the endpoint keeps track of that.
     pub version: Option<Version>,
-    /// When the table was made, in milliseconds since 1970, where the endpoint tells.
+    /// When the table was created, in milliseconds since 1970, if the endpoint tells.
     pub created: Option<String>,
-    /// Whether rows are in the streaming buffer, which neither counts nor time of change reflect.
+    /// Whether there are rows in the streaming buffer. Neither the number of rows nor the time of change reflects them.
     pub streaming: bool,
 }
 
-/// What is compared to find out whether a table changed.
+/// The values by which a change of the table is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     modified: String,

@@ -35,7 +35,7 @@ struct Open {
 }
 
 impl Alarms {
-    /// Takes what is of concern now, and returns what is to be logged, which has lasted for some time.
+    /// Takes the concerns of now, and returns log lines for those that have lasted for some time.
     pub fn note(&mut self, concerns: Vec<Concern>, lasting_us: i64, now: Micros) -> Vec<Line> {
         let mut before = std::mem::take(&mut self.0);
         let mut lines = Vec::new();
@@ -43,7 +43,7 @@ impl Alarms {
             let mut open =
                 before.remove(&key).unwrap_or(Open { text: String::new(), since: now, told: false });
             open.text = text;
-            // An own clock that was set back must not put it off.
+            // A clock that was set back must not delay the alarm.
             open.since = open.since.min(now);
             if !open.told && now.since(open.since) >= lasting_us {
                 open.told = true;
@@ -61,7 +61,7 @@ impl Alarms {
         self.0.get(key).map(|open| open.since)
     }
 
-    /// Lists what was told and is not over.
+    /// Lists the concerns that were logged and still last.
     pub fn lasting(&self) -> Vec<Alarm> {
         let told = self.0.values().filter(|open| open.told);
         told.map(|open| Alarm { message: open.text.clone(), since: open.since.to_string() }).collect()

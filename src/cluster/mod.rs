@@ -13,12 +13,12 @@ pub use threads::{Effort, Hello, Threads, Work};
 use crate::time::{Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
 
-/// What was seen so long ago tells nothing of now.
+/// Older observations are stale.
 const STALE_US: i64 = 15 * SECOND_US;
-/// Threads of a node that count, at most.
+/// The most threads of a node that count.
 const WORKERS_MAX: u32 = 1_024;
 
-/// A node's sign of life, in the table SyncNode, with what it told last.
+/// A node's heartbeat, from the table SyncNode, with its last roster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// The node's name.
@@ -28,10 +28,10 @@ pub struct Heartbeat {
     pub workers: u32,
     /// Changes with each heartbeat.
     pub beat: u64,
-    /// Whether another node tells that this one was removed from the cluster; Harper's own news of it may get lost.
+    /// Whether another node says that this one was removed from the cluster. Harper may not tell it to all nodes.
     #[serde(default)]
     pub removed: bool,
-    /// What it told of itself; none if that has not arrived.
+    /// Its roster; none if that has not arrived.
     #[serde(default)]
     pub roster: Option<Roster>,
 }
@@ -41,7 +41,7 @@ pub struct Heartbeat {
 pub struct Share {
     /// Counted from 0.
     pub position: u32,
-    /// How many there are; none if the worker is not among them, or nobody knows yet.
+    /// How many there are; zero if the worker is not among them, or if nobody knows yet.
     pub workers: u32,
 }
 
@@ -51,9 +51,9 @@ pub struct Share {
 pub struct Standing {
     /// Its share of the work.
     pub share: Share,
-    /// Whether all members have been there for a while, so that nobody else may still write for the same partitions.
+    /// Whether all members have been alive for a while, so that nobody else can still write for the same partitions.
     pub is_settled: bool,
-    /// When that was seen, by the worker's clock; none where there is nobody else.
+    /// When that was observed, by the worker's clock; none if there is nobody else.
     #[serde(with = "instant")]
     pub seen_at: Option<Micros>,
 }
@@ -62,11 +62,11 @@ impl Share {
     /// Of one who is alone.
     pub const WHOLE: Share = Share { position: 0, workers: 1 };
 
-    /// Of one who has none, or does not know it yet.
+    /// Of a worker that has no share, or does not know its share yet.
     pub const NONE: Share = Share { position: 0, workers: 0 };
 
-    /// Tells whether the worker owns a partition. Tables that are one partition are told apart by `offset`, so that
-    /// different ones go to different workers.
+    /// Tells whether the worker owns a partition. Tables that are one partition have different `offset`s, so that they
+    /// go to different workers.
     pub fn owns(self, partition: u32, offset: u32) -> bool {
         let turn = (u64::from(partition) + u64::from(offset)).checked_rem(u64::from(self.workers));
         turn == Some(u64::from(self.position))
@@ -77,7 +77,8 @@ impl Standing {
     /// Of one who is alone.
     pub const ALONE: Standing = Standing { share: Share::WHOLE, is_settled: true, seen_at: None };
 
-    /// Tells whether the cluster is settled for all that can be known now. Whoever was paused knows only of before.
+    /// Tells whether the cluster is settled, as far as is known now. After a pause, the worker knows only how it was
+    /// before.
     pub fn is_settled_at(self, now: Micros) -> bool {
         self.is_settled && self.seen_at.is_none_or(|at| (0..STALE_US).contains(&now.since(at)))
     }

@@ -10,17 +10,18 @@ use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A node of which nothing was heard for so long is out.
+/// A node that was silent for so long counts as down.
 const SILENT_US: i64 = 45 * SECOND_US;
-/// Who starts waits for so long to hear of everybody before the work is divided among those who were heard of.
+/// A node that starts waits for so long to hear all others. Then the work is divided among those that it has heard.
 const ARRIVAL_US: i64 = 20 * SECOND_US;
-/// The cluster is settled when everybody has been there for so long: what they wrote before has reached all.
+/// The cluster is settled when all nodes have been alive for so long: what they wrote before has reached all others.
 const SETTLING_US: i64 = 60 * SECOND_US;
-/// Nodes notice what happens at different moments. Who sees others for longer than this hears them in one way only.
+/// Nodes notice events at different moments. If nodes see different nodes for longer than this, a connection works in
+/// one direction only.
 const DISAGREEMENT_US: i64 = 30 * SECOND_US;
-/// What others have read for so long was not started just now.
+/// A table that others have read for so long was not started just now.
 const ELSEWHERE_US: i64 = 10 * SECOND_US;
-/// What ends sooner by itself is nobody's concern.
+/// Problems that end sooner are not reported.
 const LASTING_US: i64 = 60 * SECOND_US;
 
 /// What one worker knows of the nodes.
@@ -32,7 +33,7 @@ pub struct Observer {
     rosters: BTreeMap<String, Roster>,
     started_at: Micros,
     observed_at: Micros,
-    /// Whom the nodes see whom this one sees, and since when.
+    /// The nodes that each visible node sees, and since when.
     views: Lasting<BTreeMap<String, BTreeSet<String>>>,
     /// Which workers run a table, and since when.
     crews: BTreeMap<String, Lasting<BTreeSet<(u32, String)>>>,
@@ -41,7 +42,7 @@ pub struct Observer {
     /// Since when other nodes have read a table.
     elsewhere_since: BTreeMap<String, Micros>,
     alarms: Alarms,
-    /// Waits for others are so many times shorter.
+    /// Divides the waiting times.
     haste: i64,
 }
 
@@ -64,13 +65,13 @@ struct Lasting<T> {
 pub struct NodeStatus {
     /// The node's name.
     pub node: String,
-    /// How many workers it has; none if it was never heard of.
+    /// How many workers it has; zero if it was never heard.
     pub workers: u32,
-    /// Whether it was heard of lately.
+    /// Whether its heartbeat was heard lately.
     pub alive: bool,
-    /// Since when nothing was heard of it; absent while it is alive, or if it was never heard of.
+    /// Since when it has been silent; absent while it is alive, or if it was never heard.
     pub silent_since: Option<String>,
-    /// The nodes that do not hear of it although this one hears of both.
+    /// The nodes that do not hear it, although this one hears both.
     pub unheard_by: Vec<String>,
 }
 
@@ -79,9 +80,9 @@ pub struct NodeStatus {
 pub struct Unread {
     /// Their numbers.
     pub partitions: Vec<u32>,
-    /// How many the table has; none if no worker that runs it knows, and nobody reads anything of it.
+    /// How many partitions the table has; zero if no worker that runs the table knows, and nobody reads anything of it.
     pub of: u32,
-    /// Since when, as far as this worker has seen it.
+    /// Since when, as far as this worker knows.
     pub since: Option<String>,
 }
 
@@ -100,7 +101,7 @@ impl<T: PartialEq> Lasting<T> {
 }
 
 impl Observer {
-    /// Starts to look around from `node`.
+    /// Starts to observe the cluster from `node`.
     pub fn new(node: &str, now: Micros) -> Observer {
         Observer {
             node: node.to_owned(),
@@ -118,14 +119,14 @@ impl Observer {
         }
     }
 
-    /// Waits so many times shorter for others; tests of real nodes take less time so.
+    /// Divides the waiting times by `haste`, so that tests of real nodes take less time.
     #[must_use]
     pub fn in_haste(self, times: u32) -> Observer {
         Observer { haste: i64::from(times.max(1)), ..self }
     }
 
-    /// Takes what the nodes last told of themselves. A node that is not among the cluster's `members` is forgotten;
-    /// one that is seen for the first time counts as alive, for its clock may be any.
+    /// Takes the last heartbeats of the nodes. A node that is not among the cluster's `members` is forgotten. A node
+    /// that is seen for the first time counts as alive, whatever its clock shows.
     pub fn observe<'h>(
         &mut self,
         heartbeats: impl Iterator<Item = &'h Heartbeat> + Clone,
@@ -146,7 +147,7 @@ impl Observer {
             is_news |= self.hear(heartbeat, now);
         }
         self.started_at = self.started_at.min(now);
-        // Whoever was paused has not seen what happened meanwhile.
+        // After a pause, this worker has not seen what happened meanwhile.
         let was_paused = !(0..STALE_US).contains(&now.since(self.observed_at));
         self.observed_at = now;
         if is_news || was_paused {
@@ -156,14 +157,14 @@ impl Observer {
         }
     }
 
-    /// Returns whether the node tells something else than before.
+    /// Returns whether the node's heartbeat has changed.
     fn hear(&mut self, heartbeat: &Heartbeat, now: Micros) -> bool {
         let Heartbeat { node, workers, beat, roster, .. } = heartbeat;
         if !self.members.contains(node) {
             return false;
         }
         let before = self.seen.get(node).filter(|sight| sight.beat == *beat);
-        // An own clock that was set back must not make the dead live for long.
+        // A clock that was set back must not keep dead nodes alive for long.
         let changed_at = before.map_or(now, |sight| sight.changed_at).min(now);
         let workers = (*workers).clamp(1, WORKERS_MAX);
         self.seen.insert(node.clone(), Sight { beat: *beat, workers, changed_at });
@@ -174,7 +175,7 @@ impl Observer {
         true
     }
 
-    /// An own clock that was set back must not put off what has lasted.
+    /// Adjusts all times, so that a clock that was set back does not delay anything.
     fn step_back(&mut self, now: Micros) {
         let crews = self.crews.values_mut().map(|crew| &mut crew.since);
         let since = self.differs_since.values_mut().chain(self.elsewhere_since.values_mut()).chain(crews);
@@ -183,7 +184,7 @@ impl Observer {
         }
     }
 
-    /// Notes since when things have been as they are.
+    /// Notes since when the nodes' views and the tables' workers have been the same.
     fn compare(&mut self, now: Micros, was_paused: bool) {
         let view = self.view();
         let sees =
@@ -213,7 +214,8 @@ impl Observer {
         }
     }
 
-    /// Returns what the node is to tell of itself, whose threads run `tables`. It acts upon that once it is told.
+    /// Returns the roster that the node should write. Its threads run `tables`. The node acts on the roster once it is
+    /// written.
     pub fn roster(&self, tables: Vec<Running>, now: Micros) -> Roster {
         let is_heard = |node: &String| *node == self.node || self.seen.contains_key(node);
         if !self.members.iter().all(is_heard) && now.since(self.started_at) < ARRIVAL_US / self.haste {
@@ -224,7 +226,7 @@ impl Observer {
         Roster { sees: alive.chain([self.node.clone()]).collect(), tables }
     }
 
-    /// Tells whether what the node told last still is so.
+    /// Tells whether the node's last roster is still right.
     pub fn is_told(&self, roster: &Roster) -> bool {
         self.rosters.get(&self.node) == Some(roster)
     }
@@ -234,11 +236,12 @@ impl Observer {
         self.elsewhere_since.get(table).is_some_and(|since| now.since(*since) >= ELSEWHERE_US)
     }
 
-    /// Tells where worker `index` of the own node stands among those that run a table.
+    /// Returns the place of this node's worker `index` among the workers that run a table.
     ///
-    /// All first workers come before all second ones: few tables then go to different nodes. Nodes that hear each other
-    /// in one way only would divide the work in different ways, and what nobody takes to be his own would not be read.
-    /// So only those divide it that see the same nodes; of several such groups the one that sees most nodes does.
+    /// The first workers of all nodes come before all second ones, so that a few tables go to different nodes. If
+    /// connections work in one direction only, nodes would divide the work in different ways, and nobody would read
+    /// some partitions. So only nodes that see the same nodes divide the work. If there are several such groups, the
+    /// one that sees most nodes does.
     pub fn standing(&self, table: &str, index: u32, now: Micros) -> Standing {
         let is_alone = self.members.len() <= 1;
         let seen_at = (!is_alone).then_some(now);
@@ -260,7 +263,7 @@ impl Observer {
         Standing { share, is_settled: is_alone || (is_mutual && is_calm), seen_at }
     }
 
-    /// Returns the workers that share a table, in order: those that get on with it, or all if none does.
+    /// Returns the workers that share a table, in order: those that can proceed, or all if none can.
     fn order<'g>(&self, group: &BTreeSet<&'g String>, table: &str) -> Vec<(u32, &'g str)> {
         let (mut well, mut all) = (Vec::new(), Vec::new());
         for node in group {
@@ -279,10 +282,10 @@ impl Observer {
         order
     }
 
-    /// Tells whether a group of others that divides the work in another way is to do it.
+    /// Tells whether this group leaves the work to another group, which divides it differently.
     ///
-    /// A group is known completely to its own nodes, and to others at most so; each yields to a greater one only. So
-    /// there is one that yields to nobody.
+    /// The nodes of a group know it completely; other nodes may know only a part of it. A group yields only to a larger
+    /// one. So there is one that yields to nobody.
     fn yields(&self, view: &BTreeSet<String>, group: &BTreeSet<&String>, table: &str, now: Micros) -> bool {
         let mut rivals: BTreeMap<&BTreeSet<String>, BTreeSet<&String>> = BTreeMap::new();
         for node in view.iter().filter(|node| self.differs(node, now)) {
@@ -297,7 +300,7 @@ impl Observer {
         rivals.iter().any(|(sees, nodes)| rank(sees, nodes) > own && !self.order(nodes, table).is_empty())
     }
 
-    /// Returns the nodes that the own one told that it sees; none as long as it does not know.
+    /// Returns the nodes that this one sees, by its own roster; none as long as it does not know.
     fn view(&self) -> BTreeSet<String> {
         let told = self.rosters.get(&self.node).map(|roster| &roster.sees);
         told.map(|sees| sees.intersection(&self.members).cloned().collect()).unwrap_or_default()
@@ -311,7 +314,7 @@ impl Observer {
         self.differs_since.get(node).is_some_and(|since| now.since(*since) >= DISAGREEMENT_US / self.haste)
     }
 
-    /// Tells of each member.
+    /// Returns the status of each member.
     pub fn nodes(&self, now: Micros) -> Vec<NodeStatus> {
         let view = self.view();
         let status = |node: &String| {
@@ -341,7 +344,7 @@ impl Observer {
         }
     }
 
-    /// Finds the partitions of a table that no worker reads, of all nodes that can be heard.
+    /// Finds the partitions of a table that no worker reads, on any node that can be heard.
     pub fn unread(&self, table: &str) -> Option<Unread> {
         let view = self.view();
         let rosters = self.rosters.iter().filter(|(node, _)| view.contains(*node));
@@ -357,8 +360,7 @@ impl Observer {
         (!partitions.is_empty()).then_some(Unread { partitions, of, since })
     }
 
-    /// Looks for what somebody has to look at, and returns what is to be logged. `wanted` are the tables that are to be
-    /// read.
+    /// Looks for problems, and returns what has to be logged. `wanted` are the tables that should be read.
     pub fn watch(&mut self, wanted: &[String], now: Micros) -> Vec<Line> {
         let mut concerns: Vec<Concern> =
             wanted.iter().filter_map(|table| self.unread_concern(table)).collect();
@@ -392,7 +394,7 @@ impl Observer {
         Some(Concern { key: unread_key(table), text })
     }
 
-    /// Lists what has been of concern for a while.
+    /// Lists the problems that have lasted for a while.
     pub fn alarms(&self) -> Vec<Alarm> {
         self.alarms.lasting()
     }
@@ -402,7 +404,7 @@ fn unread_key(table: &str) -> String {
     format!("unread {table}")
 }
 
-/// Keeps since when something has been so.
+/// Remembers since when each thing has been so.
 fn since(known: &mut BTreeMap<String, Micros>, found: &BTreeSet<String>, now: Micros) {
     known.retain(|name, _| found.contains(name));
     for name in found {

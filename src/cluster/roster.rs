@@ -3,10 +3,10 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeSet;
 
-/// What a node told last, in the table SyncRoster.
+/// The last roster of a node, from the table SyncRoster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
-    /// The nodes that it sees alive, itself among them; none while it does not know yet.
+    /// The nodes that it sees alive, including itself; none while it does not know yet.
     pub sees: BTreeSet<String>,
     /// The tables that some of its workers run, by their ids.
     pub tables: Vec<Running>,
@@ -19,9 +19,9 @@ pub struct Running {
     pub id: String,
     /// The indices of the workers that run it, or would if it were started.
     pub workers: BTreeSet<u32>,
-    /// Those among them that get nowhere, and so have a share only if no other worker has one.
+    /// Those among them that cannot proceed. They have a share only if no other worker has one.
     pub troubled: BTreeSet<u32>,
-    /// How many partitions the table has; none as long as nobody on the node knows.
+    /// How many partitions the table has; zero as long as nobody on the node knows.
     pub of: u32,
     /// The partitions that they read.
     pub reads: Partitions,
@@ -32,7 +32,7 @@ pub struct Running {
 pub struct Partitions(BTreeSet<u32>);
 
 impl Roster {
-    /// Finds what is told of a table.
+    /// Finds the entry of a table.
     pub fn table(&self, id: &str) -> Option<&Running> {
         self.tables.iter().find(|table| table.id == id)
     }

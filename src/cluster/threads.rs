@@ -6,9 +6,9 @@ use crate::time::{Micros, SECOND_US};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Who fails for so long without a pause gets nowhere.
+/// A worker that has failed for so long without a success cannot proceed.
 const RETRYING_US: i64 = 60 * SECOND_US;
-/// Who got nowhere is not relied upon for so long afterwards.
+/// For so long afterwards, other workers take its share.
 const TROUBLE_US: i64 = 300 * SECOND_US;
 
 /// What a thread tells of itself.
@@ -16,14 +16,14 @@ const TROUBLE_US: i64 = 300 * SECOND_US;
 pub struct Hello {
     /// The worker's index.
     pub index: u32,
-    /// Tells its configuration from others.
+    /// A fingerprint of its configuration.
     #[serde(default)]
     pub configuration: String,
     /// The tables that its configuration has; none if that is refused.
     pub tables: Vec<Work>,
 }
 
-/// How a worker gets on with a table.
+/// How a worker proceeds with a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effort {
@@ -46,7 +46,7 @@ pub enum Effort {
 pub struct Work {
     /// The table's id.
     pub id: String,
-    /// How it gets on; none where the table was not started, as the operators want it.
+    /// How it proceeds; none if the table was not started, because the operators want it so.
     pub effort: Option<Effort>,
     /// Whether the operators have started or stopped the table, wherever in the cluster.
     pub commanded: bool,
@@ -56,16 +56,16 @@ pub struct Work {
     pub partitions: Vec<u32>,
 }
 
-/// The threads of the own node.
+/// The threads of this node.
 #[derive(Debug, Clone)]
 pub struct Threads {
     count: u32,
     started_at: Micros,
-    /// What is taken to be run by those that are about to take the own configuration, and that configuration.
+    /// The tables that threads are expected to run which are about to take this configuration, and the configuration.
     assumed: BTreeSet<String>,
     configuration: String,
     heard: BTreeMap<u32, Heard>,
-    /// Since when a worker has been trying in vain, and when it was last in trouble; by table and worker.
+    /// Since when a worker has been failing, and when it last could not proceed; by table and worker.
     retrying_since: BTreeMap<(String, u32), Micros>,
     troubled_at: BTreeMap<(String, u32), Micros>,
     now: Micros,
@@ -76,13 +76,13 @@ pub struct Threads {
 struct Heard {
     at: Micros,
     configuration: String,
-    /// When it was first heard to have this configuration.
+    /// When it first said that it has this configuration.
     since: Micros,
     tables: Vec<Work>,
 }
 
 impl Threads {
-    /// Knows of `count` threads, and expects all of them to run the same.
+    /// Starts with `count` threads, and expects all of them to run the same tables.
     pub fn new(count: u32, now: Micros) -> Threads {
         Threads {
             count: count.clamp(1, WORKERS_MAX),
@@ -96,7 +96,7 @@ impl Threads {
         }
     }
 
-    /// Takes the tables of the own configuration for those of the threads that have not told yet that they have it.
+    /// Assumes the tables of the own configuration for threads that have not yet said that they have it.
     pub fn assume(&mut self, tables: impl IntoIterator<Item = String>, configuration: String) {
         self.assumed = tables.into_iter().collect();
         self.configuration = configuration;
@@ -125,7 +125,8 @@ impl Threads {
         self.heard.insert(index, Heard { at: now, configuration, since, tables });
     }
 
-    /// Tells whether a worker speaks for its node: the first one does, another one if those before it are silent.
+    /// Tells whether a worker speaks for its node. The first worker does; another one does if those before it are
+    /// silent.
     pub fn is_speaker(&self, index: u32, now: Micros) -> bool {
         let starting = now.since(self.started_at) < STALE_US;
         let is_before = |(other, heard): (&u32, &Heard)| *other < index && is_fresh(heard.at, now);
@@ -134,7 +135,7 @@ impl Threads {
 
     /// Returns what the threads run. `elsewhere` tells whether other nodes read a table that is not started here.
     pub fn running(&mut self, elsewhere: impl Fn(&str) -> bool, now: Micros) -> Vec<Running> {
-        // An own clock that was set back must not make the dead live for long.
+        // A clock that was set back must not keep dead threads alive for long.
         for heard in self.heard.values_mut() {
             heard.at = heard.at.min(now);
             heard.since = heard.since.min(now);
@@ -170,8 +171,8 @@ impl Threads {
         found.into_iter().map(|(id, running)| Running { id, ..running }).collect()
     }
 
-    /// Returns the threads that are expected to tell before long that they have a configuration. Each thread takes an
-    /// edited one at its own moment; the work is not divided twice for that.
+    /// Returns the threads that should soon say that they have this configuration. Each thread takes an edited
+    /// configuration at its own moment. The work should not be divided twice for that.
     fn awaited(&self, configuration: &str, now: Micros) -> Vec<u32> {
         let is_awaited = |index: &u32| match self.heard.get(index) {
             None => is_fresh(self.started_at, now),
@@ -187,7 +188,7 @@ impl Work {
         match self.effort {
             Some(Effort::GaveUp) => false,
             Some(Effort::Begins | Effort::Reads | Effort::Retries | Effort::Blocked | Effort::Waits) => true,
-            // A command reaches each node at its own moment; a configuration that wants it otherwise stays.
+            // A command reaches each node at its own moment. A configuration that says otherwise stays in force.
             None => self.commanded || !elsewhere(&self.id),
         }
     }

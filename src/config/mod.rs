@@ -68,7 +68,7 @@ pub struct Connection {
     pub project_id: String,
     /// Path of a service account's key file; application default credentials when absent.
     pub credentials: Option<String>,
-    /// Where the data lives, e.g. `EU`; BigQuery finds out by itself when absent.
+    /// Where the data is, e.g. `EU`; BigQuery finds it by itself when absent.
     pub location: Option<String>,
     /// Base address of the API, without a slash at its end.
     pub api_endpoint: String,
@@ -85,7 +85,7 @@ pub struct Config {
     pub tables: Vec<TableConfig>,
     /// Roles besides super_user that may read and control the sync.
     pub control_roles: Vec<String>,
-    /// What the tables of a worker may take in memory.
+    /// The most bytes of memory for all tables of a worker.
     pub memory_bytes_max: u64,
     /// How long entries of SyncAudit are kept.
     pub audit_retention_days: u64,
@@ -98,7 +98,7 @@ pub struct Config {
 pub struct Environment {
     /// The variable `BIGQUERY_EMULATOR_HOST`.
     pub emulator_host: Option<String>,
-    /// Whether the sections share their file with other components, so that unknown ones are not ours to judge.
+    /// Whether the sections share their file with other components, so that unknown sections are allowed.
     pub shared_root: bool,
     /// The time zones that are known.
     pub zones: Zones,
@@ -126,7 +126,7 @@ impl Config {
     }
 }
 
-/// Returns the time zones that a configuration names, so that their rules can be found out.
+/// Returns the time zones that a configuration names, so that the host can look up their rules.
 pub fn zone_names(root: &Value) -> BTreeSet<String> {
     let bigquery = root.get("bigquery");
     let tables = bigquery.and_then(|bigquery| bigquery.get("tables")).and_then(Value::as_array);
@@ -286,34 +286,34 @@ pub struct Pace {
     /// Rows before this instant are left out; everything is read when absent.
     #[serde(skip)]
     pub start: Option<Micros>,
-    /// The zone in which a cursor of type DATETIME or DATE tells the time.
+    /// The zone of a cursor of type DATETIME or DATE.
     #[serde(skip)]
     pub zone: Zone,
-    /// Rows asked for per page, by phase.
+    /// Rows requested per page, by phase.
     pub page_rows: PageRows,
     /// Lag above which the phase is initial.
     pub catchup_threshold_s: u64,
     /// Lag below which the phase is steady.
     pub steady_threshold_s: u64,
-    /// Rest between polls in the steady phase.
+    /// The time from one poll to the next.
     pub poll_interval_ms: u64,
-    /// How far behind the watermark rows are read again.
+    /// How far before the watermark rows are read again.
     pub lateness_s: u64,
     /// Whether the table runs without having been started by hand.
     pub auto_start: bool,
-    /// What one query may bill; no limit when absent.
+    /// The most bytes that one query may bill; no limit when absent.
     pub bytes_billed_max: Option<u64>,
-    /// What a day's queries of the table may bill, by UTC; no limit when absent.
+    /// The most bytes that the table's queries may bill in one day (UTC); no limit when absent.
     pub day_bytes_billed_max: Option<u64>,
-    /// Rows that one query reads at most, where the source's partitions allow it.
+    /// The most rows that one query reads, if the source's partitions allow that limit.
     pub window_rows_max: u64,
-    /// Rows that may be rejected since the table was started by hand, before all workers stop it.
+    /// Rows that may be rejected since the table was started by hand; with more, all workers stop it.
     pub rejected_rows_max: u64,
     /// Attempts before the delays between attempts stop growing.
     pub attempts_max: u32,
     /// Factor from one delay to the next.
     pub backoff_multiplier: f64,
-    /// First delay.
+    /// The longest first delay.
     pub initial_delay_ms: u64,
 }
 

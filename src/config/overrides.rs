@@ -6,11 +6,11 @@ use serde::Serialize;
 /// The types that an attribute in Harper can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum HarperType {
-    /// Numbers without fraction, of 32 bits.
+    /// Integers of 32 bits.
     Int,
-    /// Numbers without fraction that are exact in a double.
+    /// Integers that are exact in a double.
     Long,
-    /// Doubles: the very integer or double, the one nearest to a decimal.
+    /// Doubles: exactly the integer or the double; for a decimal, the nearest double.
     Float,
     /// Integers of any size; zero is a number, because Harper 4.7 loses a bigint that is zero.
     BigInt,
@@ -22,7 +22,7 @@ pub enum HarperType {
     Date,
     /// Bytes.
     Bytes,
-    /// Whatever the component stores by itself.
+    /// The component's default.
     Any,
 }
 
@@ -56,14 +56,14 @@ impl HarperType {
     }
 }
 
-/// What is wanted of a column's attribute in Harper.
+/// The configured properties of a column's attribute in Harper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaOverride {
     /// The column; case does not matter, as in BigQuery.
     pub column: String,
     /// The type to store its values as; the component's own choice when absent.
     pub harper_type: Option<HarperType>,
-    /// Whether the attribute is to have an index; the component's own choice when absent.
+    /// Whether the attribute gets an index; the component's own choice when absent.
     pub indexed: Option<bool>,
 }
 

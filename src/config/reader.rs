@@ -42,7 +42,7 @@ impl<'a> Section<'a> {
         self.members.keys().map(String::as_str)
     }
 
-    /// Notes members that nobody knows, with the nearest name that is known.
+    /// Notes unknown members, each with the nearest known name.
     pub fn refuse_unknown(&self, known: &[&str]) {
         for key in self.members.keys().filter(|key| !known.contains(&key.as_str())) {
             let hint = match nearest(key, known.iter().copied()) {
@@ -179,7 +179,7 @@ impl<'a> Section<'a> {
         chosen
     }
 
-    /// Notes that a member is not what is allowed.
+    /// Notes that a member's value is not allowed.
     pub fn wrong(&self, key: &str, found: &Value, allowed: &str) {
         self.problem(key, format!("is {}, allowed is {allowed}", describe(found)));
     }

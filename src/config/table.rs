@@ -43,12 +43,12 @@ const SYNC_KEYS: [&str; 10] = [
     "autoStart",
 ];
 
-/// BigQuery describes no wildcard: neither its columns nor what it costs are known.
+/// BigQuery does not describe wildcards, so neither the columns nor the costs are known.
 const WILDCARD: &str = "is a wildcard, which cannot be synced: make a view of it (CREATE VIEW v AS SELECT * FROM \
                         `dataset.prefix_*`) and sync the view, or list its tables one by one";
 
 const DAY_S: u64 = 86_400;
-/// What the tables of a worker may take in memory, unless the configuration says otherwise.
+/// The default of `maxMemoryPerWorker`.
 const MEMORY_BYTES: u64 = 512 << 20;
 const MEMORY_BYTES_MIN: u64 = 64 << 20;
 /// The core has no more than 4 GiB.
@@ -117,7 +117,7 @@ pub enum IdType {
     Integer,
 }
 
-/// Rows asked for per page, by phase.
+/// Rows requested per page, by phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PageRows {
     /// While the lag is above the catch-up threshold.
@@ -128,12 +128,12 @@ pub struct PageRows {
     pub steady: u64,
 }
 
-/// How often a source table's schema is looked at.
+/// How often a source table's schema is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Polling {
-    /// Seconds between two looks after a change.
+    /// Seconds between two checks after a change.
     pub min_s: u64,
-    /// Seconds between two looks while nothing changes.
+    /// Seconds between two checks when nothing has changed for a long time.
     pub max_s: u64,
 }
 
@@ -152,8 +152,8 @@ pub struct SourceTable {
 /// One table to keep in sync.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableConfig {
-    /// Which worker's turn it is first. It depends on the id alone: nodes may list their tables in other orders, while
-    /// their configurations are edited one after the other.
+    /// Determines which worker gets the first partition. It depends on the id alone, because nodes may list their
+    /// tables in different orders while their configurations are edited one after the other.
     pub position: u32,
     /// Names the table in status, control and checkpoints.
     pub id: String,
@@ -165,8 +165,8 @@ pub struct TableConfig {
     pub columns: Columns,
     /// What a cursor column of type INT64 counts, since the epoch.
     pub cursor_unit: Option<CursorUnit>,
-    /// The columns that identify a row; rows are identified by their content when empty, and by the primary key that
-    /// the source table declares, if any, when absent.
+    /// The columns that identify a row. When empty, rows are identified by their content. When absent, they are
+    /// identified by the primary key that the source table declares, if any, otherwise by their content.
     pub key: Option<Vec<String>>,
     /// What the ids of records are.
     pub id_type: IdType,
@@ -178,17 +178,17 @@ pub struct TableConfig {
     pub partition_by: PartitionBy,
     /// Number of partitions.
     pub partitions: u64,
-    /// Whether the component may make the target table, and add to it.
+    /// Whether the component may create the target table, and add to it.
     pub may_create: bool,
-    /// How often the source's schema is looked at.
+    /// How often the source's schema is checked.
     pub polling: Polling,
-    /// What is wanted of single columns' attributes.
+    /// The configured properties of single columns' attributes.
     pub schema_overrides: Vec<SchemaOverride>,
     /// Limits and paces.
     pub pace: Pace,
 }
 
-/// What entries of `tables` may leave to the level above.
+/// The keys that entries of `tables` may inherit from the level above.
 pub struct Shared {
     dataset: Option<String>,
     cursor: Option<String>,
@@ -206,24 +206,24 @@ pub struct Defaults<'z> {
     pace: Pace,
     start: Option<Start>,
     partitions: u64,
-    /// What the tables of a worker may take in memory.
+    /// The most bytes of memory for all tables of a worker.
     pub memory_bytes_max: u64,
     may_create: bool,
     polling: Polling,
     zones: &'z Zones,
 }
 
-/// Where a table is to be read from.
+/// The time from which a table is read.
 #[derive(Debug, Clone, Copy)]
 enum Start {
     /// An instant.
     Instant(Micros),
-    /// A time without an offset: that of the table's own zone.
+    /// A time without an offset, in the table's own zone.
     Local(Micros),
 }
 
 impl<'z> Defaults<'z> {
-    /// Reads the sections, with the product's defaults for what they leave out.
+    /// Reads the sections, with defaults for missing keys.
     pub fn read(sections: &Section<'_>, zones: &'z Zones) -> Defaults<'z> {
         let mut pace = Pace {
             start: None,
@@ -281,7 +281,7 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-/// Returns whether targets may be made, and how often schemas are looked at.
+/// Returns whether targets may be created, and how often schemas are checked.
 fn read_schema(sections: &Section<'_>) -> (bool, Polling) {
     let mut polling = Polling { min_s: 300, max_s: 1_800 };
     let Some(schema) = sections.section("schema") else { return (true, polling) };
@@ -334,7 +334,7 @@ impl Start {
 }
 
 impl TableConfig {
-    /// Reads a table; `None` when something that nothing else can go without is missing.
+    /// Reads a table; `None` when a key is missing that everything else depends on.
     pub fn read(
         section: &Section<'_>,
         project_id: &str,
@@ -409,7 +409,7 @@ impl TableConfig {
     }
 
     /// Returns a text that changes whenever rows would get other ids, other columns or other forms, or go elsewhere.
-    /// `key` holds the columns that really identify a row.
+    /// `key` has the columns that really identify a row.
     pub fn identity(&self, key: &[String]) -> String {
         let columns = match &self.columns {
             Columns::All => "*".to_owned(),
@@ -426,7 +426,7 @@ impl TableConfig {
         format!("{project_id}|{dataset}|{table}|{cursor}|{unit_us}|{columns}|{key}|{filter}|{target}{forms}")
     }
 
-    /// Returns the part of the identity that is empty as long as ids and values are stored as by default.
+    /// Returns the part of the identity for ids and stored types. It is empty if they are the default.
     fn form_identity(&self) -> String {
         let mut columns: Vec<String> = self
             .schema_overrides
@@ -525,7 +525,7 @@ fn read_target(section: &Section<'_>, table: &str, single: bool) -> String {
     target
 }
 
-/// Reads the zone in which a cursor of type DATETIME or DATE tells the time.
+/// Reads the zone of a cursor of type DATETIME or DATE.
 fn read_zone(section: &Section<'_>, zones: &Zones) -> Option<Zone> {
     let name = section.text("timeZone")?;
     if section.has("timestampUnit") {
@@ -544,7 +544,7 @@ fn read_zone(section: &Section<'_>, zones: &Zones) -> Option<Zone> {
     zone
 }
 
-/// Finds the zone that was most likely meant: that of a place, or one that is spelt alike.
+/// Finds the zone that was most likely meant: the zone of the named place, or the one with the most similar name.
 fn nearest_zone<'n>(name: &str, names: &'n [String]) -> Option<&'n str> {
     let names = || names.iter().map(String::as_str);
     let place = name.replace(' ', "_");
@@ -553,7 +553,7 @@ fn nearest_zone<'n>(name: &str, names: &'n [String]) -> Option<&'n str> {
     names().find(is_of_place).or_else(|| nearest(name, names()))
 }
 
-/// Deals tables out to workers by their ids.
+/// Distributes tables among workers by the tables' ids.
 fn first_turn(id: &str) -> u32 {
     Sha256::digest(id).first_chunk::<4>().map_or(0, |first| u32::from_be_bytes(*first))
 }

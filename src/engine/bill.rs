@@ -5,19 +5,20 @@ use crate::config::Pace;
 use crate::error::{Failure, Kind};
 use crate::time::{DAY_US, Micros};
 
-/// US dollars for a tebibyte that a query scans, on demand, as Google's price list says for most regions.
+/// The price of a tebibyte that a query scans, in US dollars, on demand, in most regions by Google's price list.
 const DOLLARS_PER_TEBIBYTE: f64 = 6.25;
-/// A table that would cost more than this in a day is warned about.
+/// The status warns of a table that would cost more than this in a day.
 const DOLLARS_PER_DAY_MAX: f64 = 10.0;
 
-/// The bytes billed for what this worker asks.
+/// The bytes that this worker's queries have billed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bill {
     /// Bytes that are not yet in a checkpoint.
     pub unsaved_bytes: u64,
-    /// Bytes of a job under an id of our own, for the commit that is being made. Whether that happens, its checkpoint tells.
+    /// Bytes of a job whose id we chose, for the commit that is being made. The stored checkpoint tells whether that
+    /// commit succeeded.
     pub job_bytes: u64,
-    /// What the last query that was no part of a backlog billed.
+    /// The bytes that the last query outside a backlog billed.
     pub poll_bytes: Option<u64>,
 }
 
@@ -32,29 +33,29 @@ impl Bill {
         self.unsaved_bytes = self.unsaved_bytes.saturating_add(bytes);
     }
 
-    /// Returns what the next checkpoint is to count.
+    /// Returns the bytes that the next checkpoint has to add.
     pub fn due_bytes(&self) -> u64 {
         self.unsaved_bytes.saturating_add(self.job_bytes)
     }
 
-    /// Notes that a checkpoint has all that was added.
+    /// Notes that a checkpoint contains all bytes that were added.
     pub fn save(&mut self) {
         self.unsaved_bytes = 0;
         self.job_bytes = 0;
     }
 
-    /// Notes that a commit may have failed: of a job whose bill is not in the stored checkpoint it is added again.
+    /// Notes that a commit may have failed. A job's bill is added again if the stored checkpoint does not contain it.
     pub fn doubt_commit(&mut self) {
         self.job_bytes = 0;
     }
 
-    /// Returns the bytes billed on a day, by all workers as far as their checkpoints tell, and by this one.
+    /// Returns the bytes billed on a day: those of all checkpoints, and those of this worker that are not yet in one.
     pub fn on_day(&self, day: i64, ledger: &Ledger) -> u64 {
         let billed = ledger.sum(|row| if row.billed_day == day { row.billed_on_day } else { 0 });
         billed.saturating_add(self.unsaved_bytes)
     }
 
-    /// Checks that the budget of a day that has billed so much is not used up.
+    /// Checks that a day's budget is not used up, after `billed` bytes.
     ///
     /// # Errors
     /// When it is.
@@ -65,7 +66,7 @@ impl Bill {
         }
     }
 
-    /// Checks that a query of so many bytes is allowed, on a day that has billed so much.
+    /// Checks that a query of so many bytes is allowed, on a day that has `billed` bytes already.
     ///
     /// # Errors
     /// When it is not.
@@ -85,7 +86,7 @@ impl Bill {
         }
     }
 
-    /// Returns what this worker's polls of a day bill if the table changes all the time.
+    /// Returns the bytes that this worker's polls would bill in a day, if the table changed all the time.
     pub fn projected_bytes_per_day(&self, pace: &Pace) -> Option<u64> {
         let polls = DAY_US.unsigned_abs() / 1_000 / pace.poll_interval_ms.max(1);
         self.poll_bytes.map(|bytes| bytes.saturating_mul(polls))

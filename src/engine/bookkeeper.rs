@@ -13,7 +13,7 @@ use crate::config::TableConfig;
 use crate::mapping::batch::Batch;
 use crate::time::Micros;
 
-/// Whoever writes checkpoints, with all that they tell of.
+/// Writes checkpoints, from all that they contain.
 #[derive(Debug, Clone, Copy)]
 pub struct Bookkeeper<'e> {
     /// The table.
@@ -22,21 +22,22 @@ pub struct Bookkeeper<'e> {
     pub worker: &'e Worker,
     /// The checkpoints before.
     pub holding: &'e Holding,
-    /// What rows are read under.
+    /// The schema under which rows are read.
     pub schema: &'e Schema,
-    /// BigQuery's clock, and the rows without cursor.
+    /// Knows BigQuery's clock, and the number of rows without a cursor.
     pub source: &'e Source,
-    /// The phase, and the size of pages.
+    /// Knows the phase, and the size of pages.
     pub sizes: &'e Sizes,
-    /// What is to be billed with the next commit.
+    /// The bytes to add with the next commit.
     pub bill: &'e Bill,
     /// The worker's clock.
     pub now: Micros,
 }
 
 impl Bookkeeper<'_> {
-    /// Returns the checkpoints that are true once the batch is in Harper: in mid-window that of the first partition,
-    /// which keeps the progress and counts the rows; at its end, those of all.
+    /// Returns the checkpoints that are true once the batch is in Harper. Within a window, that is the checkpoint of
+    /// the first partition, which has the progress and counts the rows. At the end of the window, these are the
+    /// checkpoints of all its partitions.
     pub fn of_batch(&self, transfer: &Transfer, batch: &Batch) -> Vec<Checkpoint> {
         let task = &transfer.task;
         let complete = transfer.reading.is_complete();
@@ -50,7 +51,7 @@ impl Bookkeeper<'_> {
             // A clock that was set back does not take back what was read.
             row.last_timestamp = row.last_timestamp.max(reached);
             if complete && is_sole {
-                // What is read again in several windows is settled as far as those have come.
+                // Rows that are read again in several windows are settled up to the last one's end.
                 let until = task.plan.window.until.or(row.last_timestamp);
                 row.settled = row.settled.max(until.min(row.last_timestamp));
             }
@@ -68,15 +69,15 @@ impl Bookkeeper<'_> {
         checkpoints
     }
 
-    /// Returns the checkpoint to commit with notes alone; none of a worker that owns nothing.
+    /// Returns the checkpoint to commit with notes alone; none if the worker owns nothing.
     pub fn of_notes(&self, described: &Described) -> Option<Checkpoint> {
         let mut row = self.current(*self.holding.own().first()?, described);
         self.enter_bill(&mut row);
         Some(row)
     }
 
-    /// Returns the checkpoints to commit before a query's job is made: the first one tells of the job. The others are
-    /// where the window starts from, though nothing was read for them.
+    /// Returns the checkpoints to commit before a query's job is created. The first one names the job. The others say
+    /// where the window starts, for partitions that have no checkpoint yet.
     pub fn of_opening(&self, query: &Query) -> Vec<Checkpoint> {
         let mut others = query.task.partitions.iter().copied();
         let first = others.next();
@@ -90,7 +91,7 @@ impl Bookkeeper<'_> {
         checkpoints
     }
 
-    /// Returns a checkpoint without its window, whose job is given up and has billed so much.
+    /// Returns a checkpoint without its window, after the job was given up. The job has billed so many bytes.
     pub fn of_debt(&self, row: Checkpoint, bytes: u64, era: u32) -> Checkpoint {
         let day = day_of(self.source.server_time());
         let old_ids_until = if row.era == era { row.old_ids_until } else { Some(Micros::MAX) };
@@ -114,8 +115,9 @@ impl Bookkeeper<'_> {
         row.billed_on_day += self.bill.due_bytes();
     }
 
-    /// Whether no row behind the window's start has an id of a former era once it was read. Rows of the future, whichever
-    /// partition they are in, are read by who owns the present; nobody is done before that one is.
+    /// Whether no row after the window's start has an id of a former era once the window has been read. Rows of the
+    /// future, whichever partition they are in, are read by the owner of the present. No worker is done before that
+    /// one.
     fn reads_all_old_ids(&self, transfer: &Transfer) -> bool {
         let era = transfer.described.projection.era;
         let is_future_done =
@@ -123,7 +125,7 @@ impl Bookkeeper<'_> {
         transfer.task.is_open_ended() && is_future_done
     }
 
-    /// Returns a partition's checkpoint as it is if nothing is read.
+    /// Returns a partition's checkpoint as it would be without new rows.
     fn current(&self, partition: u32, described: &Described) -> Checkpoint {
         let Described { description, projection } = described;
         let Bookkeeper { config, holding, .. } = *self;

@@ -25,7 +25,7 @@ pub struct Moment {
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event {
-    /// The engine is to begin. Only the first event.
+    /// The engine has to begin. This is only the first event.
     Start,
     /// The outcome of [`Command::Load`].
     Loaded(Result<Box<Stored>, Failure>),
@@ -41,7 +41,7 @@ pub enum Event {
     CountsShared,
     /// The end of [`Command::Rest`].
     Rested,
-    /// The engine is to end, whatever it was doing; comes instead of an outcome.
+    /// The engine has to end, whatever it was doing. Comes instead of an outcome.
     Stop,
 }
 
@@ -52,18 +52,18 @@ pub enum Command {
     Load,
     /// Make the target table ready for rows.
     EnsureTarget {
-        /// What it is to be like.
+        /// The target that is needed.
         target: Box<Target>,
-        /// Whether this worker is the first to make it if it is missing; others wait a while for that.
+        /// Whether this worker creates it at once if it is missing. Other workers wait a while for that.
         is_first: bool,
     },
-    /// Store a version of the schema, unless one with its number is stored.
+    /// Store a version of the schema, unless one with its number exists.
     AdoptSchema(Box<SchemaVersion>),
     /// Send a request to BigQuery.
     Send(Request),
     /// Commit a batch and the checkpoints in one transaction.
     Write(Box<WriteOrder>),
-    /// Tell the other workers how many rows the source's partitions have. Should that fail, they count themselves.
+    /// Tell the other workers the number of rows in each partition of the source. If that fails, they count themselves.
     ShareCounts(Box<Counts>),
     /// Do nothing for a while.
     Rest {
@@ -92,32 +92,34 @@ pub struct Answer {
 pub struct WriteOrder {
     /// The rows.
     pub batch: Batch,
-    /// Whether the rows may be in Harper with ids of a former era, and then are to be replaced.
+    /// Whether the rows may be in Harper with ids of a former era, and then have to be replaced.
     pub replaces: bool,
-    /// Whether rows may be in Harper just as they are, and then are not to be written: it is not remembered which ones.
+    /// Whether some rows may be in Harper unchanged. It is not remembered which ones, so the host looks, and does not
+    /// write them again.
     pub may_be_stored: bool,
-    /// The cursors of which all rows have their newest ids once this is committed, so that none may stay in Harper with an
-    /// id of a former era; none when that is not known.
+    /// The range of cursors in which all rows have their newest ids once this is committed, so that no row may keep an
+    /// id of a former era; none if it is not known.
     pub renewed: Option<Renewed>,
-    /// What else belongs into the audit.
+    /// Further entries of the audit.
     pub notes: Vec<Note>,
-    /// The progress after them; the first one also counts the rows. None where it is known already.
+    /// The progress after the rows. The first checkpoint also counts the rows. Empty if the progress is stored already.
     pub checkpoints: Vec<Checkpoint>,
-    /// What Harper is to take for the time of the writing: of two versions of a record it keeps the later one, so that a
-    /// node whose clock is behind could not replace what another one has written.
+    /// The time of the write for Harper. Harper keeps the later one of two versions of a record, so a node whose clock
+    /// is behind could not replace a version of another node.
     pub stamp: Option<Micros>,
-    /// What the worker tells of its last commit, the first record of the transaction.
+    /// The head, which names the worker's last commit. It is the first record of the transaction.
     pub head: Option<Commit>,
-    /// Which commit's rows are there once this is committed: between the rows and the progress.
+    /// The witness of this commit. It is written between the rows and the progress.
     pub witness: Option<Commit>,
-    /// Up to which commit of another worker nothing is missing on this node once this is committed: in the same place.
+    /// The proof that nothing is missing on this node up to a commit of another worker. It is written in the same
+    /// place.
     pub proof: Option<Commit>,
-    /// A request that will most likely be sent next and may be started meanwhile.
+    /// The request that will most likely be sent next. The host may start it meanwhile.
     pub ahead: Option<Request>,
 }
 
 impl WriteOrder {
-    /// One that commits no rows.
+    /// Makes an order that commits no rows.
     pub fn without_rows(notes: Vec<Note>, checkpoints: Vec<Checkpoint>, head: Option<Commit>) -> WriteOrder {
         WriteOrder {
             batch: Batch::none(),
@@ -138,13 +140,13 @@ impl WriteOrder {
 /// An entry of the audit that is not about a single row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// What it is about, as a stable word.
+    /// Its kind, a stable word.
     pub kind: &'static str,
-    /// What there is to say.
+    /// What happened.
     pub reason: String,
 }
 
-/// Changes when a component makes a target table (anew); empty if none ever made it.
+/// Changes each time the component creates a target table; empty if the component never created it.
 pub type Incarnation = String;
 
 /// What Harper holds of a table's progress.
@@ -153,40 +155,40 @@ pub type Incarnation = String;
 pub struct Stored {
     /// The checkpoints of all partitions.
     pub checkpoints: Vec<Checkpoint>,
-    /// What some worker counted.
+    /// The rows in each partition, as some worker counted them.
     pub counts: Option<Counts>,
-    /// That of the target table.
+    /// The incarnation of the target table.
     pub incarnation: Incarnation,
     /// The newest version of the schema.
     pub schema: Option<Box<SchemaVersion>>,
-    /// How many rows of the table had been rejected when it was started by hand last.
+    /// How many rows of the table had been rejected when it was last started by hand.
     #[serde(default)]
     pub forgiven_rows: u64,
     /// The worker's own last commit.
     #[serde(default)]
     pub last_commit: Option<Commit>,
-    /// Up to which commits of other workers nothing is missing on this node because that was mended.
+    /// The proofs of this node: up to which commits of other workers nothing is missing.
     #[serde(default)]
     pub proofs: Vec<Commit>,
-    /// What the workers told of their last commits before they made them.
+    /// The heads of all workers: what they told of their last commits before they made them.
     #[serde(default)]
     pub heads: Vec<Commit>,
 }
 
-/// What a commit came to.
+/// The outcome of a commit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Rows that Harper itself refused.
     pub refused: u64,
     /// Rows that could not be written, for whatever reason, and were not counted before.
     pub rejected: u64,
-    /// Rows that were in Harper already, just as they are.
+    /// Rows that were in Harper already, unchanged.
     pub unchanged: u64,
-    /// How long the thread was busy from the commit's start to its end, without its waiting.
+    /// How long the thread was busy during the commit, without waiting.
     pub busy_ms: u64,
 }
 
-/// Who runs an engine.
+/// The worker that runs an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
     /// The node's name.

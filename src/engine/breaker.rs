@@ -33,7 +33,7 @@ pub enum Circuit {
     HalfOpen,
 }
 
-/// What is known of one side's failures: how long to wait after the next one, and whether to keep off.
+/// The failures of one side: how long to wait after the next one, and whether to send requests at all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Health {
     /// The delays between attempts.
@@ -50,7 +50,7 @@ pub struct Breaker {
 }
 
 impl Health {
-    /// Notes that the side did what it was asked for.
+    /// Notes that a request to the side succeeded.
     pub fn succeed(&mut self) {
         *self = Health::default();
     }
@@ -63,13 +63,13 @@ impl Health {
 }
 
 impl Breaker {
-    /// Notes a failure. Returns how long to keep off the side, if the circuit opens.
+    /// Notes a failure. Returns how long to send no request, if the circuit opens.
     pub fn fail(&mut self, now: Micros, pace: &Pace, jitter: Jitter) -> Option<u64> {
         self.failures = self.failures.saturating_add(1);
         if self.failures < FAILURES_MAX.max(pace.attempts_max) {
             return None;
         }
-        // A little apart, so that the tables of a node do not all come back at once.
+        // The time differs a little, so that the tables of a node do not all come back at once.
         let open_ms = OPEN_MS + ((u64::from(jitter.0) * (OPEN_MS / 10)) >> 32);
         self.open_until = Some(now.plus(open_ms as i64 * 1_000));
         Some(open_ms)

@@ -23,22 +23,22 @@ pub struct Checkpoint {
     /// Where partitions without a checkpoint start, because they were read under another rule.
     #[serde(with = "instant", default)]
     pub inherited: Option<Micros>,
-    /// Which making of the target table the rows went to.
+    /// The incarnation of the target table that the rows went to.
     #[serde(default)]
     pub incarnation: String,
-    /// When the source was made from which the rows came, where BigQuery tells.
+    /// When the source table was created, if BigQuery tells.
     #[serde(default)]
     pub source_created: Option<String>,
-    /// How many rows the source had then, where BigQuery tells.
+    /// How many rows the source had when it was read, if BigQuery tells.
     #[serde(default)]
     pub source_rows: Option<u64>,
-    /// The era of the ids that rows without key get.
+    /// The era of the ids of rows without a key.
     #[serde(default)]
     pub era: u32,
     /// Rows with a cursor up to here may have ids of former eras.
     #[serde(with = "instant", default)]
     pub old_ids_until: Option<Micros>,
-    /// The time that Harper took for that of the writing: of two versions of a record it keeps the one with the later.
+    /// The time of the write for Harper, which keeps the later one of two versions of a record.
     #[serde(with = "instant", default)]
     pub stamp: Option<Micros>,
     /// The node that wrote last.
@@ -48,7 +48,7 @@ pub struct Checkpoint {
     /// The watermark: every row with a cursor up to it is in Harper.
     #[serde(with = "instant", default)]
     pub last_timestamp: Option<Micros>,
-    /// The watermark when last nobody else can have written for the partition at the same time.
+    /// The last watermark that was reached while nobody else could write for the partition.
     #[serde(with = "instant", default)]
     pub settled: Option<Micros>,
     /// The last commits in doubt, by worker, of which `settled` knows: it was taken back to before their rows.
@@ -57,12 +57,12 @@ pub struct Checkpoint {
     /// Rows before this instant were left out; none when everything was read.
     #[serde(with = "instant", default)]
     pub start_timestamp: Option<Micros>,
-    /// The zone whose rules the cursor was taken to follow; none is UTC.
+    /// The zone of the cursor's values; none is UTC.
     #[serde(default)]
     pub time_zone: Option<String>,
     /// The phase when it was written.
     pub phase: Phase,
-    /// Rows written so far; rows that were read again and written again count again.
+    /// Rows written so far; a row counts each time it is written.
     pub records_ingested: u64,
     /// Rows that could not be written so far.
     #[serde(default)]
@@ -76,24 +76,24 @@ pub struct Checkpoint {
     /// Bytes that BigQuery billed on that day.
     #[serde(default)]
     pub billed_on_day: u64,
-    /// Rows of the source that have no cursor, and so are not copied.
+    /// Rows of the source that have no cursor and are therefore not copied.
     #[serde(default)]
     pub rows_without_cursor: u64,
     /// When it was written, by the worker's clock.
     #[serde(with = "instant", default)]
     pub last_sync_time: Option<Micros>,
-    /// Rows asked for per page.
+    /// Rows requested per page.
     pub batch_size: u64,
     /// The window that is being read; none between windows.
     #[serde(default)]
     pub window: Option<OpenWindow>,
-    /// What the ids depend on, to notice a configuration that no longer fits.
+    /// The options that ids and stored values depend on, to notice a configuration that no longer fits.
     pub identity: String,
 }
 
 impl Checkpoint {
-    /// Tells whether the source is another table by now, or was emptied and filled again: a part of it that goes is most
-    /// likely old, most of it that goes at once is not.
+    /// Tells whether the source is now another table, or was emptied and filled again. The second is assumed if more
+    /// than half of the rows are gone: a smaller part was most likely deleted because it is old.
     pub fn is_of_former_source(&self, description: &Description) -> bool {
         let is_other = |(before, now)| before != now;
         let is_emptied = |(before, now): (u64, u64)| now < before.div_ceil(2);
@@ -102,17 +102,17 @@ impl Checkpoint {
     }
 }
 
-/// A window that was begun: its rows are partly in Harper, or its job was or is to be made.
+/// A window that was begun: a part of its rows is in Harper, or its job has been or will be created.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenWindow {
     /// The partitions that it reads.
     #[serde(default)]
     pub partitions: Vec<u32>,
-    /// Their watermark when it was begun.
+    /// The partitions' watermark when the window was begun.
     #[serde(with = "instant", default)]
     pub started_from: Option<Micros>,
-    /// Whether nobody else wrote for them when it was begun.
+    /// Whether nobody else could write for these partitions when the window was begun.
     #[serde(default)]
     pub is_sole: bool,
     /// The version of the schema that it was begun under.
@@ -124,24 +124,24 @@ pub struct OpenWindow {
     /// Its upper bound, inclusive; none when it reaches to the end.
     #[serde(with = "instant", default)]
     pub until: Option<Micros>,
-    /// Where the watermark will be; of a window to the end of the table, the latest that it can be.
+    /// The watermark after the window; for a window to the end of the table, the latest possible one.
     #[serde(with = "instant", default)]
     pub watermark: Option<Micros>,
-    /// The latest cursor of the table that is known, up to there.
+    /// The latest known cursor of the table, up to that watermark.
     #[serde(with = "instant", default)]
     pub newest: Option<Micros>,
     /// Whether BigQuery numbered the identical rows.
     #[serde(default)]
     pub numbered: bool,
-    /// BigQuery's clock shortly before the query was made.
+    /// The time shortly before the query was made, by BigQuery's clock.
     #[serde(with = "instant", default)]
     pub made_at: Option<Micros>,
-    /// The table's version then.
+    /// The table's version at that time.
     #[serde(default)]
     pub version: Option<Version>,
     /// The query's job, whose result can be read again.
     pub job: JobReference,
-    /// Whether the job has an id of our own, which was stored before the job was made.
+    /// Whether we chose the job's id, and stored it before the job was created.
     #[serde(default)]
     pub named: bool,
     /// Whether the query's bill is in the checkpoint.
@@ -152,13 +152,13 @@ pub struct OpenWindow {
     /// Rows of the result; none before that is read.
     #[serde(default)]
     pub total_rows: Option<u64>,
-    /// Whether nobody will read it on.
+    /// Whether no worker can continue with it.
     #[serde(skip)]
     pub void: bool,
 }
 
 impl OpenWindow {
-    /// Whether its job may have billed what no checkpoint tells.
+    /// Whether its job may have billed bytes that no checkpoint contains.
     pub fn owes(&self) -> bool {
         self.named && !self.billed
     }

@@ -11,7 +11,7 @@ use crate::time::Micros;
 #[derive(Debug)]
 pub struct Condition {
     activity: Activity,
-    /// When something will be done next, while resting.
+    /// While resting: when the rest ends.
     next_poll: Option<Micros>,
     bigquery: Health,
     harper: Health,
@@ -43,13 +43,13 @@ impl Condition {
         self.activity = activity;
     }
 
-    /// Notes that nothing will be done for a while.
+    /// Notes that the engine rests for a while.
     pub fn rest(&mut self, activity: Activity, delay_ms: u64, now: Micros) {
         self.activity = activity;
         self.next_poll = Some(now.plus(i64::try_from(delay_ms).unwrap_or(i64::MAX).saturating_mul(1_000)));
     }
 
-    /// Notes a failure. Returns how long to rest before going on; none when that cannot help.
+    /// Notes a failure. Returns how long to rest before the next attempt; none if another attempt cannot help.
     pub fn fail(&mut self, failure: Failure, pace: &Pace, moment: Moment) -> Option<u64> {
         let delay_ms = self.side(Side::of(failure.kind)).fail(&failure, moment.now, pace, moment.jitter);
         self.needs_token = failure.kind == Kind::Unauthenticated;
@@ -67,7 +67,7 @@ impl Condition {
         Some(delay_ms)
     }
 
-    /// Notes that rows, or the news that there are none, have come through one side.
+    /// Notes that one side has delivered: rows, or the news that there are none.
     pub fn succeed(&mut self, side: Side) {
         self.side(side).succeed();
         if self.last_failure.as_ref().is_some_and(|failure| Side::of(failure.kind) == side) {
@@ -75,25 +75,25 @@ impl Condition {
         }
     }
 
-    /// Notes that there is nothing to do, which both sides have told.
+    /// Notes that there is nothing to do, as both sides have answered.
     pub fn succeed_idly(&mut self) {
         self.succeed(Side::BigQuery);
         self.succeed(Side::Harper);
     }
 
-    /// Notes that what failed last has succeeded now, though it proves nothing about the rest of its side.
+    /// Notes that the last failure is over, although this proves nothing about other requests to its side.
     pub fn recover_from(&mut self, kind: Kind) {
         if self.last_failure.as_ref().is_some_and(|failure| failure.kind == kind) {
             self.succeed(Side::of(kind));
         }
     }
 
-    /// Tells, once after the token was refused, that the next request needs a new one.
+    /// Tells whether the next request needs a new token. After a refusal of the token, it does so once.
     pub fn take_need_of_token(&mut self) -> bool {
         std::mem::take(&mut self.needs_token)
     }
 
-    /// Returns when something will be done next, while resting.
+    /// Returns when the engine's rest ends; none if it does not rest.
     pub fn next_poll(&self, now: Micros) -> Option<Micros> {
         self.next_poll.filter(|at| *at > now)
     }
@@ -103,7 +103,7 @@ impl Condition {
         Circuits { bigquery: self.bigquery.breaker.circuit(now), harper: self.harper.breaker.circuit(now) }
     }
 
-    /// Returns the failure that is in the way.
+    /// Returns the failure that lasts.
     pub fn last_error(&self) -> Option<LastError> {
         self.last_failure.as_ref().map(|failure| LastError {
             code: failure.kind,

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 pub struct Counts {
     /// The table's id in the configuration.
     pub id: String,
-    /// What was counted, to notice a configuration that no longer fits.
+    /// The options under which they were counted, to notice a configuration that no longer fits.
     pub identity: String,
-    /// When, in seconds since the epoch by BigQuery's clock.
+    /// When they were counted, in seconds since the epoch, by BigQuery's clock.
     pub counted_at: i64,
-    /// Where the partitions with rows start, in seconds since the epoch, and how many rows each one has.
+    /// The partitions that have rows: the start, in seconds since the epoch, and the number of rows.
     pub partitions: Vec<(i64, u64)>,
 }
 

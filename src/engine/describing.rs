@@ -13,7 +13,7 @@ use crate::mapping::projection::Projection;
 use crate::partition::Rule;
 use std::sync::Arc;
 
-/// How often a worker without a share looks whether the table, or its rule, gave it one.
+/// How often a worker without a share checks whether the table, or its rule, gives it one.
 const STANDBY_MS: u64 = 300_000;
 
 impl Engine {
@@ -86,7 +86,7 @@ impl Engine {
         Ok((description, projection, rule))
     }
 
-    /// Goes on to the target, if there is anything to do.
+    /// Continues with the target, if there is anything to do.
     fn get_ready(&mut self, described: Arc<Described>, moment: Moment) -> Next {
         if self.holding.own().is_empty() && self.deliveries.loss(moment.now).is_none() {
             return self.stand_by(moment);
@@ -123,7 +123,7 @@ impl Engine {
                 if self.schema.target_is_ready(&incarnation) {
                     return Next::Plan(described);
                 }
-                // What is stored of a table that had been there before stands for nothing any more.
+                // What is stored about a former table does not count any more.
                 Next::Poll
             }
         }
@@ -134,13 +134,13 @@ impl Engine {
             Err(failure) => Next::fail(failure, Next::Load),
             Ok(()) => {
                 self.schema.adopt(number);
-                // Another worker may have been faster, with another version.
+                // Another worker may have stored another version before.
                 Next::Poll
             }
         }
     }
 
-    /// Tells whether rows would get other ids than those that the checkpoints stand for.
+    /// Returns a failure if rows would get other ids or forms than those that the checkpoints stand for.
     fn mismatch(&self, stored: &Stored, identity: &str) -> Option<Failure> {
         stored.checkpoints.iter().any(|checkpoint| checkpoint.identity != identity).then(|| {
             let message = format!(
@@ -155,12 +155,13 @@ impl Engine {
         })
     }
 
-    /// Takes over what Harper holds, and the share that is due.
+    /// Takes what Harper has stored, and the worker's share.
     fn take_stored(&mut self, stored: Stored, rule: Rule, identity: &str, description: &Description) {
         let Stored { checkpoints, counts, incarnation, forgiven_rows, heads, .. } = stored;
         self.holding.forgive(forgiven_rows);
         if !self.holding.take(checkpoints, rule, self.config.position) {
-            // Somebody else wrote for these partitions, or they are others: what is known of their rows is void.
+            // Another worker wrote for these partitions, or they are other partitions: what is known of their rows is
+            // void.
             self.forget_rows();
         }
         self.holding.ledger.take_doubts(&heads);

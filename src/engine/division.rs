@@ -9,10 +9,10 @@ use crate::partition::{Division, Rule, Span};
 use crate::time::Micros;
 use std::collections::BTreeSet;
 
-/// Spans of time up to now that are told apart without having been counted.
+/// The most spans of time, up to now, that are told apart without counts.
 const SPANS_MAX: i64 = 1_000;
 
-/// Returns the unit of the source's partitions if the cursor decides which one a row is in.
+/// Returns the unit of the source's partitions, if the source is partitioned by the cursor.
 pub fn partitioned_on_cursor(projection: &Projection, description: &Description) -> Option<PartitionUnit> {
     let (unit, column) = description.partitioning.as_ref()?;
     let by_cursor =
@@ -23,14 +23,14 @@ pub fn partitioned_on_cursor(projection: &Projection, description: &Description)
 /// Finds the rule of a table.
 ///
 /// # Errors
-/// When the configured one would let several workers write versions of the same row.
+/// When the configured rule would let several workers write versions of the same row.
 pub fn resolve(
     config: &TableConfig,
     projection: &Projection,
     description: &Description,
 ) -> Result<Rule, Failure> {
-    // Versions of one row with different cursors would be written by different workers, perhaps of different nodes;
-    // there the last write wins, which need not be the newest version.
+    // Different workers, perhaps on different nodes, would write versions of one row with different cursors. The last
+    // write would win, which need not be the newest version.
     let scatters_versions = !projection.key.is_empty() && !projection.key.contains(&projection.cursor);
     let unit = partitioned_on_cursor(projection, description);
     let division = match config.partition_by {
@@ -75,12 +75,12 @@ fn is_pruned(division: Division, unit: Option<PartitionUnit>) -> bool {
     }
 }
 
-/// Selects the rows of some partitions within a window. `counted` holds where spans with rows start, as far as they
-/// are known; `now` is BigQuery's clock.
+/// Selects the rows of some partitions within a window. `counted` has the starts of the known spans with rows; `now` is
+/// BigQuery's clock.
 ///
-/// Where spans are whole partitions of the source, those that are known are told apart by bounds, so that each worker
-/// scans its own alone. Between them nothing is known to be, and a condition selects the rows, should there be any. Who
-/// owns the present also reads what lies in the future.
+/// If spans are whole partitions of the source, known spans are selected by bounds, so that each worker scans only its
+/// own. Between known spans there should be no rows; if there are some, a condition selects them. The owner of the
+/// present also reads rows of the future.
 ///
 /// Returns none if the partitions have nothing in the window.
 pub fn select(
@@ -104,7 +104,8 @@ pub fn select(
     }
 }
 
-/// Returns whether so many spans lie between two instants that they have to be counted before they can be told apart.
+/// Returns whether there are so many spans between two instants that they have to be counted before they can be told
+/// apart.
 pub fn needs_counting(rule: Rule, after: Option<Micros>, now: Micros) -> bool {
     match rule.division {
         Division::Spans(span) if rule.pruned => {
@@ -153,8 +154,8 @@ fn segments(
     joined(found)
 }
 
-/// Returns the numbers of the spans that may hold rows: those that were counted, and all up to tomorrow that are not
-/// too many.
+/// Returns the numbers of the spans that may have rows: those that were counted, and, if they are not too many, all up
+/// to tomorrow.
 fn known_spans(span: Span, window: Window, counted: &[Micros], now: Micros) -> BTreeSet<i64> {
     let mut known: BTreeSet<i64> = counted.iter().map(|starts| span.number(*starts)).collect();
     let last = span.number(now) + 1;

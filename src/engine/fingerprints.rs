@@ -1,16 +1,16 @@
-//! Fingerprints of rows, in a table that is small for what it holds: each with a note of 32 bits.
+//! Fingerprints of rows, each with a note of 32 bits, in a compact hash table.
 
 use crate::mapping::row::RowKey;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// A table is kept in parts, none of which takes long to grow: one large table would be moved at once, and keep Harper
-/// from answering for that time.
+/// The table consists of parts, because a small part grows quickly. One large table would be copied at once, and Harper
+/// could not answer meanwhile.
 pub const PARTS: usize = 256;
 const ENTRY_BYTES: usize = size_of::<u128>();
 const SLOTS_MIN: usize = 8;
 
-/// 96 bits of a row's hash, never zero. A row that is taken for another one because of its fingerprint would be lost: among
-/// 6,000,000 others, the odds are 1 to 10^22.
+/// 96 bits of a row's hash, never zero. A row with the same fingerprint as another one would be lost: among 6,000,000
+/// others, the odds are 1 to 10^22.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(u128);
 
@@ -28,12 +28,12 @@ pub struct Fingerprints {
 struct Part {
     slots: Vec<u128>,
     used: usize,
-    /// Of how many fingerprints nothing is tried to make room for them.
+    /// For how many more fingerprints no attempt is made to find room.
     refusals_left: usize,
 }
 
 impl Fingerprint {
-    /// Returns that of a row's text, of which there were `occurrence` before.
+    /// Returns the fingerprint of a row's text that has occurred `occurrence` times before.
     pub fn of_text(text: &str, occurrence: u32) -> Fingerprint {
         let half = |number: u64| {
             let mut hasher = DefaultHasher::new();
@@ -43,7 +43,7 @@ impl Fingerprint {
         Fingerprint::of_bits(u128::from(half(0)) << 64 | u128::from(half(1)))
     }
 
-    /// Returns that of a row that is recognised by its content.
+    /// Returns the fingerprint of a row that is recognised by its content.
     pub fn of_content(key: &RowKey) -> Fingerprint {
         let hash = key.hash.iter().take(12).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
         let cursor = (key.cursor.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -58,7 +58,7 @@ impl Fingerprint {
         self.0 as usize % PARTS
     }
 
-    /// The place at which its probing starts.
+    /// The slot at which its probing starts.
     fn start(self, slots: usize) -> usize {
         (((self.0 >> 8) as u32 as u64 * slots as u64) >> 32) as usize
     }
@@ -75,7 +75,7 @@ impl Fingerprints {
         (bytes / ENTRY_BYTES) as u64 * 7 / 10
     }
 
-    /// Returns the bytes that it takes.
+    /// Returns the bytes that the table takes.
     pub fn bytes(&self) -> usize {
         self.slots * ENTRY_BYTES
     }
@@ -90,8 +90,8 @@ impl Fingerprints {
         self.parts.get(fingerprint.part())?.note(fingerprint)
     }
 
-    /// Gives a fingerprint the note that `next` makes of the one that it had. Those of which `keeps` does not want to keep
-    /// the notes make room for it. Returns false if there is none within `bytes_max`.
+    /// Sets a fingerprint's note to what `next` makes of its former note. Fingerprints whose notes `keeps` rejects are
+    /// removed to make room. Returns false if there is no room within `bytes_max`.
     pub fn set(
         &mut self,
         fingerprint: Fingerprint,
@@ -115,14 +115,14 @@ impl Fingerprints {
         has_room
     }
 
-    /// Looks for room again where there was none.
+    /// Looks for room again in all parts that had none.
     pub fn look_for_room(&mut self) {
         for part in &mut self.parts {
             part.refusals_left = 0;
         }
     }
 
-    /// Removes those of a part of which `keeps` does not want to keep the notes.
+    /// Removes the fingerprints of a part whose notes `keeps` rejects.
     pub fn sweep(&mut self, part: usize, keeps: impl Fn(u32) -> bool) {
         let Some(part) = self.parts.get_mut(part) else { return };
         let (slots, used) = (part.slots.len(), part.used);
@@ -172,7 +172,7 @@ impl Part {
         self.slots.iter().filter(|entry| **entry != 0 && keeps(**entry as u32)).count()
     }
 
-    /// Sees to it that one more entry fits in, with slots that are filled by 7/8 at most.
+    /// Makes room for one more entry. At most 7/8 of the slots are used.
     fn make_room(&mut self, slots_left: usize, keeps: impl Fn(u32) -> bool) -> bool {
         if (self.used + 1) * 8 <= self.slots.len() * 7 {
             return true;
@@ -188,7 +188,7 @@ impl Part {
             let slots = if slots - self.slots.len() <= slots_left { slots } else { self.slots.len() };
             self.rebuild(slots, keeps);
         } else {
-            // To look again with each row would take longer than all else.
+            // Another look for each row would take longer than all other work.
             self.refusals_left = kept / 8;
         }
         has_room

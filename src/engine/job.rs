@@ -1,9 +1,10 @@
-//! Queries that may bill much: each runs as a job under an id of our own, which is stored before the job is made.
+//! Queries that may bill much. Each one runs as a job whose id we choose, and store before the job is created.
 //!
-//! So whoever comes to read the window, after a crash, a failure without an answer or a change of the cluster, finds the
-//! job by its id, and nothing bills it twice. To make a job that is there already does no harm: BigQuery refuses it as a
-//! duplicate. A window is read on by who owns all of its partitions. Otherwise the owner of the first of them gives the
-//! job up: it is cancelled, and what it billed is asked for and counted with the commit that forgets it.
+//! So a worker that reads the window later finds the job by its id, and the query is not billed twice: after a crash,
+//! after a request without an answer, or after a change of the cluster. Creating a job that exists already does no
+//! harm, because BigQuery refuses it as a duplicate. A worker that owns all partitions of the window continues it. If
+//! there is no such worker, the owner of the first partition gives the job up: it cancels the job, asks what it has
+//! billed, and adds that in the commit that removes the job.
 
 use super::boundary::{Answer, Moment};
 use super::checkpoint::{Checkpoint, OpenWindow};
@@ -21,10 +22,10 @@ use crate::error::{Failure, Kind, Recovery};
 use crate::time::Micros;
 use std::sync::Arc;
 
-/// The HTTP status of a refusal because there is a job of that id.
+/// The HTTP status of a refusal because a job with this id exists.
 const DUPLICATE: u16 = 409;
 
-/// A job that nobody will read, and the checkpoint that tells of it.
+/// A job whose result nobody will read, and the checkpoint that names it.
 #[derive(Debug)]
 pub struct Debt {
     row: Checkpoint,
@@ -33,7 +34,7 @@ pub struct Debt {
 }
 
 impl Engine {
-    /// Stores the id of the job that is to run a query.
+    /// Stores the id of the job that will run a query.
     pub(super) fn open_job(&mut self, mut query: Query, moment: Moment) -> Next {
         let (config, location) = (&self.config, self.connection.location.as_ref());
         let worker = self.worker.name();
@@ -53,14 +54,14 @@ impl Engine {
         self.write_notes(notes, checkpoints, AfterWrite::MakeJob(Box::new(query)))
     }
 
-    /// Makes the job of a query; its id is stored.
+    /// Creates the job of a query. Its id is stored already.
     pub(super) fn make_job(&self, query: Box<Query>) -> Next {
         let Some(job) = &query.job else { return Next::fail(unnamed_job(), Next::Describe(None)) };
         let request = request::make_job(job, &query.sql(&self.config), self.config.pace.bytes_billed_max);
         Next::Ask(Inquiry::Job(query), request)
     }
 
-    /// Goes on with a window whose job was stored, and made or not.
+    /// Continues with a window whose job's id is stored. The job may or may not have been created.
     pub(super) fn find_job(&mut self, open: OpenWindow, task: Task, described: Arc<Described>) -> Next {
         let counts = self.holding.counts().into_iter().flat_map(Counts::partitions);
         let starts: Vec<Micros> = counts.map(|one| one.starts).collect();
@@ -83,7 +84,7 @@ impl Engine {
             Ok(_) => self.ask_result(query),
             Err(_) if is_there => self.ask_result(query),
             Err(failure) if failure.kind == Kind::WindowTooLarge => self.cut_window(failure, &query),
-            // The job may be there, or come to be there: the window stays open, and whoever owns it then tries again.
+            // The job may exist, now or later. So the window stays open, and its owner tries again.
             Err(failure) if failure.kind.recovery() == Recovery::Retry => {
                 Next::fail(failure, Next::Describe(None))
             }
@@ -97,7 +98,7 @@ impl Engine {
         Next::Ask(Inquiry::Result(query), request)
     }
 
-    /// Asks whether a job has failed, or BigQuery has failed to tell of it.
+    /// Asks for a job's state, to find out whether the job itself has failed or only the request for its result.
     pub(super) fn look_at_job(&self, failure: Failure, query: Box<Query>) -> Next {
         let Some(job) = &query.job else { return Next::fail(unnamed_job(), Next::Describe(None)) };
         let request = request::look_at_job(job);
@@ -128,12 +129,12 @@ impl Engine {
         }
     }
 
-    /// Ends the job of a window that cannot be read on, and asks what it billed.
+    /// Ends the job of a window that cannot be continued, and asks what it billed.
     pub(super) fn settle(&mut self, row: Checkpoint, described: Arc<Described>) -> Next {
         let Some(window) = &row.window else { return Next::Load };
         self.condition.set_activity(Activity::Running);
         let job = window.job.clone();
-        // One whose result was read is done.
+        // A job whose result was read is done.
         let request = match window.total_rows {
             None => request::cancel_job(&job),
             Some(_) => request::look_at_job(&job),
@@ -160,7 +161,7 @@ impl Engine {
             Err(failure) if may_be_told(failure.kind) => {
                 Next::fail(failure, Next::Ask(Inquiry::Debt(debt, described), request))
             }
-            // It was never made, or is out of reach.
+            // The job was never created, or cannot be reached.
             Err(_) => self.forget_job(*debt, 0, &described, moment),
         }
     }
@@ -173,7 +174,7 @@ impl Engine {
     }
 }
 
-/// Whether the next answer may tell what one that failed did not.
+/// Whether another request may get the answer that this one did not.
 fn may_be_told(kind: Kind) -> bool {
     kind == Kind::Unavailable || query::may_come(kind, false)
 }

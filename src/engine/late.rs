@@ -1,15 +1,16 @@
-//! The late range: the stretch before the watermark that is read again, and the rows of it that are in Harper.
+//! The late range: the span before the watermark that is read again, and its rows that are known to be in Harper.
 
 use super::fingerprints::{Fingerprint, Fingerprints, PARTS};
 use crate::time::{Micros, SECOND_US};
 
-/// What its rows may take in memory, unless another limit is told.
+/// The memory for its rows, unless another limit is set.
 pub const BYTES_MAX: usize = 256 << 20;
 
-/// What the windows that were read leave for the next one.
+/// What the next window needs to know about the windows before it.
 ///
-/// A row is recognised if the last window that was read to its end had it. Each reading has a number, and a row's note
-/// tells in which one it was seen last, whether the one before had seen it too, and about what its cursor is.
+/// A row is recognised if the last completed window had it. Each reading of a window has a number. A row's note has the
+/// number of the reading that saw the row last, whether the completed reading before that had seen it too, and the
+/// row's approximate cursor.
 #[derive(Debug)]
 pub struct LateRange {
     rows: Fingerprints,
@@ -17,13 +18,14 @@ pub struct LateRange {
     /// The number of the window that is being read, or will be next.
     reading: u8,
     is_reading: bool,
-    /// Whether the last window had more rows of it than memory: some are in Harper and not remembered.
+    /// Whether the last window had more rows of the late range than fit in memory. Some are then in Harper, but not
+    /// remembered.
     is_incomplete: bool,
-    /// Whether the window that is being read has.
+    /// Whether the window that is being read has more rows than fit in memory.
     overflows: bool,
-    /// The part of the table that is looked through next for what is not needed any more.
+    /// The part of the table that is swept next.
     sweeps: usize,
-    /// Whether the next window reads it again.
+    /// Whether the next window reads the late range again.
     is_reread: bool,
     /// The partitions of the last window.
     partitions: Vec<u32>,
@@ -34,16 +36,17 @@ pub struct LateRange {
 struct Sight {
     /// The reading that saw it last.
     reading: u8,
-    /// Whether the last one that was ended before had seen it too.
+    /// Whether the completed reading before that had seen it too.
     was_known: bool,
     /// Its cursor in units, saturated.
     cursor: u32,
 }
 
-/// Cursors of hundreds of years in 23 bits, and much less than the late range usually lasts.
+/// The unit of cursors in notes: 23 bits cover 272 years around 1970. A row may be remembered for so much longer than
+/// needed.
 const UNIT_US: i64 = 1_024 * SECOND_US;
 const CURSOR_BITS: u32 = 23;
-/// Parts that are swept with each reading: all of them, long before a reading gets the number of a former one.
+/// The parts that are swept with each reading. All parts have been swept long before a number is used again.
 const SWEEPS_PER_READING: usize = PARTS / 64;
 
 impl Sight {
@@ -79,7 +82,7 @@ impl Default for LateRange {
 }
 
 impl LateRange {
-    /// Tells how much memory its rows may take. What they take already is kept.
+    /// Sets how much memory the rows may take. Rows that are remembered already stay.
     pub fn allow_memory(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
     }
@@ -89,8 +92,8 @@ impl LateRange {
         self.rows.bytes()
     }
 
-    /// Begins to read a window of some partitions. One that was begun and not ended leaves nothing: of its rows, it is not
-    /// known which ones are in Harper.
+    /// Begins to read a window of some partitions. If the window before was not completed, all rows are forgotten,
+    /// because it is not known which of its rows are in Harper.
     pub fn begin(&mut self, partitions: &[u32]) {
         if self.is_reading {
             self.forget_rows();
@@ -100,13 +103,13 @@ impl LateRange {
         self.is_incomplete &= self.partitions == partitions;
     }
 
-    /// Whether a row of a window has to be looked at: because it is recognised, or has to be.
+    /// Whether a row of a window has to be looked up or remembered.
     pub fn concerns(&self, is_read_again: bool) -> bool {
         is_read_again || self.rows.count() > 0
     }
 
-    /// Tells whether a row is in Harper, as far as is remembered. If the next window reads it again, it is remembered for
-    /// that; rows with cursors up to `bound` need not be remembered any longer.
+    /// Tells whether a row is remembered to be in Harper. If the next window will read the row again, the row is
+    /// remembered for that. Rows with cursors up to `bound` need not be remembered any longer.
     pub fn recognise(
         &mut self,
         row: Fingerprint,
@@ -133,36 +136,37 @@ impl LateRange {
         was_known
     }
 
-    /// Whether rows that are not recognised may be in Harper all the same, because memory was too small for them. What was
-    /// read before the worker started is not meant: of what a Harper commits when it ends, nobody knows whether other nodes
-    /// have heard of it, so that it is written again.
+    /// Whether rows that are not recognised may still be in Harper, because they did not fit in memory. This is not
+    /// about rows that were read before the worker started. Such rows are written again, because nobody knows whether
+    /// the last commits of a Harper that ended have reached the other nodes.
     pub fn is_incomplete(&self) -> bool {
         self.is_incomplete
     }
 
-    /// Whether memory is too small for its rows.
+    /// Whether its rows do not fit in memory.
     pub fn has_overflowed(&self) -> bool {
         self.is_incomplete || self.overflows
     }
 
-    /// Whether the next window of some partitions reads it again. Partitions that were read by other windows than the
-    /// last one may have had late rows since.
+    /// Whether the next window of some partitions reads the late range again. It does if the last window was one of
+    /// other partitions, because these partitions may have got late rows since they were read.
     pub fn is_reread_for(&self, partitions: &[u32]) -> bool {
         self.is_reread || self.partitions != partitions
     }
 
-    /// Makes the next window read it again.
+    /// Makes the next window read the late range again.
     pub fn reread(&mut self) {
         self.is_reread = true;
     }
 
-    /// Forgets its rows: they may have changed in Harper, or are looked at otherwise.
+    /// Forgets its rows, because they may have changed in Harper, or are recognised in another way.
     pub fn forget_rows(&mut self) {
         self.rows = Fingerprints::default();
         (self.is_reading, self.is_incomplete, self.overflows) = (false, false, false);
     }
 
-    /// Takes what a window left that is in Harper now. Unless it is reread, nothing of it can have been late.
+    /// Notes that a window is completely in Harper. `is_reread` tells whether the next window has to read the late
+    /// range again. It need not if no row can have been late.
     pub fn follow(&mut self, partitions: Vec<u32>, is_reread: bool) {
         (self.partitions, self.is_reread) = (partitions, is_reread);
         (self.is_reading, self.is_incomplete, self.overflows) = (false, self.overflows, false);
@@ -175,7 +179,7 @@ impl LateRange {
     }
 }
 
-/// Whether a row was seen by the last reading that was ended before this one.
+/// Whether the last completed reading before this one has seen a row.
 fn is_known(note: u32, reading: u8) -> bool {
     let sight = Sight::of(note);
     sight.reading == reading.wrapping_sub(1) || sight.reading == reading && sight.was_known

@@ -1,4 +1,4 @@
-//! The checkpoints of a table: those of the own partitions, and those of all others for sums.
+//! The checkpoints of a table: those of the worker's partitions, and all others for sums.
 
 use super::checkpoint::{Checkpoint, OpenWindow};
 use super::delivery::{Commit, Doubt};
@@ -6,34 +6,35 @@ use crate::time::zone::{self, Zone};
 use crate::time::{Micros, SECOND_US};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A watermark that is further ahead of BigQuery's clock than this comes from a wrong clock.
+/// A watermark that is ahead of BigQuery's clock by more than this comes from a wrong clock.
 const CLOCK_TOLERANCE_US: i64 = 60 * SECOND_US;
 
 /// The checkpoints of a table, by partition.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ledger {
     rows: BTreeMap<u32, Checkpoint>,
-    /// Those of other rules, which tell no more than sums.
+    /// The checkpoints of other rules, which only count in sums.
     others: BTreeMap<u32, Checkpoint>,
-    /// Where partitions are although no checkpoint says so, because there was nothing to read for them.
+    /// Watermarks that no checkpoint has, of partitions for which there was nothing to read.
     proven: BTreeMap<u32, Micros>,
-    /// Where partitions that have no checkpoint yet start, because they were read under another rule.
+    /// Where partitions without a checkpoint start, because they were read under another rule.
     inherited: Option<Micros>,
 }
 
-/// Partitions that have come equally far and so are read together.
+/// Partitions with the same watermark, which are therefore read together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Their watermark.
     pub watermark: Option<Micros>,
     /// The partitions, in order.
     pub partitions: Vec<u32>,
-    /// The watermark of those that are next.
+    /// The watermark of the partitions that are next.
     pub next: Option<Micros>,
 }
 
 impl Ledger {
-    /// Takes what is stored. Checkpoints of another rule tell only how far all of their partitions had come.
+    /// Takes the stored checkpoints. Checkpoints of another rule only tell a watermark that all of their partitions
+    /// have reached.
     pub fn of(stored: Vec<Checkpoint>, rule: &str) -> Ledger {
         let (same, others): (Vec<Checkpoint>, Vec<Checkpoint>) =
             stored.into_iter().partition(|row| row.rule == rule);
@@ -42,7 +43,7 @@ impl Ledger {
             let rows: Vec<&Checkpoint> = others.iter().filter(|row| row.rule == *other).collect();
             let complete = partitions_of(other).is_some_and(|count| count == rows.len() as u64);
             if complete {
-                // None, of a partition that was not read at all, is the least.
+                // None is the least: such a partition was not read at all.
                 inherited = inherited.max(rows.iter().map(|row| row.last_timestamp).min().flatten());
             }
         }
@@ -55,7 +56,7 @@ impl Ledger {
         self.rows.get(&partition)
     }
 
-    /// Returns what a partition's checkpoint counted, also under another rule.
+    /// Returns the checkpoint with a partition's counters, also under another rule.
     pub fn counters(&self, partition: u32) -> Option<&Checkpoint> {
         self.rows.get(&partition).or(self.others.get(&partition))
     }
@@ -71,7 +72,7 @@ impl Ledger {
         self.rows.insert(checkpoint.partition, checkpoint);
     }
 
-    /// Returns up to where rows of a partition may be in Harper with ids of an era before `era`.
+    /// Returns the cursor up to which rows of a partition may have ids of an era before `era`.
     pub fn old_ids_until(&self, partition: u32, era: u32) -> Option<Micros> {
         match self.rows.get(&partition) {
             Some(row) if row.era == era => row.old_ids_until,
@@ -79,14 +80,14 @@ impl Ledger {
         }
     }
 
-    /// Tells whether rows of some partitions behind `after` may be in Harper with ids of an era before `era`.
+    /// Tells whether rows of some partitions after `after` may have ids of an era before `era`.
     pub fn may_have_old_ids(&self, partitions: &[u32], era: u32, after: Option<Micros>) -> bool {
         let bounds = partitions.iter().filter_map(|partition| self.old_ids_until(*partition, era));
         bounds.max().is_some_and(|bound| after.is_none_or(|after| after < bound))
     }
 
-    /// Tells whether some of the partitions that were read were not read to their end since the era began: rows with ids of
-    /// an era before may still arrive from another node.
+    /// Tells whether rows with ids of a former era may still arrive from another node: some partition that was read has
+    /// not been read to its end since the era began.
     pub fn may_get_old_ids(&self, partitions: &[u32], era: u32) -> bool {
         let was_read = |partition: &u32| self.get(*partition).is_some_and(|row| row.last_timestamp.is_some());
         let may_get = |partition: &u32| self.old_ids_until(*partition, era) == Some(Micros::MAX);
@@ -98,7 +99,7 @@ impl Ledger {
         self.rows.values().any(|row| row.era == era && row.old_ids_until != Some(Micros::MAX))
     }
 
-    /// Forgets how far those partitions have come of which that stands for nothing any more.
+    /// Forgets the watermarks of partitions whose checkpoints are void.
     pub fn start_over(&mut self, is_void: impl Fn(&Checkpoint) -> bool) {
         self.inherited = None;
         self.proven.clear();
@@ -110,7 +111,7 @@ impl Ledger {
         }
     }
 
-    /// Returns how far a partition has come.
+    /// Returns a partition's watermark.
     pub fn watermark(&self, partition: u32) -> Option<Micros> {
         self.stored_watermark(partition).max(self.proven.get(&partition).copied())
     }
@@ -119,7 +120,7 @@ impl Ledger {
         self.rows.get(&partition).map_or(self.inherited, |row| row.last_timestamp)
     }
 
-    /// Notes that partitions have no rows up to an instant but those that were read.
+    /// Notes that all rows of some partitions up to an instant have been read.
     pub fn prove(&mut self, partitions: &[u32], until: Micros) {
         for partition in partitions {
             let proven = self.proven.entry(*partition).or_insert(until);
@@ -127,13 +128,13 @@ impl Ledger {
         }
     }
 
-    /// Takes over what another ledger proved.
+    /// Takes over the proven watermarks of another ledger.
     pub fn take_proofs(&mut self, other: &mut Ledger) {
         self.proven = std::mem::take(&mut other.proven);
     }
 
-    /// Takes back what is ahead of BigQuery's clock: a clock was wrong when it was written, and nothing is proven beyond
-    /// the time at which the rows were read. Tells whether there was something.
+    /// Takes back watermarks that are ahead of BigQuery's clock. A clock was wrong when they were written, and nothing
+    /// is proven beyond the time at which the rows were read. Tells whether there were some.
     pub fn step_back_behind(&mut self, server_time: Micros, zone: &Zone) -> bool {
         let present = zone.local(server_time);
         let is_ahead = |at: &Micros| at.since(present) > CLOCK_TOLERANCE_US;
@@ -149,8 +150,8 @@ impl Ledger {
         stepped_back
     }
 
-    /// Takes back the watermarks of partitions that were read under the rules of another zone than `zone`, by as much as
-    /// clocks may differ: by other rules, other rows may have been late, or have seemed to lie in the future. Tells whether
+    /// Takes back the watermarks of partitions that were read under another zone than `zone`, by as much as clocks may
+    /// differ. Under other rules, other rows may have been late, or have seemed to be in the future. Tells whether
     /// there were some.
     pub fn step_back_for_zone(&mut self, zone: &Zone) -> bool {
         let is_other = |row: &&mut Checkpoint| row.time_zone.as_deref().unwrap_or(Zone::UTC) != zone.name();
@@ -166,23 +167,25 @@ impl Ledger {
         stepped_back
     }
 
-    /// Tells whether another ledger says the same of some partitions' stored watermarks.
+    /// Tells whether another ledger has the same stored watermarks for some partitions.
     pub fn is_same_for(&self, other: &Ledger, partitions: &[u32]) -> bool {
         partitions
             .iter()
             .all(|partition| self.stored_watermark(*partition) == other.stored_watermark(*partition))
     }
 
-    /// Returns how far the furthest behind of all partitions that have a checkpoint has come.
+    /// Returns the lowest watermark of all partitions that have a checkpoint.
     pub fn lowest_of_all(&self) -> Option<Micros> {
         let known = self.rows.values().map(|row| row.last_timestamp).min();
         known.unwrap_or(self.inherited)
     }
 
-    /// Returns a time for the next commit that is later than those of all checkpoints, whichever clock they were taken from.
+    /// Returns a time for the next commit that is later than those of all checkpoints, whichever node's clock they came
+    /// from.
     ///
-    /// It is also later than that of a commit of which a Harper that ended itself has kept the rows alone, without the
-    /// checkpoints: time has passed since then. Half of it counts, so that a clock that was ahead is caught up with.
+    /// It is also later than that of a commit of which a Harper that ended itself has kept only the rows, without the
+    /// checkpoints, because time has passed since then. Only half of the passed time counts, so that the time of a
+    /// clock that was ahead comes closer to the real time again.
     pub fn next_stamp(&self, now: Micros) -> Micros {
         let rows = self.rows.values().chain(self.others.values());
         let last = rows.filter_map(|row| Some((row.stamp?, row.last_sync_time))).max();
@@ -192,30 +195,30 @@ impl Ledger {
         })
     }
 
-    /// Returns how far the most advanced of all partitions has come.
+    /// Returns the highest watermark of all partitions.
     pub fn newest_of_all(&self) -> Option<Micros> {
         self.rows.values().map(|row| row.last_timestamp).max().flatten().max(self.inherited)
     }
 
-    /// Returns how far the furthest behind of the partitions has come; none when nothing was read of it.
+    /// Returns the lowest watermark of some partitions; none if nothing was read of one of them.
     pub fn lowest(&self, partitions: &[u32]) -> Option<Micros> {
         partitions.iter().map(|partition| self.watermark(*partition)).min().flatten()
     }
 
-    /// Returns how far the partitions were read while nobody else can have written for them.
+    /// Returns the last watermark that all of the partitions reached while nobody else could write for them.
     pub fn settled(&self, partitions: &[u32]) -> Option<Micros> {
         let of = |partition: &u32| self.rows.get(partition).map_or(self.inherited, |row| row.settled);
         partitions.iter().map(of).min().flatten()
     }
 
-    /// Tells whether whatever was written for the partitions was written while nobody else can have.
+    /// Tells whether everything was written for the partitions while nobody else could write for them.
     pub fn is_settled(&self, partitions: &[u32]) -> bool {
         let is_settled = |partition: &u32| self.settled(&[*partition]) >= self.stored_watermark(*partition);
         partitions.iter().all(is_settled)
     }
 
-    /// Takes back how far partitions are settled to before what workers wrote that did not know it. A checkpoint that told
-    /// so may have been overwritten by one of a worker that did not know of them.
+    /// Moves `settled` back to before the rows that workers wrote in doubt. Their checkpoints said so, but may have been
+    /// overwritten by those of a worker that did not know of them.
     pub fn take_doubts(&mut self, heads: &[Commit]) {
         let doubts = heads.iter().filter_map(|head| Some((&head.owner, head.doubt?)));
         for row in self.rows.values_mut() {
@@ -237,7 +240,7 @@ impl Ledger {
         !self.rows.is_empty() && self.rows.values().all(|row| knows(row) && is_settled(row))
     }
 
-    /// Returns those of the partitions that are furthest behind.
+    /// Returns those of the partitions that have the lowest watermark.
     pub fn furthest_behind(&self, partitions: &[u32]) -> Group {
         let watermark = self.lowest(partitions);
         let (group, others): (Vec<u32>, Vec<u32>) =
@@ -245,8 +248,9 @@ impl Ledger {
         Group { watermark, partitions: group, next: self.lowest(&others) }
     }
 
-    /// Returns a window that was left open over some of the partitions, and can be read on: each of its partitions is
-    /// where it started from, or where it leads to, for its last commit may have been cut short.
+    /// Returns an open window over some of the partitions that can be continued: the watermark of each of its
+    /// partitions is the one from which the window started, or the one to which it leads, because its last commit may
+    /// have been cut short.
     pub fn open_window(&self, partitions: &[u32]) -> Option<&OpenWindow> {
         let windows = partitions.iter().filter_map(|partition| self.get(*partition)?.window.as_ref());
         windows.filter(|window| self.fits(window, partitions)).max_by_key(|window| window.offset)
@@ -261,15 +265,15 @@ impl Ledger {
         !window.void && window.partitions.iter().all(own) && window.partitions.iter().all(is_there)
     }
 
-    /// Gives up all windows that were left open.
+    /// Gives up all open windows.
     pub fn give_up_windows(&mut self) {
         for row in self.rows.values_mut() {
             give_up(&mut row.window);
         }
     }
 
-    /// Returns a checkpoint with a window that cannot be read on, whose job's bill is open: of one of some partitions, or,
-    /// `with_others`, of a former rule.
+    /// Returns a checkpoint with a window that cannot be continued and whose job's bill is open. The checkpoint is that
+    /// of one of some partitions or, `with_others`, of a former rule.
     pub fn debt(&self, partitions: &[u32], with_others: bool) -> Option<&Checkpoint> {
         let owes = |row: &&Checkpoint| row.window.as_ref().is_some_and(OpenWindow::owes);
         let is_stuck =
@@ -279,7 +283,7 @@ impl Ledger {
         own.find(|row| owes(row) && is_stuck(row)).or_else(others)
     }
 
-    /// Tells whether a partition's watermark is stored as it is known.
+    /// Tells whether a partition's known watermark is stored.
     pub fn is_stored(&self, partition: u32) -> bool {
         self.stored_watermark(partition) == self.watermark(partition)
     }
@@ -290,7 +294,7 @@ impl Ledger {
     }
 }
 
-/// Forgets a window, unless the bill of its job has still to be asked for.
+/// Forgets a window, unless the bill of its job is still open.
 fn give_up(window: &mut Option<OpenWindow>) {
     match window {
         Some(open) if open.owes() => open.void = true,
@@ -298,7 +302,7 @@ fn give_up(window: &mut Option<OpenWindow>) {
     }
 }
 
-/// Returns the number of partitions that a rule's name tells.
+/// Returns the number of partitions from a rule's name.
 fn partitions_of(rule: &str) -> Option<u64> {
     rule.rsplit_once('/')?.1.parse().ok()
 }

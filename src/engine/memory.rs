@@ -1,14 +1,15 @@
-//! Divides the memory of a worker among its tables: for pages on their way, and for what is remembered of rows.
+//! Divides the memory of a worker among its tables: for pages of results, and for hashes of rows.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// What the largest page of BigQuery has.
+/// The size of the largest page of BigQuery.
 pub const PAGE_BYTES_MAX: usize = 20 << 20;
-/// A page is in memory twice for a while: as it came, and in the core. So pages get this part of all memory.
+/// Pages get this part of all memory. It is small because a page is in memory twice for a while: as it came, and in the
+/// core.
 const PAGES_PART: usize = 4;
-/// What is remembered of rows gets this part.
+/// Hashes of rows get this part.
 const ROWS_PART: usize = 2;
-/// Each table may remember as much, whatever the others do.
+/// Each table may have so many bytes of hashes, whatever the others have.
 const ROWS_BYTES_MIN: usize = 1 << 20;
 
 /// What a table holds in memory, and what its next page will take.
@@ -16,13 +17,14 @@ const ROWS_BYTES_MIN: usize = 1 << 20;
 pub struct Need {
     /// Bytes of the page that is being read.
     pub page: usize,
-    /// Bytes that the next page takes, as far as is known.
+    /// Bytes that the next page takes, as an estimate.
     pub next_page: usize,
-    /// Bytes for what is remembered of rows.
+    /// Bytes of hashes of rows.
     pub rows: usize,
 }
 
-/// The memory of a worker. Whoever waits for a page holds none, so that those who hold one never wait for each other.
+/// The memory of a worker. A table that waits for a page holds none, so that tables never wait for each other in a
+/// circle.
 #[derive(Debug)]
 pub struct Budget {
     pages_max: usize,
@@ -60,21 +62,21 @@ impl Budget {
         self.joined
     }
 
-    /// Takes back all that a table holds. Returns those that waited for it.
+    /// Releases everything that a table holds. Returns the tables that got room by that.
     pub fn leave(&mut self, table: u32) -> Vec<u32> {
         self.tables.remove(&table);
         self.withdraw(table)
     }
 
-    /// Takes room for a page that a table needs to go on. Returns false if it has to wait: until it is among those that
-    /// got room.
+    /// Takes room for a page that a table needs to continue. Returns false if the table has to wait, until it is among
+    /// the tables that got room.
     pub fn ask(&mut self, table: u32, bytes: usize) -> bool {
         self.waiting.push_back((table, bytes));
         self.grant();
         !self.is_waiting(table)
     }
 
-    /// Takes room for a page that a table will need soon, if there is some that nobody waits for.
+    /// Takes room for a page that a table will need soon, if there is room and nobody waits for it.
     pub fn ask_ahead(&mut self, table: u32, bytes: usize) -> bool {
         let has_room = self.waiting.is_empty() && self.pages() + bytes <= self.pages_max;
         if let Some(held) = self.tables.get_mut(&table).filter(|_| has_room) {
@@ -90,7 +92,7 @@ impl Budget {
         }
     }
 
-    /// Gives up the page that was fetched ahead. Returns those that waited for its room.
+    /// Gives up the page that was fetched ahead. Returns the tables that got room by that.
     pub fn forget_ahead(&mut self, table: u32) -> Vec<u32> {
         if let Some(held) = self.tables.get_mut(&table) {
             held.ahead = 0;
@@ -98,7 +100,7 @@ impl Budget {
         self.grant()
     }
 
-    /// Notes what a table holds now. Returns those that waited for room and got it.
+    /// Notes what a table holds now. Returns the tables that got room by that.
     pub fn hold(&mut self, table: u32, need: Need) -> Vec<u32> {
         if let Some(held) = self.tables.get_mut(&table) {
             (held.page, held.rows) = (need.page, need.rows);
@@ -106,7 +108,7 @@ impl Budget {
         self.grant()
     }
 
-    /// Waits no longer. Returns those that waited behind it and got room.
+    /// Removes a table from those that wait. Returns the tables that got room by that.
     pub fn withdraw(&mut self, table: u32) -> Vec<u32> {
         self.waiting.retain(|(other, _)| *other != table);
         self.grant()
@@ -117,7 +119,7 @@ impl Budget {
         self.waiting.iter().any(|(other, _)| *other == table)
     }
 
-    /// Returns the bytes in which a table may remember rows.
+    /// Returns the bytes of hashes that a table may have.
     pub fn rows_allowed(&self, table: u32) -> usize {
         let others = self.tables.iter().filter(|(number, _)| **number != table);
         let held: usize = others.map(|(_, held)| held.rows).sum();
@@ -128,7 +130,7 @@ impl Budget {
         self.tables.values().map(|held| held.page + held.ahead).sum()
     }
 
-    /// Gives room to those that wait, one after the other. A page that is larger than all memory gets it alone.
+    /// Gives room to waiting tables, in their order. A page that is larger than the whole budget gets it alone.
     fn grant(&mut self) -> Vec<u32> {
         let mut granted = Vec::new();
         while let Some((table, bytes)) = self.waiting.front().copied() {

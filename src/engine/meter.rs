@@ -11,7 +11,7 @@ pub struct Meter {
     rows_per_second: f64,
 }
 
-/// Rows per second are taken over this time.
+/// The time over which rows per second are measured.
 const RATE_SPAN_US: i64 = 5 * SECOND_US;
 
 impl Meter {
@@ -32,7 +32,7 @@ impl Meter {
         }
     }
 
-    /// Returns the rows written per second of late, zero when none were.
+    /// Returns the rows that were written per second lately; zero if there were none.
     pub fn rows_per_second(&self, now: Micros) -> f64 {
         if now.0.saturating_sub(self.last_us) > 2 * RATE_SPAN_US {
             return 0.0;

@@ -1,11 +1,11 @@
 //! Keeps one Harper table equal to one BigQuery table: one event in, one command out.
 //!
-//! The engine never acts, waits or looks at a clock. Its durable state is the checkpoint, which is committed
-//! with the rows; whatever else it knows can be lost at any point and is found out again.
+//! The engine never acts, waits or reads a clock. Its durable state is the checkpoint, which is committed with the
+//! rows. It can lose everything else at any time, and find it out again.
 //!
-//! [`Engine::step`] tells which event each state waits for, and what may follow. The stages behind it are `describing`,
-//! `planning` and `copying`. They say what comes [`Next`], and do not call each other. What they know belongs to the
-//! parts of the [`Engine`]; what holds in one state only belongs to that [`State`].
+//! [`Engine::step`] shows which event each state waits for, and what may follow. The stages are `describing`,
+//! `planning` and `copying`. They return what comes [`Next`], and do not call each other. Lasting knowledge belongs to
+//! the parts of the [`Engine`]; what is valid in one state only belongs to that [`State`].
 
 mod bill;
 mod bookkeeper;

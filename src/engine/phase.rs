@@ -1,4 +1,4 @@
-//! The phase of a table, by its lag. It decides the size of pages.
+//! The phase of a table, by its lag. It determines the size of pages.
 
 use crate::config::Pace;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Tells the phase from the lag; without a watermark there is none yet.
+    /// Returns the phase for a lag. Without a watermark, there is no lag yet.
     pub fn of_lag(lag_s: Option<u64>, pace: &Pace) -> Phase {
         match lag_s {
             None => Phase::Initial,
@@ -26,7 +26,7 @@ impl Phase {
         }
     }
 
-    /// Returns the rows to ask for per page.
+    /// Returns the rows to request per page.
     pub fn page_rows(self, pace: &Pace) -> u64 {
         match self {
             Phase::Initial => pace.page_rows.initial,

@@ -12,7 +12,8 @@ use crate::error::{Failure, Kind};
 use crate::time::Micros;
 use std::sync::Arc;
 
-/// Pause before a running query is asked for again, on endpoints that do not hold the request open; it doubles.
+/// The first pause before a running query is asked for again, on endpoints that do not hold the request open. It
+/// doubles each time.
 pub const PAUSE_MS: u64 = 250;
 /// The pause grows up to this.
 const PAUSE_MS_MAX: u64 = 8_000;
@@ -22,11 +23,11 @@ const PAUSE_MS_MAX: u64 = 8_000;
 pub struct Query {
     /// What it reads.
     pub task: Task,
-    /// The table as it was when the query was made.
+    /// The table's description when the query was made.
     pub described: Arc<Described>,
     /// When it was made, under which version of the table.
     pub origin: Origin,
-    /// The job under an id of our own that runs it; none of a query that bills little.
+    /// The job with an id that we chose; none for a query that bills little.
     pub job: Option<JobReference>,
     /// Whether BigQuery numbers the identical rows.
     pub is_numbered: bool,
@@ -43,8 +44,8 @@ pub struct Pauses {
 }
 
 impl Query {
-    /// Prepares the query of a task.
-    /// Identical rows are counted here if there are no more than `countable_rows`, possibly.
+    /// Prepares the query of a task. Identical rows are counted here if the result cannot have more than
+    /// `countable_rows` rows.
     pub fn new(
         task: Task,
         described: Arc<Described>,
@@ -66,8 +67,8 @@ impl Query {
         }
     }
 
-    /// Returns that of a window that was left open before its result was read. `task` has what the checkpoint does not
-    /// tell.
+    /// Returns the query of an open window whose result has not been read. `task` has what the checkpoint does not
+    /// contain.
     pub fn found(open: OpenWindow, task: Task, described: Arc<Described>) -> Query {
         Query {
             task,
@@ -106,10 +107,10 @@ impl Query {
         )
     }
 
-    /// Tells whether the request may be sent again after a failure.
+    /// Tells whether the same request may be sent again after a failure.
     ///
-    /// Whoever got no answer may repeat the request, which runs the query once; after a refusal a new query must be made.
-    /// A server that failed may have run the query all the same, or may always fail with it.
+    /// Without an answer, the request may be repeated, and BigQuery runs the query once. After a refusal, a new query
+    /// must be made. A server that failed may have run the query nevertheless, or may fail with this query each time.
     pub fn may_repeat(&mut self, kind: Kind) -> bool {
         let unanswered = matches!(kind, Kind::Timeout | Kind::Unreachable | Kind::ResponseMalformed);
         let failed_once = kind == Kind::Unavailable && !self.is_repeated;
@@ -117,10 +118,10 @@ impl Query {
         unanswered || failed_once
     }
 
-    /// Returns the request for its result, if a page that is not complete tells where that will be.
+    /// Returns the request for the result of a query that still runs.
     ///
     /// # Errors
-    /// When it does not.
+    /// When the page does not name the job.
     pub fn result_request(page: &Page, page_rows: u64) -> Result<Request, Failure> {
         let job = page.envelope().job.as_ref().ok_or_else(unnamed_job)?;
         Ok(request::read_result(job, 0, page_rows))
@@ -136,7 +137,8 @@ impl Pauses {
     }
 }
 
-/// Tells whether a result that failed to come may still come: the request is then sent again, else a new query is made.
+/// Tells whether a result may still come after a failure. If so, the request is sent again; otherwise a new query is
+/// made.
 pub fn may_come(kind: Kind, is_begun: bool) -> bool {
     match kind {
         Kind::ResultLost | Kind::NotFound | Kind::QueryInvalid | Kind::WindowTooLarge => false,
@@ -145,18 +147,18 @@ pub fn may_come(kind: Kind, is_begun: bool) -> bool {
         | Kind::ResponseMalformed
         | Kind::RateLimited
         | Kind::Unauthenticated => true,
-        // Before the query is done, this may be its own failure, which repeating the request only repeats. A result
-        // that was begun is there, and reading on is free.
+        // Before the query is done, the failure may be its own, and another request would only get it again. A result
+        // of which a page has come exists, and reading it is free.
         _ => is_begun,
     }
 }
 
-/// The request for a page cannot be made without the job's name.
+/// The failure of an answer that does not name the query's job.
 pub fn unnamed_job() -> Failure {
     Failure::new(Kind::ResponseMalformed, "BigQuery did not name the query's job")
 }
 
-/// Whether identical rows are so many, possibly, that BigQuery had better number them.
+/// Whether the result may have too many rows to count the identical ones here, so that BigQuery has to number them.
 fn is_numbered(task: &Task, described: &Described, countable_rows: u64, pace: &Pace) -> bool {
     let Described { description, projection } = described;
     let rows = description.rows.map_or(0, |rows| match task.is_whole_table() {

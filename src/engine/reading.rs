@@ -14,9 +14,9 @@ use crate::mapping::projection::Projection;
 use crate::mapping::row::{RowKey, parse_row, recognise};
 use crate::time::Micros;
 
-/// Text per Harper transaction.
+/// The most bytes of text per Harper transaction.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// Rows passed over (counted or already known) before a batch ends although it is not full.
+/// Rows that may be passed over (counted, or known already) before a batch ends although it is not full.
 const PASSED_ROWS_MAX: u64 = 5_000;
 
 /// A window's result on its way to Harper.
@@ -28,13 +28,13 @@ pub struct Reading {
     pub job: Option<JobReference>,
     /// Rows of the result.
     pub total_rows: u64,
-    /// Rows read, which are in Harper once the current batch is written.
+    /// Rows that were read. They are in Harper once the current batch is written.
     pub offset: u64,
-    /// Rows in front of this offset are in Harper already and only counted.
+    /// Rows before this offset are in Harper already, and are only counted.
     counted_until: u64,
-    /// Rows up to this offset are in Harper.
+    /// Rows before this offset are in Harper.
     written_until: u64,
-    /// Rows behind this offset are not wanted.
+    /// Rows from this offset on are not wanted.
     end: u64,
     page: Option<Page>,
     page_offset: u64,
@@ -43,10 +43,10 @@ pub struct Reading {
     occurrences: Occurrences,
     /// Whether BigQuery numbered the identical rows.
     pub numbered: bool,
-    /// The latest cursor of the table that is known, up to the plan's watermark.
+    /// The latest known cursor of the table, up to the plan's watermark.
     newest: Option<Micros>,
     lower_bound: LowerBound,
-    /// Rows with later cursors will be read again by the next window, as far as can be told; without it all will.
+    /// Rows with later cursors will probably be read again by the next window; none if all rows will.
     remember_after: Option<Micros>,
     bytes_billed: Option<u64>,
     news: bool,
@@ -79,17 +79,17 @@ impl Occurrences {
 pub struct Step {
     /// Whether a new page was begun.
     pub page_starts: bool,
-    /// What it came to. An error means that the page is malformed or ends before a single row, or holds more rows
-    /// than the result.
+    /// The outcome. An error means that the page is malformed, that it ends before its first row, or that it has more
+    /// rows than the result.
     pub progress: Result<Progress, Failure>,
 }
 
-/// What a step came to.
+/// The outcome of a step.
 #[derive(Debug)]
 pub enum Progress {
-    /// Rows, or rejections, to write; the reading's offset is behind them.
+    /// Rows, or rejections, to write. The reading's offset is after them.
     Batch(Batch),
-    /// The page is used up: the next one starts at the reading's offset.
+    /// The page is used up. The next page starts at the reading's offset.
     NeedsPage,
 }
 
@@ -126,8 +126,8 @@ impl Reading {
         }
     }
 
-    /// Begins at an offset: the rows in front are in Harper already. Unless BigQuery numbered the identical rows, they are
-    /// read all the same where those have to be counted.
+    /// Begins at an offset: the rows before it are in Harper already. They are read nevertheless if identical rows have
+    /// to be counted here, because BigQuery did not number them.
     pub fn begin_at(&mut self, offset: u64, counts_identical: bool) {
         (self.counted_until, self.written_until) = (offset, offset);
         if !counts_identical || self.numbered {
@@ -146,12 +146,12 @@ impl Reading {
         self.remember_after = Some(Micros::MAX);
     }
 
-    /// Returns the offset behind the last row that is wanted.
+    /// Returns the offset after the last wanted row.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// Notes that the next commit has all that was read. Returns where its rows begin.
+    /// Notes that the next commit contains everything that was read. Returns the offset at which its rows begin.
     pub fn commit(&mut self) -> u64 {
         std::mem::replace(&mut self.written_until, self.offset).min(self.offset)
     }
@@ -173,12 +173,12 @@ impl Reading {
         }
     }
 
-    /// Tells whether every row was read that is wanted.
+    /// Tells whether every wanted row was read.
     pub fn is_complete(&self) -> bool {
         self.offset >= self.end
     }
 
-    /// Gives the page that starts at the reading's offset.
+    /// Takes the page that starts at the reading's offset.
     pub fn take_page(&mut self, page: Page) {
         self.page_offset = self.offset;
         self.page_bytes = page.bytes();
@@ -190,7 +190,7 @@ impl Reading {
         if self.page.is_some() { self.page_bytes } else { 0 }
     }
 
-    /// Returns about how many bytes a row had on the last page; none before.
+    /// Returns about how many bytes a row had on the last page; none before the first page.
     pub fn row_bytes(&self) -> Option<u64> {
         (self.page_bytes as u64).checked_div(self.page_rows_read())
     }
@@ -200,7 +200,7 @@ impl Reading {
         self.offset - self.page_offset
     }
 
-    /// Returns what the query was billed, once: behind its first page.
+    /// Returns the bytes that the query billed. It does so once, after the first page.
     pub fn take_bytes_billed(&mut self) -> u64 {
         match self.bytes_billed {
             Some(bytes) => {
@@ -211,7 +211,7 @@ impl Reading {
         }
     }
 
-    /// Tells whether what the query was billed is known, and was taken.
+    /// Tells whether the query's bill is known, and was taken.
     pub fn is_billed(&self) -> bool {
         self.bytes_billed.is_some()
     }
@@ -226,10 +226,10 @@ impl Reading {
         self.bytes_billed = Some(0);
     }
 
-    /// Reads up to `rows_max` rows of the page into a batch, unless that was prepared; `late` knows rows that are in
-    /// Harper already, and remembers those that the next window need not write again.
+    /// Reads up to `rows_max` rows of the page into a batch, unless the batch was prepared. `late` knows rows that are
+    /// in Harper already, and remembers rows that the next window need not write again.
     ///
-    /// Where a page is cut, the rows in front of the cut are used and the page counts as used up.
+    /// If a page is cut, the rows before the cut are used, and then the page counts as used up.
     pub fn next_step(&mut self, projection: &Projection, late: &mut LateRange, rows_max: usize) -> Step {
         if let Some(prepared) = self.prepared.take() {
             return prepared;
@@ -239,7 +239,7 @@ impl Reading {
         Step { page_starts, progress }
     }
 
-    /// Takes the next step before it is asked for, while the batch before it is being written.
+    /// Prepares the next step while the batch before it is being written.
     pub fn prepare(&mut self, projection: &Projection, late: &mut LateRange, rows_max: usize) {
         let step = self.next_step(projection, late, rows_max);
         self.prepared = Some(step);
@@ -291,7 +291,7 @@ impl Reading {
         let mut scratch = Scratch::default();
         let mut cells = Vec::with_capacity(projection.fields.len() + 1);
         let offset_max = self.offset + PASSED_ROWS_MAX;
-        // Behind the last row of the result the page must end, which is seen by reading on.
+        // After the last row of the result the page must end. Reading on shows whether it does.
         let offset_max = if self.end < self.total_rows { offset_max.min(self.end) } else { offset_max };
         while builder.rows() < rows_max && builder.text_bytes() < BATCH_BYTES_MAX && self.offset < offset_max
         {
@@ -367,10 +367,10 @@ enum PageEnd {
     NotReached,
 }
 
-/// Checks that a result has the columns that were asked for: rows are read by position.
+/// Checks that a result has the requested columns, because rows are read by position.
 ///
 /// # Errors
-/// When it has not.
+/// When it does not.
 pub fn check_schema(envelope: &Envelope, projection: &Projection, numbered: bool) -> Result<(), Failure> {
     let Some(schema) = &envelope.schema else { return Ok(()) };
     let mut found = Field::from_wire(&schema.fields)?;
@@ -383,7 +383,7 @@ pub fn check_schema(envelope: &Envelope, projection: &Projection, numbered: bool
     if are_like(&found, &projection.fields) { Ok(()) } else { Err(other_columns()) }
 }
 
-/// Tells whether fields that were found have the places, names and types of those that were asked for.
+/// Tells whether the found fields have the places, names and types of the requested fields.
 fn are_like(found: &[Field], wanted: &[Field]) -> bool {
     let is_like = |(found, wanted): (&Field, &Field)| {
         let alike = found.name.eq_ignore_ascii_case(&wanted.name) && found.repeated == wanted.repeated;
@@ -396,7 +396,7 @@ fn are_like(found: &[Field], wanted: &[Field]) -> bool {
     found.len() == wanted.len() && found.iter().zip(wanted).all(is_like)
 }
 
-/// Whether endpoints tell a type in results as they tell it of tables.
+/// Whether endpoints name a type in results as they do in descriptions of tables.
 fn is_told_plainly(kind: &Type) -> bool {
     kind.is_simple() && *kind != Type::BigNumeric
 }

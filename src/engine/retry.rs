@@ -4,7 +4,7 @@ use crate::config::Pace;
 
 /// The longest delay.
 const DELAY_MS_MAX: u64 = 60_000;
-/// The shortest delay, however lucky the jitter.
+/// The shortest delay, whatever the jitter.
 const DELAY_MS_MIN: u64 = 10;
 
 /// Randomness as an argument: a number that is evenly spread over all of `u32`.
@@ -23,9 +23,9 @@ impl Backoff {
         self.failures
     }
 
-    /// Notes a failure and returns the delay before the next attempt. The delays grow until `attempts_max`
-    /// attempts failed; then they stay, for a cause that lasts must not end the sync. A delay that the other
-    /// side asked for is respected.
+    /// Notes a failure and returns the delay before the next attempt. The delays grow until `attempts_max` attempts
+    /// have failed, and then stay: a lasting cause must not end the sync. A delay that the other side requested is
+    /// respected, up to the longest delay.
     pub fn fail(&mut self, pace: &Pace, retry_after_ms: Option<u64>, jitter: Jitter) -> u64 {
         let growth = pace.backoff_multiplier.powi(self.failures.min(pace.attempts_max) as i32);
         self.failures = self.failures.saturating_add(1);

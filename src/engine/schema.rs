@@ -17,7 +17,7 @@ pub struct Schema {
     adopted: Option<u32>,
     projection: Option<Arc<Projection>>,
     is_target_ready: bool,
-    /// Which making of the target table is known.
+    /// The known incarnation of the target table.
     incarnation: Incarnation,
 }
 
@@ -37,10 +37,11 @@ impl Schema {
         self.version().map_or(1, |version| version.version)
     }
 
-    /// Returns the version that the columns make necessary; none when nothing changed.
+    /// Returns the new version that changed columns require; none if nothing has changed.
     ///
     /// # Errors
-    /// When rows could not be recognised any more under it, or the one that was stored does not appear.
+    /// When rows could not be recognised any more under the new version, or when a version that was stored does not
+    /// appear.
     pub fn next(
         &mut self,
         config: &TableConfig,
@@ -67,8 +68,8 @@ impl Schema {
         self.projection.as_deref()
     }
 
-    /// Takes the columns as the newest version has them. Tells whether they are others than before, so that what is known
-    /// of rows is void.
+    /// Takes the columns as the newest version has them. Tells whether they differ from the former ones, so that what
+    /// is known of rows is void.
     pub fn follow(&mut self, mut projection: Projection) -> (Arc<Projection>, bool) {
         if let Some(version) = &self.version {
             projection.follow(version);
@@ -87,7 +88,7 @@ impl Schema {
         self.is_target_ready
     }
 
-    /// Notes that the target table fits. Tells whether it is the one that is known.
+    /// Notes that the target table fits. Tells whether it has the known incarnation.
     pub fn target_is_ready(&mut self, incarnation: &Incarnation) -> bool {
         self.is_target_ready = true;
         *incarnation == self.incarnation
@@ -98,12 +99,12 @@ impl Schema {
         self.is_target_ready = false;
     }
 
-    /// Returns which making of the target table rows go to.
+    /// Returns the incarnation of the target table that rows go to.
     pub fn incarnation(&self) -> &Incarnation {
         &self.incarnation
     }
 
-    /// Takes which making of the target table is stored.
+    /// Takes the stored incarnation of the target table.
     pub fn set_incarnation(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;
     }

@@ -1,5 +1,5 @@
-//! What is known of the source: BigQuery's clock, whether the table's version reveals changes, and what was read under
-//! it.
+//! What is known of the source: BigQuery's clock, whether the table's version shows changes, and under which version it
+//! was read.
 
 use crate::bigquery::table::{Description, Version};
 use crate::engine::phase::Phase;
@@ -7,33 +7,33 @@ use crate::mapping::projection::Projection;
 use crate::time::{Micros, SECOND_US};
 use std::sync::Arc;
 
-/// An unchanged table is queried all the same after this long, in case its version does not tell.
+/// An unchanged table is queried nevertheless after this time, in case its version does not show a change.
 const TRUST_US: i64 = 3_600 * SECOND_US;
 /// Rows without a cursor are counted again at most this often.
 const COUNT_INTERVAL_US: i64 = 3_600 * SECOND_US;
 
-/// A source table as it was described last.
+/// A source table as it was last described.
 #[derive(Debug)]
 pub struct Described {
-    /// What BigQuery says of it.
+    /// Its description by BigQuery.
     pub description: Description,
-    /// What is read of it.
+    /// The columns that are read.
     pub projection: Arc<Projection>,
 }
 
 /// What is known of the source beyond its description.
 #[derive(Debug)]
 pub struct Source {
-    /// BigQuery's clock, when the table was described last.
+    /// BigQuery's clock when the table was last described.
     server_time: Micros,
-    /// How far it is ahead of the worker's.
+    /// How far it is ahead of the worker's clock.
     ahead_us: i64,
-    /// When the table was last looked at or queried; none when that is to be done at once.
+    /// When the table was last polled; none if a poll is due at once.
     polled_at: Option<Micros>,
     queried_at: Option<Micros>,
-    /// Whether the version can be relied on: it was never seen to stay the same over a change.
+    /// Whether the version can be trusted, because it has never stayed the same over a change.
     is_version_trusted: bool,
-    /// Under which version the table was read to its end; none when it was not, or that stands for nothing any more.
+    /// The version under which the table was read to its end; none if it was not, or if that does not count any more.
     read: Option<ReadVersion>,
     without_cursor: Option<WithoutCursor>,
     /// When, by BigQuery's clock, a poll found the source unchanged and so made no query.
@@ -47,7 +47,7 @@ pub struct Source {
 #[derive(Debug)]
 struct ReadVersion {
     version: Version,
-    /// Whether what lies in the future was read as well.
+    /// Whether rows of the future were read as well.
     with_future: bool,
 }
 
@@ -82,7 +82,7 @@ impl Source {
         self.server_time
     }
 
-    /// Sets BigQuery's clock. Where an answer does not tell it, the own one must do.
+    /// Sets BigQuery's clock. If an answer does not tell it, the worker's clock is used.
     pub fn set_clock(&mut self, server_time: Option<Micros>, now: Micros) {
         self.server_time = server_time.unwrap_or(now);
         self.ahead_us = self.server_time.since(now);
@@ -113,15 +113,15 @@ impl Source {
         self.unchanged_at = Some(self.server_time);
     }
 
-    /// Notes that a result was found, of a query that was made at an instant by BigQuery's clock, if that is known. The
-    /// next poll is due at once.
+    /// Notes that the result of an earlier query was found. `made_at` is when the query was made, by BigQuery's clock,
+    /// if that is known. The next poll is due at once.
     pub fn find_result(&mut self, made_at: Option<Micros>, now: Micros) {
         self.polled_at = None;
         self.queried_at = made_at.map(|at| now.plus(at.since(self.server_time))).max(self.queried_at);
     }
 
-    /// Returns how long to wait until the next poll. Each window reads up to BigQuery's clock, or is part of a backlog,
-    /// so that nothing is gained by polling more often than configured.
+    /// Returns how long to wait until the next poll. Each window reads up to BigQuery's clock, or is part of a backlog.
+    /// So polling more often than configured would gain nothing.
     pub fn poll_delay_ms(&self, interval_ms: u64, now: Micros) -> u64 {
         let since_ms = self.polled_at.map(|at| u64::try_from(now.since(at)).unwrap_or(0) / 1_000);
         interval_ms.saturating_sub(since_ms.unwrap_or(interval_ms))
@@ -132,7 +132,7 @@ impl Source {
         self.unchanged_at
     }
 
-    /// Whether all that the table holds was read before, to judge by its version.
+    /// Whether all rows of the table have been read, to judge by its version.
     pub fn is_unchanged(&self, description: &Description, owns_the_future: bool, now: Micros) -> bool {
         let Some(read) = &self.read else { return false };
         let same = description.version.as_ref() == Some(&read.version);
@@ -141,14 +141,14 @@ impl Source {
         same && recently && self.is_version_trusted && !description.streaming && nothing_new_to_own
     }
 
-    /// Learns from a window that was read to its end, and was queried under a version, whether the version tells of
-    /// changes: one that stayed the same while rows came does not.
+    /// Learns whether the version shows changes, from a window that was queried under a version and read to its end. A
+    /// version that stayed the same while rows came does not.
     pub fn learn_trust(&mut self, version: &Version, has_news: bool) {
         let is_same = self.read.as_ref().is_some_and(|read| read.version == *version);
         self.is_version_trusted &= !(is_same && has_news);
     }
 
-    /// Notes under which version the table was read to its end; none when that is not known.
+    /// Notes the version under which the table was read to its end; none if it is not known.
     pub fn conclude(&mut self, version: Option<Version>, with_future: bool) {
         self.read = version.map(|version| ReadVersion { version, with_future });
     }
@@ -169,12 +169,12 @@ impl Source {
         self.is_billed_by_day == Some(true)
     }
 
-    /// Notes when the query was made of a window that read the table to its end.
+    /// Notes that the table was read to its end, and when the query for that was made.
     pub fn read_to_end(&mut self, at: Option<Micros>) {
         self.read_to_end_at = self.read_to_end_at.max(at);
     }
 
-    /// Notes that what was read stands for nothing any more.
+    /// Notes that the table has to be read to its end again.
     pub fn forget_conclusions(&mut self) {
         self.read = None;
     }
@@ -190,8 +190,8 @@ impl Source {
         self.without_cursor = Some(WithoutCursor { rows, counted_at: now, version });
     }
 
-    /// Whether rows without a cursor may have come to a table that was read up to the watermark. After the first window
-    /// their number follows from the totals.
+    /// Whether rows without a cursor have to be counted: there may be new ones, and the table was read up to the
+    /// watermark. After the first window, their number follows from the totals.
     pub fn must_count_without_cursor(
         &self,
         described: &Described,
@@ -201,7 +201,7 @@ impl Source {
     ) -> bool {
         let Described { description, projection } = described;
         let nullable = projection.fields.get(projection.cursor).is_some_and(|field| !field.required);
-        // Of a table in which no row has a cursor there is no watermark.
+        // A table in which no row has a cursor has no watermark.
         let is_read =
             watermark.is_some_and(|watermark| watermark <= self.server_time) || self.read_to_end_at.is_some();
         let is_outdated = self.without_cursor.as_ref().is_none_or(|counted| {

@@ -19,11 +19,11 @@ pub enum Activity {
     Running,
     /// It is up to date and waits for the next poll.
     Idle,
-    /// It waits to try again after a failure that goes away by itself.
+    /// It waits before the next attempt, after a failure that may go away by itself.
     Retrying,
-    /// It looks again from time to time whether somebody removed the cause of a failure.
+    /// It checks from time to time whether somebody has removed the cause of a failure.
     Blocked,
-    /// It gave up; something has to be changed and the table started again.
+    /// It gave up. Somebody has to change something and start the table again.
     Failed,
     /// It has no share of this table's work.
     Standby,
@@ -47,15 +47,15 @@ pub struct Status {
     pub partitions: Vec<u32>,
     /// What is going on.
     pub state: Activity,
-    /// How far behind it is, in words.
+    /// How far behind it is.
     pub phase: Phase,
-    /// Every row with a cursor up to here is in Harper; in the cursor's own zone.
+    /// Every row with a cursor up to this is in Harper; written in the cursor's own zone.
     pub watermark: Option<String>,
-    /// Seconds since the watermark, or since BigQuery last said that nothing had changed.
+    /// Seconds since the watermark, or since the source was last read to its end or found unchanged.
     pub lag_seconds: Option<u64>,
     /// Rows of the table written so far, by all workers.
     pub rows: u64,
-    /// Rows of late.
+    /// Rows written per second lately.
     pub rows_per_second: f64,
     /// Rows that could not be written so far.
     pub rejected_rows: u64,
@@ -63,9 +63,9 @@ pub struct Status {
     pub bytes_billed: u64,
     /// Bytes billed by BigQuery today, by UTC.
     pub bytes_billed_today: u64,
-    /// What the last poll of a changed table billed.
+    /// Bytes that the last poll of a changed table billed.
     pub poll_bytes: Option<u64>,
-    /// What this worker's polls of a day bill if the table changes all the time.
+    /// Bytes that this worker's polls would bill in a day if the table changed all the time.
     pub projected_bytes_per_day: Option<u64>,
     /// Something that works, but that somebody should look at.
     pub warning: Option<String>,
@@ -73,19 +73,19 @@ pub struct Status {
     pub schema_version: Option<u32>,
     /// Rows of the source that have no cursor, and so are not copied.
     pub rows_without_cursor: u64,
-    /// The columns that identify a row; none when its content does.
+    /// The columns that identify a row; empty if its content does.
     pub key: Vec<String>,
-    /// When something will be done next, while resting.
+    /// While resting: when the rest ends.
     pub next_poll: Option<String>,
     /// When a poll last found the source unchanged and so made no query.
     pub unchanged_at: Option<String>,
-    /// Whether requests to either side are kept back after many failures.
+    /// The circuit breakers, which hold requests back after many failures.
     pub breaker: Circuits,
-    /// Rows of the window that is being read: how many are in Harper, and how many there are.
+    /// The rows of the window that is being read: how many are in Harper, and how many there are.
     pub window_progress: Option<[u64; 2]>,
-    /// For how long it has been waiting for other tables of its worker to give memory back, to fetch a page.
+    /// How long it has been waiting for memory for its next page, which other tables of the worker use.
     pub waits_for_memory_seconds: Option<u64>,
-    /// The failure that is in the way.
+    /// The failure that lasts.
     pub last_error: Option<LastError>,
 }
 
@@ -109,7 +109,7 @@ pub struct LastError {
     pub attempts: u32,
 }
 
-/// What to do when the late range has more rows than memory.
+/// What operators can do if the rows of the late range do not fit in memory.
 const LATE_RANGE_TOO_LARGE: &str = "the rows that sync.lateness makes it read again at each poll are more than memory \
                                     holds, so some of them are looked up in Harper each time: a smaller lateness, or \
                                     a larger limits.maxMemoryPerWorker, is faster";
@@ -123,8 +123,8 @@ impl Engine {
         (!warnings.is_empty()).then(|| warnings.join("; "))
     }
 
-    /// Tells what the worker does for the table, for those that divide the work. `commanded`: whether the operators have
-    /// started or stopped it.
+    /// Returns what the worker does for the table. The cluster divides the work by this. `commanded` tells whether the
+    /// operators have started or stopped the table.
     pub fn work(&self, commanded: bool) -> Work {
         let effort = match self.condition.activity() {
             Activity::Starting => Effort::Begins,

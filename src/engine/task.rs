@@ -27,25 +27,25 @@ pub struct Task {
     pub newest: Option<Micros>,
     /// Which rows of the window.
     pub selection: Selection,
-    /// Whether nobody else writes for these partitions, and all that others may have written is read again.
+    /// Whether nobody else writes for these partitions, and everything that others may have written is read again.
     pub is_sole: bool,
     /// Whether rows are read again because others may have overwritten them.
     pub rereads_unsettled: bool,
     /// Whether its rows may be in Harper with ids of a former era.
     pub replaces: bool,
-    /// Whether it also reads what lies in the future, as far as is known.
+    /// Whether it also reads rows of the future, as far as is known.
     pub reads_future: bool,
-    /// What it reads again because it got lost on its way from another node; it is no progress then.
+    /// The lost commits whose rows it reads again. It then makes no progress.
     pub mends: Option<Box<Loss>>,
 }
 
 impl Task {
     /// Plans the next window of the partitions that are furthest behind; none when there is nothing to read yet.
     ///
-    /// While nodes come and go, two workers may write versions of one row and not see each other's; there the last write
-    /// wins, which need not be the newest version; and rows without key that get other ids may be written under the newer
-    /// ids by one, and under the former ones by the other. Once the cluster has settled, what was read meanwhile is read
-    /// again.
+    /// While nodes come and go, two workers may write versions of one row without seeing each other's. The last write
+    /// then wins, which need not be the newest version. When rows without a key get other ids, one worker may write
+    /// them under the new ids, and another one under the former ids. Once the cluster has settled, everything that was
+    /// read meanwhile is read again.
     pub fn next(
         holding: &mut Holding,
         described: &Described,
@@ -65,7 +65,7 @@ impl Task {
         let last_counted = starts.iter().copied().filter(|starts| *starts <= present).max();
         let newest = holding.ledger.newest_of_all().max(last_counted);
         let mut rereads_unsettled = false;
-        // Each round puts partitions that have nothing in their window level with the next ones.
+        // Each round moves partitions without rows in their window to the watermark of the next ones.
         for _ in 0..=holding.own().len() {
             let group = holding.ledger.furthest_behind(holding.own());
             let own_counts = holding.counts().into_iter().flat_map(Counts::partitions).filter(|one| {
@@ -87,7 +87,7 @@ impl Task {
                 }
                 continue;
             };
-            // Days of the future that were counted are left to those who own their partitions.
+            // Spans of the future that were counted are left to the owners of their partitions.
             let none_counted = starts.iter().all(|starts| *starts <= present);
             let after = plan.window.after;
             return Some(Task {
@@ -106,10 +106,10 @@ impl Task {
         None
     }
 
-    /// Reads a window again of which rows did not arrive on this node.
+    /// Makes a task that reads a window again whose rows did not all arrive on this node.
     pub fn mending(loss: Loss, window: Window, replaces: bool) -> Task {
         Task {
-            // Nothing is known of the rest of the table then.
+            // It tells nothing about the rest of the table.
             plan: Plan { window, watermark: Micros::MIN },
             partitions: Vec::new(),
             started_from: None,
@@ -123,8 +123,8 @@ impl Task {
         }
     }
 
-    /// Returns the cursors of which all rows have their ids of the era once the window was read to its end; none where
-    /// others may be writing too.
+    /// Returns the range of cursors in which all rows have ids of the era once the window has been read to its end;
+    /// none if others may be writing too.
     pub fn renewed(&self, era: u32, rule: Rule) -> Option<Renewed> {
         let Window { after, until } = self.plan.window;
         if era == 0 || !self.is_sole {
@@ -132,7 +132,7 @@ impl Task {
         } else if self.replaces {
             Some(Renewed { after, until, rule, partitions: self.partitions.clone() })
         } else {
-            // Rows of the future are read now by one worker, now by another.
+            // Rows of the future are read sometimes by one worker, sometimes by another.
             let after = Some(self.plan.watermark);
             self.is_open_ended().then(|| Renewed { after, until, rule, partitions: self.partitions.clone() })
         }
@@ -148,13 +148,13 @@ impl Task {
         self.plan.window.after.is_none() && self.is_open_ended()
     }
 
-    /// Whether it reads again what was read before, and nobody else can have overwritten.
+    /// Whether it only reads again what was read before, and what nobody else can have overwritten.
     pub fn rereads(&self) -> bool {
         let is_behind = self.started_from.is_some_and(|from| self.plan.window.after < Some(from));
         is_behind && !self.rereads_unsettled
     }
 
-    /// Whether its query reads what lies in the future.
+    /// Whether its query reads rows of the future.
     pub fn reaches_the_future(&self) -> bool {
         reaches_the_future(&self.selection)
     }

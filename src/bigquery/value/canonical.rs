@@ -1,4 +1,4 @@
-//! Values in the form that a row's hash is made of.
+//! Values in canonical form, of which a row's hash is made.
 
 use super::written::read_elements;
 use super::{Unreadable, Value};
@@ -7,8 +7,8 @@ use crate::bigquery::page::{self, Cell};
 use crate::bigquery::schema::Field;
 use sha2::{Digest, Sha256};
 
-/// Appends one named value of a row or record, unless it is absent: a column that is added later, NULL in all
-/// older rows, must not change their hash.
+/// Appends one named value of a row or record, unless it is absent. So a column that is added later, and is NULL in all
+/// older rows, does not change their hashes.
 ///
 /// # Errors
 /// When a nested value is unreadable.
@@ -20,11 +20,11 @@ pub fn write_canonical_field(out: &mut Vec<u8>, tag: NameTag, value: &Value<'_>)
     with_length(out, |out| value.write_canonical(out))
 }
 
-/// What stands for a column's name in the canonical encoding.
+/// Represents a column's name in the canonical encoding.
 pub type NameTag = [u8; 4];
 
-/// Hashes a column's name. Two columns with one tag are unlikely, and would only matter in rows that are alike but
-/// for their swapped values.
+/// Hashes a column's name. Two columns with the same tag are unlikely. They would only matter in rows that differ in
+/// nothing but swapped values of these columns.
 pub fn name_tag(name: &str) -> NameTag {
     let mut tag = [0; 4];
     for (to, from) in tag.iter_mut().zip(Sha256::digest(name.as_bytes())) {
@@ -33,7 +33,7 @@ pub fn name_tag(name: &str) -> NameTag {
     tag
 }
 
-/// Appends what `write` appends, with its length in front: one byte where that is enough, else a mark and four.
+/// Appends what `write` appends, preceded by its length: one byte if that suffices, otherwise a mark and four bytes.
 fn with_length(
     out: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), Unreadable>,

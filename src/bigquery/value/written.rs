@@ -54,8 +54,8 @@ pub struct Patches {
 }
 
 impl Patches {
-    /// Makes a collector that stays empty, because the JSON is for a text: there integers have as many digits as they
-    /// need, and doubles that are no numbers are strings.
+    /// Makes a collector for JSON that becomes a text. It stays empty: in such JSON, integers keep all their digits,
+    /// and NaN and the infinities are strings.
     pub fn within_text() -> Patches {
         Patches { within_text: true, ..Patches::default() }
     }
@@ -73,7 +73,7 @@ impl Patches {
         self.found.push(Patch { column, row, path, value });
     }
 
-    /// Appends what stands in the JSON for a value that it cannot carry.
+    /// Appends the placeholder for a value that JSON cannot carry.
     fn write(&mut self, out: &mut Vec<u8>, value: Special) {
         match value {
             Special::Bigint(digits) if self.within_text => out.extend_from_slice(digits.as_bytes()),
@@ -134,7 +134,7 @@ impl Value<'_> {
     }
 }
 
-/// Tells whether a double's shortest text denotes the very decimal.
+/// Tells whether the shortest text of the double denotes exactly this decimal.
 fn decimal_is_exact(text: &str) -> bool {
     let digits = text.trim_start_matches(['-', '0', '.']).bytes().filter(u8::is_ascii_digit).count();
     digits <= EXACT_DIGITS || text.parse::<f64>().is_ok_and(|double| double.to_string() == text)
@@ -147,7 +147,7 @@ fn write_integer(out: &mut Vec<u8>, value: i64, patches: &mut Patches) {
     }
 }
 
-/// Returns the double of an integer that is exact in it.
+/// Returns an integer as a double, if that is exact.
 pub fn exact_double(value: i64) -> Option<f64> {
     (value.unsigned_abs() <= EXACT_INTEGER_MAX).then_some(value as f64)
 }
@@ -251,7 +251,7 @@ impl From<Malformed> for Flaw {
     }
 }
 
-/// JSON columns may be nested as deep as BigQuery lets them be.
+/// JSON columns may be nested as deeply as BigQuery allows.
 const DOCUMENT_NESTING_MAX: usize = 500;
 
 fn copy_document(
@@ -330,8 +330,9 @@ fn copy_members(
     if are_fit(names) { Ok(()) } else { Err(Flaw::Unfit) }
 }
 
-/// Whether an object with these members arrives as it is. Of members with one name JavaScript keeps the last; Harper 4.7
-/// renames `__proto__`, and takes an object with both `constructor` and `toJSON` for one of a class of its own.
+/// Whether an object with these members arrives unchanged. Of members with the same name, JavaScript keeps the last
+/// one. Harper 4.7 renames `__proto__`, and treats an object with both `constructor` and `toJSON` as an instance of a
+/// class.
 fn are_fit(mut names: Vec<String>) -> bool {
     names.sort_unstable();
     let distinct = names.windows(2).all(|pair| pair.first() != pair.last());
