@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-/// Who has to look at a line.
+/// The urgency of a line: who has to look at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Nobody: the state has changed.
+    /// Nobody: the state has changed as expected.
     Info,
     /// Somebody, at some time: it works, but it is odd.
     Warn,

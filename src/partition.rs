@@ -16,7 +16,7 @@ pub enum Span {
     Month,
 }
 
-/// What decides which partition a row is in.
+/// What determines the partition of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Division {
     /// Nothing: the table is one partition.
@@ -30,11 +30,11 @@ pub enum Division {
 /// The rule that a table follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// What decides.
+    /// What determines the partition.
     pub division: Division,
     /// The number of partitions.
     pub partitions: u32,
-    /// Whether spans are made of whole partitions of the source, so that to read a span scans no other.
+    /// Whether spans consist of whole partitions of the source, so that reading a span scans no other one.
     pub pruned: bool,
 }
 
@@ -55,7 +55,7 @@ impl Span {
         }
     }
 
-    /// Returns the length of a span, none where spans have different ones.
+    /// Returns the length of a span; none if spans have different lengths.
     pub fn length_us(self) -> Option<i64> {
         match self {
             Span::Minute => Some(60 * SECOND_US),
@@ -92,7 +92,7 @@ impl Rule {
         }
     }
 
-    /// Returns the rule's name, as checkpoints and the status tell it.
+    /// Returns the rule's name, for checkpoints and the status.
     pub fn name(self) -> String {
         let division = match self.division {
             Division::Whole => "table",
@@ -107,7 +107,7 @@ const K0: u64 = 0xc3a5_c85c_97cb_3127;
 const K1: u64 = 0xb492_b66f_be98_f273;
 const K2: u64 = 0x9ae1_6a3b_2f90_404f;
 
-/// BigQuery's FARM_FINGERPRINT of a text of at most 32 bytes; the texts here are integers, of at most 20.
+/// Returns BigQuery's FARM_FINGERPRINT of a text of at most 32 bytes. The texts here are integers of at most 20 bytes.
 ///
 /// These are two of the four cases of Google's FarmHash (`farmhashna::Hash64`). The published crate has all four, one
 /// of them wrong, and is not maintained.

@@ -148,7 +148,7 @@ impl Task {
         self.plan.window.after.is_none() && self.is_open_ended()
     }
 
-    /// Whether it only reads again what was read before, and what nobody else can have overwritten.
+    /// Whether it also reads rows again that were read before, and that nobody else can have overwritten.
     pub fn rereads(&self) -> bool {
         let is_behind = self.started_from.is_some_and(|from| self.plan.window.after < Some(from));
         is_behind && !self.rereads_unsettled

@@ -8,10 +8,10 @@ use crate::bigquery::table::Description;
 use crate::config::{HarperType, SchemaOverride};
 use serde::Serialize;
 
-/// The component chooses no more indexes than this by itself: each one costs about as much as writing the rows.
+/// The most indexes that the component chooses by itself, because each one costs about as much as writing the rows.
 const CHOSEN_INDEXES_MAX: usize = 8;
 
-/// Words that tell of a column that it holds a time.
+/// Words in the name of a column that holds a time.
 const WORDS_OF_TIME: [&str; 4] = ["time", "date", "datetime", "timestamp"];
 
 /// An attribute of a target table.
@@ -24,11 +24,11 @@ pub struct Attribute {
     pub harper_type: HarperType,
     /// Whether it has an index.
     pub indexed: bool,
-    /// The types that a schema of the user's own may give it; any other would refuse what is stored.
+    /// The types that a user's own schema may declare for it. Other types would refuse values.
     pub accepts: &'static [HarperType],
 }
 
-/// What a target table is to be like.
+/// The target table that is needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
@@ -37,11 +37,11 @@ pub struct Target {
     pub layout: Layout,
     /// The attributes besides `id`.
     pub attributes: Vec<Attribute>,
-    /// Whether the component may make it, and add to it.
+    /// Whether the component may create it, and add to it.
     pub may_create: bool,
 }
 
-/// Returns the attributes besides `id`: the columns in their order, and the time of writing.
+/// Returns the attributes besides `id`: the columns in their order, and the time of the write.
 pub fn attributes(
     projection: &Projection,
     description: &Description,
@@ -82,7 +82,7 @@ pub fn declared_type(field: &Field, form: HarperType) -> HarperType {
     }
 }
 
-/// Returns the types that take the values of a column, or at least those that are within the type's range.
+/// Returns the types that accept the values of a column, or at least those within the type's range.
 fn accepted_types(field: &Field, form: HarperType) -> &'static [HarperType] {
     use HarperType::{Any, BigInt, Boolean, Bytes, Date, Float, Int, Long, String};
     match form {
@@ -109,7 +109,8 @@ fn accepted_types(field: &Field, form: HarperType) -> &'static [HarperType] {
     }
 }
 
-/// Returns those of the types that keep the order and the precision of a cursor by which newer rows replace older ones.
+/// Returns those of the types that keep the order and the precision of a cursor. This matters if newer rows replace
+/// older ones.
 fn accepted_types_in_order(field: &Field, form: HarperType) -> &'static [HarperType] {
     match (&field.kind, form) {
         (Type::Timestamp | Type::DateTime, HarperType::Any) => &[HarperType::String, HarperType::Any],
@@ -149,7 +150,7 @@ enum Reason {
     Time,
 }
 
-/// Whether values are single ones of moderate length.
+/// Whether values are simple and of moderate length.
 fn is_indexable(field: &Field) -> bool {
     field.is_simple() && field.kind != Type::Bytes
 }

@@ -1,4 +1,4 @@
-//! Rows on their way to Harper: columns in few buffers, so that nothing crosses to JavaScript per row.
+//! Rows on their way to Harper, as columns in a few buffers, so that nothing crosses to JavaScript per row.
 
 use super::layout::Layout;
 use super::projection::{ID, Projection};
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 pub struct Rejection {
     /// The row's id, if that much could be read.
     pub row_id: Option<String>,
-    /// The same each time that the row is read: its id, or a hash of it.
+    /// The same each time the row is read: its id, or a hash of the row.
     pub mark: String,
     /// What was wrong, without the value.
     pub reason: String,
@@ -37,7 +37,7 @@ pub struct Batch {
     pub numbers: Vec<f64>,
     /// Pairs of column and row of number columns' NULLs.
     pub nulls: Vec<u32>,
-    /// Rows of which a newer version follows in the same batch; they are not to be written.
+    /// Rows that have a newer version in the same batch, and so must not be written.
     pub superseded: Vec<u32>,
     /// Values that neither JSON nor doubles can carry.
     pub patches: Vec<Patch>,
@@ -77,7 +77,7 @@ pub struct BatchBuilder {
     ids: Vec<u8>,
     rows: usize,
     nulls: Vec<u32>,
-    /// Of each key, the row that holds its newest version so far, and that version's cursor.
+    /// By key: the row with the newest version so far, and that version's cursor.
     newest: HashMap<Vec<u8>, (u32, Micros)>,
     superseded: Vec<u32>,
     patches: Patches,
@@ -168,7 +168,7 @@ impl BatchBuilder {
                 let mut canonical = Vec::new();
                 for (index, tag) in &projection.by_name {
                     let value = values.get(*index).unwrap_or(&Value::Null);
-                    // What cannot be written does not tell rows apart.
+                    // A value that cannot be written does not tell rows apart.
                     let _ = write_canonical_field(&mut canonical, *tag, value);
                 }
                 return self.reject(None, mark_of([canonical.as_slice()].into_iter()), &unreadable);
@@ -196,7 +196,7 @@ impl BatchBuilder {
         self.rows += 1;
     }
 
-    /// Notes a row of which not all values could be read, with its id where its key could.
+    /// Notes a row that has unreadable values, with its id if its key is readable.
     pub fn reject_unread(&mut self, projection: &Projection, cells: &[Cell<'_>], unreadable: &Unreadable) {
         let mut values = Vec::with_capacity(cells.len());
         for (index, field) in projection.fields.iter().enumerate() {
@@ -263,7 +263,7 @@ impl BatchBuilder {
         Ok(())
     }
 
-    /// Removes what a row that failed halfway has left in the columns.
+    /// Removes the values of a row that failed halfway from the columns.
     fn take_back_row(&mut self) {
         let row = self.rows;
         for column in &mut self.columns {
@@ -312,7 +312,7 @@ impl BatchBuilder {
     }
 }
 
-/// Returns what a row is known by that has no id: a hash of its parts.
+/// Returns the mark of a row without an id: a hash of its parts.
 fn mark_of<'p>(parts: impl Iterator<Item = &'p [u8]>) -> String {
     let mut bytes = Vec::new();
     for part in parts {
@@ -333,7 +333,7 @@ fn write_list(out: &mut Vec<u8>, values: &[u8]) {
 /// Appends the id of a row with a key.
 ///
 /// # Errors
-/// When the key is a column that is stored nowhere else, and an id cannot hold its value.
+/// When the key is the column `id`, which is stored nowhere else, and an id cannot hold its value.
 fn write_key(out: &mut Vec<u8>, projection: &Projection, values: &[Value<'_>]) -> Result<(), Unreadable> {
     let parts = projection.key.iter().filter_map(|index| values.get(*index));
     let id_column = projection.key.first().filter(|index| projection.is_id(**index));

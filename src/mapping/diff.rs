@@ -9,12 +9,12 @@ pub struct Difference {
     pub gained: Vec<String>,
     /// Fields that a record has lost, as paths.
     pub lost: Vec<String>,
-    /// Whether values of the one type cannot stand beside those of the other.
+    /// Whether values of the two types cannot be in one attribute.
     pub retyped: bool,
 }
 
-/// Compares two descriptions of a column. Records that gained or lost fields are still of one type; a field whose type
-/// changed makes another type of the whole column.
+/// Compares two descriptions of a column. Records that gained or lost fields keep their type. If the type of a field
+/// changed, the whole column has another type.
 pub fn compare(before: &Field, after: &Field) -> Difference {
     let mut difference = Difference::default();
     compare_into(&mut difference, &before.name, before, after);

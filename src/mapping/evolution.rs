@@ -11,10 +11,10 @@ use crate::config::{IdType, TableConfig};
 use crate::error::{Failure, Kind};
 use sha2::{Digest, Sha256};
 
-/// Returns the version of a table's schema that the columns make necessary; none when nothing changed.
+/// Returns the new version of a table's schema that changed columns require; none if nothing has changed.
 ///
 /// # Errors
-/// When rows could not be recognised any more under it.
+/// When rows could not be recognised any more under the new version.
 pub fn next_version(
     config: &TableConfig,
     projection: &Projection,
@@ -47,7 +47,7 @@ pub fn next_version(
     Ok(Some(next))
 }
 
-/// Returns the next version of a table's schema, given the columns that are read now; none when nothing changed.
+/// Returns the next version of a table's schema for the columns that are read now; none if nothing has changed.
 pub fn evolve(before: Option<&SchemaVersion>, table_id: &str, fields: &[Field]) -> Option<SchemaVersion> {
     let Some(before) = before else { return Some(first_version(table_id, fields)) };
     let mut next = Next { columns: before.columns.clone(), changes: Vec::new(), cuts: false };
@@ -108,14 +108,14 @@ fn first_version(table_id: &str, fields: &[Field]) -> SchemaVersion {
     }
 }
 
-/// Stands for the era of the version that is being made.
+/// A placeholder for the era of the version that is being made.
 const NOW: u32 = u32::MAX;
 
 /// A version that is being made.
 struct Next {
     columns: Vec<Column>,
     changes: Vec<Change>,
-    /// Whether something is gone that ids were made of.
+    /// Whether something is gone of which ids were made.
     cuts: bool,
 }
 
@@ -125,7 +125,7 @@ impl Next {
         let was = before.current(&field.name);
         let fits =
             |column: &Column| same_name(column.name(), &field.name) && !column.difference(field).retyped;
-        // The one in use comes first.
+        // The attribute in use comes first.
         let place = was
             .filter(|was| fits(was))
             .and_then(|was| self.columns.iter().position(|column| column.attribute == was.attribute))
@@ -171,14 +171,14 @@ impl Next {
         }
     }
 
-    /// Returns a column's name, or with `_v2`, `_v3`… behind it, whichever belongs to nothing else.
+    /// Returns a column's name, with `_v2`, `_v3`… appended if the name belongs to something else.
     fn free_attribute(&self, name: &str, fields: &[Field]) -> String {
         let is_taken = |attribute: &str| self.columns.iter().any(|one| same_name(&one.attribute, attribute));
         let is_column = |attribute: &str| fields.iter().any(|field| same_name(&field.name, attribute));
         if !is_taken(name) {
             return name.to_owned();
         }
-        // One of so many more names than there are columns is free.
+        // There are more such names than columns, so one of them is free.
         (2..=self.columns.len() + fields.len() + 2)
             .map(|number| format!("{name}_v{number}"))
             .find(|attribute| !is_taken(attribute) && !is_column(attribute))

@@ -7,7 +7,7 @@ use crate::bigquery::value::{EXACT_INTEGER_MAX, Patches, Unreadable, Value, pars
 use crate::config::HarperType;
 use crate::time::Micros;
 
-/// Integers with more digits than BIGNUMERIC has are no numbers to anybody.
+/// Texts with more digits than BIGNUMERIC allows do not count as integers.
 const DIGITS_MAX: usize = 76;
 
 /// Returns the types that a column's values can be stored as.
@@ -35,8 +35,8 @@ pub fn allowed_types(field: &Field) -> &'static [HarperType] {
     }
 }
 
-/// Returns the types of a cursor column that keep the order and the precision of its instants, as those rows need of
-/// which a newer version replaces an older one.
+/// Returns the types of a cursor column that keep the order and the precision of its instants. Tables with a key need
+/// one of these, because newer versions of rows replace older ones.
 pub fn ordered_types(field: &Field) -> &'static [HarperType] {
     use HarperType::{Any, BigInt, Date, Float, Int, Long, String};
     match field.kind {
@@ -47,7 +47,7 @@ pub fn ordered_types(field: &Field) -> &'static [HarperType] {
     }
 }
 
-/// Returns the form that an allowed type means for a column; `Any` when it is the component's own.
+/// Returns the form of an allowed type for a column; `Any` if the type is the component's own choice.
 pub fn resolve(wanted: HarperType, field: &Field) -> HarperType {
     if wanted == own_type(field) { HarperType::Any } else { wanted }
 }
@@ -110,7 +110,7 @@ fn misfit(form: HarperType) -> Unreadable {
     Unreadable { column: String::new(), expected: format!("{name}, which schemaOverrides asks for") }
 }
 
-/// Returns the type that asks for what the component stores anyway.
+/// Returns the type that stands for the component's default form.
 pub fn own_type(field: &Field) -> HarperType {
     if field.repeated {
         return HarperType::Any;
@@ -137,7 +137,7 @@ fn plain<'a>(text: &Text<'a>) -> Option<&'a str> {
     if text.escaped { None } else { std::str::from_utf8(text.raw).ok() }
 }
 
-/// Whether the text is an integer as JSON writes it, so that nothing of it is lost: no `+`, no zeros in front.
+/// Whether the text is an integer as JSON writes it: without `+` and leading zeros, so that nothing is lost.
 fn is_integer(text: &str) -> bool {
     json::is_number(text.as_bytes()) && !text.contains(['.', 'e', 'E'])
 }
@@ -153,7 +153,7 @@ fn whole(value: &Value<'_>) -> Option<i64> {
     }
 }
 
-/// Returns the integer that a double is, if INT64 can hold it.
+/// Returns a double as an integer, if it is one and INT64 can hold it.
 fn whole_of_double(double: f64) -> Option<i64> {
     let limit = -(i64::MIN as f64);
     (double.fract() == 0.0 && (-limit..limit).contains(&double)).then_some(double as i64)
@@ -170,7 +170,7 @@ fn double(value: &Value<'_>) -> Option<f64> {
         Value::Text(text) => {
             let text = plain(text)?;
             let double = parse_float(text)?;
-            // A number beyond the range of doubles is not infinite.
+            // A number beyond the range of doubles must not become infinite.
             (double.is_finite() || !json::is_number(text.as_bytes())).then_some(double)
         }
         _ => None,
@@ -206,7 +206,7 @@ fn millis(value: &Value<'_>) -> Option<i64> {
     Some(instant.0.div_euclid(1_000))
 }
 
-/// Returns the base64 of bytes, if that is what it is.
+/// Returns the base64 of bytes, if it is valid.
 fn base64(value: &Value<'_>) -> Option<Vec<u8>> {
     let Value::Text(text) = value else { return None };
     let mut encoded = Vec::with_capacity(text.raw.len());
@@ -216,7 +216,7 @@ fn base64(value: &Value<'_>) -> Option<Vec<u8>> {
     (encoded.len() % 4 == 0 && digits.iter().all(is_digit)).then_some(encoded)
 }
 
-/// Appends a value as a JSON string. What consists of several values becomes their JSON text.
+/// Appends a value as a JSON string. A composed value becomes its JSON text.
 fn write_text(value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Unreadable> {
     match value {
         Value::Int(whole) => json::write_string(out, whole.to_string().as_bytes()),

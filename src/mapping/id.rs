@@ -1,4 +1,4 @@
-//! Row ids: equal for equal rows however often they are read, and in the order of time where rows have no key.
+//! Ids of rows. A row gets the same id each time it is read. The ids of rows without a key sort by time.
 
 use crate::bigquery::value::Value;
 use crate::time::Micros;
@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 /// Sixty-four characters in the order of their bytes, so that encoded numbers sort as text.
 const SORTED_ALPHABET: &[u8; 64] = b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
-/// Characters of an encoded cursor, 64 bits, which ids of rows without key start with.
+/// The characters of an encoded cursor (64 bits), with which ids of rows without a key start.
 pub const CURSOR_CHARACTERS: usize = 11;
 /// Bytes of the content's hash that go into an id: 96 bits, 16 characters.
 const HASH_BYTES: usize = 12;
@@ -29,8 +29,8 @@ pub fn content_hash(canonical: &[u8]) -> ContentHash {
     Sha256::digest(canonical).into()
 }
 
-/// Appends the id of a row without key: cursor, 96 bits of the content's hash, and which of several identical
-/// rows it is (0 for the first), and the era in which it was written, if that is not the first.
+/// Appends the id of a row without a key: the cursor, 96 bits of the content's hash, the row's number among identical
+/// rows (0 for the first), and the era in which it was written. The number and the era are left out if they are 0.
 pub fn write_keyless(out: &mut Vec<u8>, cursor: Micros, hash: &ContentHash, occurrence: u32, era: u32) {
     write_cursor(out, cursor);
     write_bits(out, hash.get(..HASH_BYTES).unwrap_or_default());
@@ -50,14 +50,14 @@ fn write_cursor(out: &mut Vec<u8>, cursor: Micros) {
     out.extend((0..CURSOR_CHARACTERS).rev().map(|place| sorted_character((sortable >> (6 * place)) as u32)));
 }
 
-/// Returns the bounds, inclusive, of the ids of rows without key whose cursors are after `after` and not after `until`.
+/// Returns the inclusive bounds of the ids of rows without a key whose cursors are after `after` and not after `until`.
 pub fn bounds(after: Option<Micros>, until: Option<Micros>) -> (String, String) {
     let text = |cursor: Micros| {
         let mut text = Vec::with_capacity(CURSOR_CHARACTERS);
         write_cursor(&mut text, cursor);
         String::from_utf8_lossy(&text).into_owned()
     };
-    // The tilde sorts behind all characters of ids.
+    // The tilde sorts after all characters of ids.
     let last = until.map(text).unwrap_or_default() + "~";
     (after.map_or_else(|| "-".to_owned(), |after| text(after.plus(1))), last)
 }
@@ -72,8 +72,7 @@ pub fn cursor_of(id: &str) -> Option<Micros> {
     Some(Micros((sortable ^ (1 << 63)) as i64))
 }
 
-/// Returns the integer that stands for a row without key: 53 bits of its content's hash, and of which of several
-/// identical rows it is.
+/// Returns the integer id of a row without a key: 53 bits of a hash of its content and its number among identical rows.
 pub fn integer_of_row(hash: &ContentHash, occurrence: u32) -> i64 {
     if occurrence == 0 {
         return integer_of(hash);
@@ -83,12 +82,12 @@ pub fn integer_of_row(hash: &ContentHash, occurrence: u32) -> i64 {
     integer_of(&hasher.finalize().into())
 }
 
-/// Returns the integer that stands for a row with a key: 53 bits of the hash of the id that it has as a text.
+/// Returns the integer id of a row with a key: 53 bits of the hash of its text id.
 pub fn integer_of_key(id: &[u8]) -> i64 {
     integer_of(&content_hash(id))
 }
 
-/// Returns 53 bits of a hash: what is exact in a double. Harper loses records whose id is zero.
+/// Returns 53 bits of a hash, which are exact in a double; never zero, because Harper loses records whose id is zero.
 fn integer_of(hash: &ContentHash) -> i64 {
     let bits = hash.iter().take(8).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
     i64::try_from(bits >> (64 - INTEGER_BITS)).unwrap_or(1).max(1)
@@ -111,8 +110,8 @@ fn sorted_character(bits: u32) -> u8 {
     SORTED_ALPHABET.get((bits & 63) as usize).copied().unwrap_or(b'-')
 }
 
-/// Appends the id of a row with a key: the canonical texts of its parts, joined so that different keys never
-/// give the same id. Returns whether the id is a hash, because the texts are too long.
+/// Appends the id of a row with a key: the canonical texts of its parts, joined so that different keys never give the
+/// same id. Returns whether the id is a hash because the texts are too long.
 pub fn write_keyed<'v>(out: &mut Vec<u8>, parts: impl IntoIterator<Item = &'v Value<'v>>) -> bool {
     let start = out.len();
     for (index, part) in parts.into_iter().enumerate() {

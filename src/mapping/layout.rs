@@ -15,7 +15,7 @@ pub enum Carrier {
     Date,
     /// As JSON in the text.
     Text,
-    /// As digits in JSON strings in the text; what is a number or null there stays so.
+    /// As digits in JSON strings in the text; numbers and nulls there stay as they are.
     BigInt,
     /// As base64 in JSON strings in the text.
     Bytes,
@@ -36,7 +36,7 @@ impl Carrier {
         }
     }
 
-    /// Whether values of columns that travel like this are in the numbers' buffer.
+    /// Whether such values are in the numbers' buffer.
     pub fn is_in_numbers(self) -> bool {
         match self {
             Carrier::Number | Carrier::Date => true,
@@ -52,23 +52,23 @@ pub struct ColumnLayout {
     pub name: String,
     /// How its values travel.
     pub carrier: Carrier,
-    /// The era since which its values are as they are.
+    /// The era since which its values have their present form.
     pub since: u32,
 }
 
-/// How a batch's buffers are to be read; the same for all batches of a projection.
+/// Describes how to read a batch's buffers. All batches of a projection have the same layout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Layout {
-    /// What the ids are.
+    /// The type of ids.
     pub id_type: IdType,
     /// The attributes besides `id`, in the order of their buffers.
     pub columns: Vec<ColumnLayout>,
-    /// The attribute that tells which of two versions of a row is newer; absent where rows have no key.
+    /// The attribute that tells which of two versions of a row is newer; absent if rows have no key.
     pub newer_by: Option<String>,
-    /// Attributes that no row brings any more; what a record has of them stays.
+    /// Attributes of dropped columns. New rows have no values for them; records keep the ones that they have.
     pub retired: Vec<String>,
-    /// The era of the ids of rows without key.
+    /// The era of the ids of rows without a key.
     pub era: u32,
 }
 

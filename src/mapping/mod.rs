@@ -1,5 +1,5 @@
-//! What a column of the source becomes in the target: which columns are read, the forms and attributes of their values,
-//! the ids of rows, the versions of all that, and the batches in which rows travel.
+//! Determines what a column of the source becomes in the target: which columns are read, the forms and attributes of
+//! their values, the ids of rows, the versions of the schema, and the batches in which rows travel.
 
 pub mod attributes;
 pub mod batch;

@@ -1,4 +1,4 @@
-//! Which columns of a source table are read, and what role each one plays.
+//! Which columns of a source table are read, and the role of each one.
 
 use super::diff::same_name as same;
 use super::form;
@@ -13,13 +13,13 @@ use crate::error::{Failure, Kind};
 
 /// The attribute that holds the row's id.
 pub const ID: &str = "id";
-/// The attribute that holds when the row was written.
+/// The attribute with the time at which the row was written.
 pub const SYNCED_AT: &str = "_syncedAt";
 /// Attributes that Harper may add by itself.
 const HARPERS_OWN: [&str; 2] = ["__createdtime__", "__updatedtime__"];
-/// Names with a meaning of their own in JavaScript: Harper 4.7 renames the first, and loses records with the second.
+/// Names with a special meaning in JavaScript: Harper 4.7 renames the first, and loses records with the second.
 const JAVASCRIPTS_OWN: [&str; 2] = ["__proto__", "toJSON"];
-/// One more, of columns only: Harper 4.7 can neither make nor search a table that has it.
+/// One more such name, but only for columns: Harper 4.7 can neither create nor search a table that has one.
 const PROMISES_OWN: &str = "then";
 
 /// The columns that are read, in the order of the result's cells.
@@ -33,25 +33,25 @@ pub struct Projection {
     pub cursor_type: CursorType,
     /// Indexes of the key columns; empty when rows are identified by content.
     pub key: Vec<usize>,
-    /// Per column: the form that is wanted of its values.
+    /// Per column: the form of its values.
     forms: Vec<HarperType>,
-    /// Per column: the attribute in Harper, and the era since which its values are as they are.
+    /// Per column: the attribute in Harper, and the era since which its values have their present form.
     attributes: Vec<(String, u32)>,
-    /// Whether all columns of a table are read, those too that it has since it was described: a result then shows them.
-    /// The description of a view may be older than what it holds.
+    /// Whether all columns of a table are read, including those that were added after it was described, so that a
+    /// result shows them. It is false for a view, whose description may be older than its content.
     pub reads_all: bool,
-    /// Attributes that hold values of the past only.
+    /// Attributes that hold only values of dropped or changed columns.
     pub retired: Vec<String>,
-    /// Tells rows without key that were written before columns were lost from those after it.
+    /// The era of ids of rows without a key. It changes when columns are lost.
     pub era: u32,
-    /// What the ids of records are.
+    /// The type of records' ids.
     pub id_type: IdType,
     /// Columns ordered by name, with the tags that name them in the canonical encoding.
     pub by_name: Vec<(usize, NameTag)>,
 }
 
 impl Projection {
-    /// Finds the configured columns in the source table's schema. Columns that the version `known` has may be gone.
+    /// Finds the configured columns in the source table's schema. Columns that the version `known` has may be missing.
     ///
     /// # Errors
     /// When a configured column is missing or unfit, or a column collides with one of the component's own.
@@ -117,7 +117,7 @@ impl Projection {
         })
     }
 
-    /// Stores the columns as a version of the schema says.
+    /// Takes the attributes, the eras and the spellings of the columns from a version of the schema.
     pub fn follow(&mut self, version: &SchemaVersion) {
         self.era = if self.key.is_empty() { version.era } else { 0 };
         self.retired = version.retired().map(|column| column.attribute.clone()).collect();
@@ -153,7 +153,7 @@ impl Projection {
         self.attributes.get(index).map_or("", |(attribute, _)| attribute.as_str())
     }
 
-    /// Returns the era since which a column's values are as they are.
+    /// Returns the era since which a column's values have their present form.
     pub fn since(&self, index: usize) -> u32 {
         self.attributes.get(index).map_or(0, |(_, since)| *since)
     }
@@ -163,7 +163,7 @@ impl Projection {
         self.fields.get(index).is_some_and(|field| field.name == ID)
     }
 
-    /// Returns the form that is wanted of a column's values, `Any` for the component's own.
+    /// Returns the form of a column's values; `Any` for the default form.
     pub fn form(&self, index: usize) -> HarperType {
         self.forms.get(index).copied().unwrap_or(HarperType::Any)
     }
@@ -173,7 +173,7 @@ impl Projection {
         self.fields.get(index).map_or("", |field| field.name.as_str())
     }
 
-    /// Returns the column that tells which of two versions of a row is newer; none where rows have no key.
+    /// Returns the column that tells which of two versions of a row is newer; none if rows have no key.
     pub fn newer_by(&self) -> Option<usize> {
         (!self.key.is_empty()).then_some(self.cursor)
     }
@@ -264,7 +264,7 @@ fn refuse_reserved(fields: &[Field], key: &[usize]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the name that Harper cannot store, of a column or of a field within it.
+/// Returns the name of a column, or of a field within it, that Harper cannot store.
 fn unfit_name(field: &Field) -> Option<&str> {
     if JAVASCRIPTS_OWN.contains(&field.name.as_str()) {
         return Some(&field.name);
@@ -288,7 +288,7 @@ fn refuse_unfit_keys(fields: &[Field], key: &[usize]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The source column `id` is stored as the record's id alone, so that nothing but the value itself will do.
+/// The source column `id` is stored only as the record's id, so the id must be the value itself.
 fn refuse_unfit_ids(fields: &[Field], id_type: IdType) -> Result<(), Failure> {
     let id = fields.iter().find(|field| field.name == ID);
     match (id_type, id.map(|field| &field.kind)) {
@@ -320,8 +320,8 @@ fn refuse_unread_overrides(
     Ok(())
 }
 
-/// Finds the columns of `schemaOverrides`, and what their types mean for them. `newer_by` is the cursor of a table in
-/// which newer rows replace older ones.
+/// Finds the columns of `schemaOverrides`, and the forms for their types. `newer_by` is the cursor if newer rows
+/// replace older ones.
 fn resolve_forms(
     fields: &[Field],
     overrides: &[&SchemaOverride],

@@ -1,4 +1,4 @@
-//! Rows as they are read: their values, and what they are recognised by.
+//! Rows as they are read: their values, and the keys by which they are recognised.
 
 use super::id::{ContentHash, content_hash};
 use super::projection::Projection;
@@ -6,12 +6,12 @@ use crate::bigquery::page::Cell;
 use crate::bigquery::value::{Unreadable, Value, write_canonical_field};
 use crate::time::Micros;
 
-/// What a row is recognised by.
+/// The properties by which a row is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowKey {
     /// The cursor's value.
     pub cursor: Micros,
-    /// The content's hash; zero where rows have a key.
+    /// The content's hash; zero if rows have a key.
     pub hash: ContentHash,
 }
 
@@ -37,10 +37,10 @@ pub fn parse_row<'a>(
     Ok(())
 }
 
-/// Tells what a row is recognised by; `canonical` is a buffer to work in.
+/// Returns the properties by which a row is recognised; `canonical` is a working buffer.
 ///
 /// # Errors
-/// When the row has no cursor, or (of rows without key) a nested value is unreadable.
+/// When the row has no cursor, or when a nested value of a row without a key is unreadable.
 pub fn recognise(
     projection: &Projection,
     values: &[Value<'_>],

@@ -12,23 +12,23 @@ use crate::time::Micros;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A row as it is compared: its id, and each column's value in the order of the layout, as any text that is equal for
-/// equal values; none for NULL.
+/// A row for comparison: its id, and its values in the order of the layout, as texts that are equal for equal values;
+/// none for NULL.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Comparable(pub String, pub Vec<Option<String>>);
 
-/// A row, and the stored rows that it takes the place of.
+/// A row, and the stored rows that it replaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Heir {
-    /// The row's place among those that are being written; none if it is stored already, and stays as it is.
+    /// The row's index among the rows that are being written; none if it is stored already, and stays as it is.
     pub record: Option<usize>,
-    /// The row's place among those that are stored, where it is.
+    /// The row's index among the stored rows, if it is stored.
     pub stored: Option<usize>,
-    /// The places of its former selves among those that are stored.
+    /// The indexes of the stored rows that it replaces.
     pub former: Vec<usize>,
 }
 
-/// The cursors of which all rows have their newest ids: a range, and the partitions that were read of it.
+/// The range of cursors in which all rows have their newest ids, in some partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewed {
     /// Rows at or before this instant do not belong to it.
@@ -42,7 +42,7 @@ pub struct Renewed {
 }
 
 impl Renewed {
-    /// Returns the bounds, inclusive, of the ids in the range.
+    /// Returns the inclusive bounds of the ids in the range.
     pub fn bounds(&self) -> (String, String) {
         bounds(self.after, self.until)
     }
@@ -56,19 +56,19 @@ impl Renewed {
     }
 }
 
-/// The stored rows that share their cursors with rows that are being written.
+/// The stored rows that have the same cursors as rows that are being written.
 #[derive(Debug)]
 pub struct Succession {
     era: u32,
-    /// Per column: the era since which its values are as they are.
+    /// Per column: the era since which its values have their present form.
     since: Vec<u32>,
-    /// Of which cursors all rows have their new ids, once those that are being written are stored.
+    /// The range in which all rows have their new ids once the rows that are being written are stored.
     whole: Option<Renewed>,
-    /// The places of rows of other cursors.
+    /// The indexes of rows outside that range.
     partial: BTreeSet<usize>,
     rows: usize,
     renewed: BTreeMap<String, Successor>,
-    /// Rows of each former era, by what they have in common with those of now.
+    /// The rows of each former era, by the content that they have in common with present rows.
     former: BTreeMap<u32, BTreeMap<ContentHash, VecDeque<usize>>>,
 }
 
@@ -86,7 +86,7 @@ impl Succession {
         Succession::among(since, layout.era, whole)
     }
 
-    /// Starts without any row, for columns whose values are as they are since these eras.
+    /// Starts without any row, for columns whose values have had their present form since these eras.
     pub fn among(since: Vec<u32>, era: u32, whole: Option<Renewed>) -> Succession {
         Succession {
             era,
@@ -99,7 +99,7 @@ impl Succession {
         }
     }
 
-    /// Adds stored rows, behind those that were added before.
+    /// Adds stored rows after those that were added before.
     pub fn add(&mut self, stored: Vec<Comparable>) {
         for Comparable(id, values) in stored {
             let (place, era) = (self.rows, era_of(&id));
@@ -117,13 +117,14 @@ impl Succession {
         }
     }
 
-    /// Finds the heirs of the rows that were added: the rows that are being written, and, once all rows of a group have
-    /// their new ids, those that are stored.
+    /// Finds the rows that replace the added rows: rows that are being written and, once all rows of a group have their
+    /// new ids, rows that are stored.
     pub fn settle(mut self, records: &[Comparable]) -> Vec<Heir> {
         let mut heirs: Vec<Heir> = Vec::with_capacity(records.len());
         for (place, Comparable(id, values)) in records.iter().enumerate() {
             let stored = self.renewed.remove(id).map(|renewed| renewed.place);
-            // Who is there already took over from a row before, or never had one here: its group will tell.
+            // A row that is stored already has replaced a row before, or never had one here to replace. Its group
+            // decides.
             let former = if stored.is_none() { self.take(values).into_iter().collect() } else { Vec::new() };
             heirs.push(Heir { record: Some(place), stored, former });
         }
@@ -134,8 +135,8 @@ impl Succession {
         heirs
     }
 
-    /// Takes one row, of the latest era that has one. Never more: those of other eras may belong to rows of which it is not
-    /// known yet whether they will be read.
+    /// Takes one former row, of the latest era that has one. It takes only one, because the others may belong to rows
+    /// that may still be read.
     fn take(&mut self, values: &[Option<String>]) -> Option<usize> {
         let eras: Vec<u32> = self.former.keys().rev().copied().collect();
         let take_of = |era: u32| {
@@ -145,7 +146,7 @@ impl Succession {
         eras.into_iter().find_map(take_of)
     }
 
-    /// Gives the rows that are left to rows of their groups.
+    /// Assigns the remaining former rows to rows of their groups.
     fn take_rest(&mut self, records: &[Comparable], heirs: &mut Vec<Heir>) {
         let mut contents: Vec<&[Option<String>]> = records.iter().map(|record| record.1.as_slice()).collect();
         let renewed = std::mem::take(&mut self.renewed);
@@ -159,7 +160,7 @@ impl Succession {
                 members.entry(self.content(values, era)).or_default().push(heir);
             }
             for (content, left) in groups {
-                // Rows of which the source has none any more stay.
+                // If the source has no such rows any more, the stored ones stay.
                 let Some(group) = members.get(&content) else { continue };
                 let left = left.into_iter().filter(|place| !self.partial.contains(place));
                 for (place, heir) in left.zip(group.iter().rev().cycle()) {
@@ -171,7 +172,8 @@ impl Succession {
         }
     }
 
-    /// Returns what a row has in common with rows of an era. A column that a former row does not have at all was NULL.
+    /// Returns the content that a row has in common with rows of an era. A column that a former row does not have was
+    /// NULL.
     fn content(&self, values: &[Option<String>], era: u32) -> ContentHash {
         let mut text = Vec::new();
         for (value, _) in values.iter().zip(&self.since).filter(|(_, since)| **since <= era) {
@@ -188,7 +190,7 @@ impl Succession {
     }
 }
 
-/// Returns the era that is written in an id.
+/// Returns the era from an id.
 fn era_of(id: &str) -> u32 {
     id.split('~').nth(2).and_then(|era| era.parse().ok()).unwrap_or(0)
 }

@@ -4,7 +4,7 @@ use super::attributes::{Attribute, Target};
 use crate::config::{HarperType, IdType};
 use serde::Deserialize;
 
-/// A table, as Harper tells of it.
+/// A table, as Harper describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Table {
@@ -12,18 +12,18 @@ pub struct Table {
     pub name: String,
     /// The attribute that is its primary key.
     pub primary_key: String,
-    /// Whether it takes declared attributes alone.
+    /// Whether it takes only declared attributes.
     pub sealed: bool,
     /// The declared attributes.
     pub attributes: Vec<Declaration>,
 }
 
-/// An attribute, as Harper tells of it.
+/// An attribute, as Harper describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Declaration {
     /// The name.
     pub name: String,
-    /// The type, which may be one of the user's own; none when the attribute takes anything.
+    /// The type, which may be one that the user has defined; none if the attribute takes any value.
     #[serde(rename = "type")]
     pub type_name: Option<String>,
     /// Whether each record must have it.
@@ -31,8 +31,8 @@ pub struct Declaration {
 }
 
 impl Target {
-    /// Says why a table cannot take the rows; none when it can. A table that was declared otherwise, or made for ids of
-    /// another type, would refuse each single row.
+    /// Says why a table cannot take the rows; none if it can. A table with another declaration, or for ids of another
+    /// type, would refuse each single row.
     pub fn refusal(&self, table: &Table) -> Option<String> {
         self.refusal_of_key(table)
             .or_else(|| self.attributes.iter().find_map(|wanted| self.refusal_of_attribute(table, wanted)))
@@ -110,7 +110,7 @@ impl Table {
 }
 
 impl Declaration {
-    /// Returns the type if it says what a value is; others are the user's own.
+    /// Returns the type if it is one of Harper's own; others are defined by the user.
     fn harper_type(&self) -> Option<HarperType> {
         let name = self.type_name.as_deref()?;
         let name = if name == "ID" { "String" } else { name };

@@ -15,18 +15,18 @@ pub struct SchemaVersion {
     pub table_id: String,
     /// Counted from 1.
     pub version: u32,
-    /// The same for equal columns, in any order.
+    /// Equal for equal columns, in any order.
     pub fingerprint: String,
-    /// Grows when rows without key get other ids than before, because columns that they had are gone.
+    /// Increases when rows without a key get other ids, because columns are gone.
     pub era: u32,
-    /// When it was taken over, by that worker's clock.
+    /// When it was stored, by that worker's clock.
     #[serde(with = "instant", default)]
     pub at: Option<Micros>,
-    /// The worker that took it over.
+    /// The worker that stored it.
     pub by: String,
     /// All columns that were ever read.
     pub columns: Vec<Column>,
-    /// What is new in this version.
+    /// The changes since the previous version.
     pub changes: Vec<Change>,
 }
 
@@ -36,11 +36,11 @@ pub struct SchemaVersion {
 pub struct Column {
     /// The attribute in Harper.
     pub attribute: String,
-    /// The column as it was seen last.
+    /// The column as it was last seen.
     pub source: WireField,
-    /// The era since which its values are as they are now.
+    /// The era since which its values have their present form.
     pub since: u32,
-    /// Whether the source has it no longer, or with another type.
+    /// Whether the source no longer has it, or has it with another type.
     pub retired: bool,
 }
 
@@ -123,7 +123,7 @@ impl Change {
 }
 
 impl SchemaVersion {
-    /// Finds the column of a name that the source has now.
+    /// Finds the present column with a name.
     pub fn current(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| !column.retired && same_name(column.name(), name))
     }
@@ -133,12 +133,12 @@ impl SchemaVersion {
         self.columns.iter().any(|column| same_name(column.name(), name))
     }
 
-    /// Returns the attributes that hold values of the past only.
+    /// Returns the attributes that hold only values of dropped or changed columns.
     pub fn retired(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|column| column.retired)
     }
 
-    /// Says which attributes hold values of the past only, and why.
+    /// Says which attributes hold only values of dropped or changed columns, and why.
     pub fn warnings(&self) -> Vec<String> {
         self.retired()
             .map(|retired| {
@@ -173,7 +173,7 @@ impl Column {
         Field::from_wire(std::slice::from_ref(&self.source)).ok()?.pop()
     }
 
-    /// Compares the column as it was seen last with what it is now.
+    /// Compares the column as it was last seen with the present one.
     pub fn difference(&self, field: &Field) -> Difference {
         let retyped = Difference { retyped: true, ..Difference::default() };
         self.field().map_or(retyped, |before| compare(&before, field))

@@ -4,7 +4,7 @@ use crate::engine::status::{Activity, Status};
 use crate::error::Kind;
 use crate::log::{Level, Line};
 
-/// What was said last of a run of a table.
+/// What was last logged about a run of a table.
 #[derive(Debug, Default)]
 pub struct News {
     told: Option<Topic>,
@@ -18,10 +18,10 @@ enum Topic {
 }
 
 impl News {
-    /// Returns what is to be said of a status; nothing if it was said before.
+    /// Returns what has to be logged about a status; nothing if it was logged before.
     pub fn of(&mut self, status: &Status) -> Vec<Line> {
         match status.state {
-            // Who has no share of a table has nothing to say of it.
+            // A worker without a share of a table logs nothing about it.
             Activity::Standby => return Vec::new(),
             Activity::Starting => {
                 self.told = None;
@@ -59,7 +59,7 @@ impl News {
     }
 
     fn progress(&mut self, status: &Status) -> Option<Line> {
-        // A poll that finds something begins and ends as each other one.
+        // A poll that finds rows begins and ends like any other poll.
         let is_poll = status.state == Activity::Running && self.told == Some(Topic::State(Activity::Idle));
         if is_poll || self.told == Some(Topic::State(status.state)) {
             return None;

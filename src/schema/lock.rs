@@ -4,13 +4,13 @@ use crate::config::Polling;
 use crate::time::{Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
 
-/// A lock that was not renewed for so long is free.
+/// A lock that has not been renewed for so long is free.
 const EXPIRY_US: i64 = 600 * SECOND_US;
-/// It is renewed when so much of that is left.
+/// A lock is renewed when so much of that time is left.
 const RENEWAL_US: i64 = EXPIRY_US / 2;
-/// Whoever took the lock waits for so long whether another node did so at the same time.
+/// A node that has taken the lock waits for so long, to see whether another node took it at the same time.
 const SETTLING_US: i64 = 2 * SECOND_US;
-/// After so many checks without a change they become rarer.
+/// After so many checks without a change, checks become rarer.
 const QUIET_CHECKS: u32 = 3;
 
 /// The lock of one table, as it is stored in the table SchemaLock.
@@ -27,14 +27,14 @@ pub struct Lock {
     /// Until when, unless it is renewed.
     #[serde(with = "instant", default)]
     pub expires_at: Option<Micros>,
-    /// When the schema was looked at last.
+    /// When the schema was last checked.
     #[serde(with = "instant", default)]
     pub checked_at: Option<Micros>,
-    /// Seconds from that to the next look.
+    /// Seconds from that to the next check.
     pub poll_seconds: u64,
-    /// Looks in a row that found nothing new at this distance.
+    /// Consecutive checks without a change, at this interval.
     pub quiet_checks: u32,
-    /// What was found last.
+    /// The fingerprint of the columns at the last check.
     pub fingerprint: String,
 }
 
@@ -42,14 +42,14 @@ pub struct Lock {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "turn", rename_all = "camelCase")]
 pub enum Turn {
-    /// Nothing: another node looks, or it is not time yet.
+    /// Nothing: another node checks, or it is not time yet.
     Rest,
-    /// Store the lock, and see later whether it is still there.
+    /// Store the lock, and check later whether it is still this one.
     Claim {
         /// What to store.
         lock: Lock,
     },
-    /// Look at the schema, and store the lock that [`checked`] returns.
+    /// Check the schema, and store the lock that [`checked`] returns.
     Check,
 }
 
@@ -110,7 +110,7 @@ fn claimed(before: Option<&Lock>, id: &str, node: &str, polling: Polling, now: M
     }
 }
 
-/// Returns the lock after a look that found the schema with this fingerprint; none if it could not be found out.
+/// Returns the lock after a check that found this fingerprint. There is no fingerprint if the check failed.
 pub fn checked(lock: &Lock, fingerprint: Option<&str>, polling: Polling, now: Micros) -> Lock {
     let is_news = fingerprint.is_some_and(|found| found != lock.fingerprint);
     let quiet_checks = if is_news { 0 } else { lock.quiet_checks + 1 };

@@ -9,7 +9,7 @@ use crate::mapping::projection::Projection;
 use crate::mapping::version::{Change, SchemaVersion};
 use serde::{Deserialize, Serialize};
 
-/// An attribute of the target, as Harper tells of it.
+/// An attribute of the target, as Harper describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Declared {
     /// The name.
@@ -40,22 +40,22 @@ pub struct Report {
     pub type_changes: Vec<Change>,
     /// Columns, and fields of records, that are gone.
     pub removed: Vec<Change>,
-    /// Indexes that the target is to have and those that it has besides.
+    /// Indexes that the target lacks, and those that the component did not ask for.
     pub indexes: Indexes,
-    /// Attributes that hold values of the past only, and why.
+    /// Attributes that hold only values of dropped or changed columns, and why.
     pub retired: Vec<String>,
     /// What will be done, in words.
     pub plan: Vec<String>,
-    /// Why the table cannot go on.
+    /// Why the table cannot be synced.
     pub error: Option<Problem>,
 }
 
 /// Differences in indexes, by attributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Indexes {
-    /// Those that are to be made.
+    /// Indexes that will be created.
     pub missing: Vec<String>,
-    /// Those that nobody asked for; they stay.
+    /// Indexes that the component did not ask for; they stay.
     pub extra: Vec<String>,
 }
 
@@ -68,12 +68,12 @@ pub struct Problem {
     pub message: String,
 }
 
-/// What a look at a source table's schema came to.
+/// The outcome of a check of a source table's schema.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Findings {
     /// For people.
     pub report: Report,
-    /// The version to take over, if something changed.
+    /// The version to store, if something has changed.
     pub next: Option<SchemaVersion>,
 }
 

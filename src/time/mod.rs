@@ -19,7 +19,7 @@ impl Micros {
     /// The last instant that BigQuery can hold, 9999-12-31T23:59:59.999999Z.
     pub const MAX: Micros = Micros(253_402_300_800 * SECOND_US - 1);
 
-    /// Converts from milliseconds, as JavaScript's clocks tell them.
+    /// Converts from milliseconds, as JavaScript's clocks give them.
     pub fn from_millis(millis: i64) -> Micros {
         Micros(millis.saturating_mul(1_000))
     }
@@ -56,7 +56,7 @@ impl Micros {
         instant.in_range().then_some(instant)
     }
 
-    /// Tells whether such a text says how far its time is ahead of UTC, so that it means the same in every zone.
+    /// Tells whether such a text has an offset from UTC, so that it means the same in every zone.
     pub fn names_offset(text: &str) -> bool {
         text.get(10..).is_some_and(|rest| rest.contains(['Z', 'z', '+', '-']))
     }
@@ -73,7 +73,7 @@ impl Micros {
         Some(Micros(days_from_civil(year, month, day)? * DAY_US + time_us))
     }
 
-    /// Appends RFC 3339 in UTC with six fractional digits, so that texts sort as the instants do.
+    /// Appends RFC 3339 in UTC with six fractional digits, so that texts sort like instants.
     pub fn write_rfc3339(self, out: &mut Vec<u8>) {
         self.write_civil(out, b'T');
         out.push(b'Z');

@@ -1,25 +1,25 @@
-//! Time zones: what the clocks of a place show, and when.
+//! Time zones: what the clocks of a place show at an instant.
 //!
-//! Cursors of type DATETIME and DATE hold what such clocks showed. The core keeps those values as if they were UTC, and
-//! calls them local; a zone relates them to instants. In autumn clocks are set back, so that an hour is shown twice; in
-//! spring they are set forward, so that an hour is never shown.
+//! A cursor of type DATETIME or DATE holds what such a clock showed. The core treats these values as if they were UTC,
+//! and calls them local. A zone converts between local times and instants. In autumn clocks are set back, so that an
+//! hour is shown twice. In spring they are set forward, so that an hour is never shown.
 
 use super::{DAY_US, Micros, SECOND_US};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// No two places differ by more than this, nor the clocks of one place at two times.
+/// The clocks of two places never differ by more than this, nor those of one place at two times.
 pub const DIFFERENCE_US_MAX: i64 = 27 * 3_600 * SECOND_US;
 
 /// A time zone, with its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
     name: Arc<str>,
-    /// In the order of time. The first one also holds for whatever was before it.
+    /// In the order of time. The first one also holds for all times before it.
     spells: Arc<[Spell]>,
 }
 
-/// A time without a change of the clocks.
+/// A span without a change of the clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Spell {
     from: Micros,
@@ -30,7 +30,7 @@ struct Spell {
 /// The zones that the host knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Zones {
-    /// Those that the configuration names, by the names that it has for them.
+    /// The zones that the configuration names, by these names.
     pub named: BTreeMap<String, Zone>,
     /// The names of all zones.
     pub names: Vec<String>,
@@ -46,8 +46,9 @@ impl Zone {
     /// The name of the zone whose clocks show UTC.
     pub const UTC: &str = "UTC";
 
-    /// Makes a zone of pairs: from when on its clocks are how many microseconds ahead of UTC. None if there are no pairs,
-    /// if they are not in order, or if some clock would be off by more than a day. One whose clocks always show UTC is UTC.
+    /// Makes a zone of pairs: from when on its clocks are how many microseconds ahead of UTC. Returns none if there are
+    /// no pairs, if they are not in order, or if a difference is a day or more. A zone whose clocks always show UTC
+    /// becomes UTC.
     pub fn new(name: &str, spells: impl IntoIterator<Item = (Micros, i64)>) -> Option<Zone> {
         let spells: Arc<[Spell]> =
             spells.into_iter().map(|(from, ahead_us)| Spell { from, ahead_us }).collect();
@@ -72,7 +73,8 @@ impl Zone {
         instant.plus(self.spell_at(instant).map_or(0, |spell| spell.ahead_us))
     }
 
-    /// Returns the latest local time that the clocks have passed for good: after the instant, they show later ones only.
+    /// Returns the latest local time that the clocks have passed for good: after the instant, they show only later
+    /// times.
     pub fn passed(&self, instant: Micros) -> Micros {
         let is_near = |spell: &&Spell| spell.from.since(instant) < DIFFERENCE_US_MAX;
         let later = self.spells.get(self.count_until(instant)..).unwrap_or_default();
@@ -92,7 +94,7 @@ impl Zone {
         found.find(|(shown_at, end)| shown_at < end).map_or(local, |(shown_at, _)| shown_at)
     }
 
-    /// Writes a local time as RFC 3339, with how far the clocks are ahead of UTC then.
+    /// Writes a local time as RFC 3339, with the clocks' offset from UTC at that time.
     pub fn write(&self, local: Micros) -> String {
         if self.is_utc() {
             return local.to_string();

@@ -22,7 +22,8 @@ struct WireFailure {
     message: String,
 }
 
-/// Turns an outcome that holds a `failure` into one. `fallback` is its kind if the host names none that is known.
+/// Converts an outcome. One that has a `failure` becomes an error; `fallback` is its kind if the host names no known
+/// one.
 pub fn outcome(value: Result<JsValue, JsValue>, fallback: Kind) -> Result<JsValue, Failure> {
     let value = value.map_err(|_| Failure::new(fallback, "the host failed without saying why"))?;
     let failure = Reflect::get(&value, &"failure".into()).unwrap_or(JsValue::UNDEFINED);
@@ -35,7 +36,7 @@ pub fn outcome(value: Result<JsValue, JsValue>, fallback: Kind) -> Result<JsValu
     }
 }
 
-/// Asks for the rules of some time zones, and for the names of all if one is not known.
+/// Asks the host for the rules of some time zones, and for the names of all zones if one is unknown.
 pub fn zones(surroundings: &JsValue, wanted: &BTreeSet<String>) -> Result<Zones, JsValue> {
     let mut zones = Zones::default();
     let host = Reflect::get(surroundings, &"timeZones".into())?;

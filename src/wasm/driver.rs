@@ -31,7 +31,7 @@ const TIMER_MS_MAX: u64 = 60_000;
 /// Runs one engine.
 pub struct Driver {
     engine: RefCell<Engine>,
-    /// The memory that it shares with the worker's other tables, and its number among them.
+    /// The memory that it shares with the worker's other tables, and its number among these.
     pool: Rc<Pool>,
     table: u32,
     /// Since when it has been waiting for memory.
@@ -39,15 +39,15 @@ pub struct Driver {
     event: RefCell<Option<Event>>,
     command: RefCell<Option<Command>>,
     stopping: Cell<bool>,
-    /// Whether a rest is to end before its time.
+    /// Whether a rest should end early.
     woken: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     ahead: RefCell<Option<(Request, Promise)>>,
-    /// What the target table is to be like.
+    /// The target table that is needed.
     target: RefCell<Option<Box<Target>>>,
-    /// Of which cursors all rows have their newest ids once what is being written is stored.
+    /// The range of cursors in which all rows have their newest ids once the current batch is stored.
     renewed: RefCell<Option<Renewed>>,
-    /// The look for former rows that is under way.
+    /// The current search for the rows that new rows replace.
     succession: RefCell<Option<Succession>>,
 }
 
@@ -78,7 +78,7 @@ impl Driver {
         self.pool.wake_one(self.table);
     }
 
-    /// Tells the engine where its worker stands in the cluster.
+    /// Tells the engine its worker's place in the cluster.
     pub fn place(&self, standing: Standing) {
         if self.engine.borrow_mut().set_standing(standing) {
             self.end_rest();
@@ -92,12 +92,12 @@ impl Driver {
         }
     }
 
-    /// Takes what workers of other nodes tell of their last commits. Returns those whose witnesses are missing.
+    /// Takes the heads of other nodes' workers. Returns the commits whose witnesses should be looked for.
     pub fn missing(&self, heads: Vec<Commit>) -> Vec<(String, u64)> {
         self.engine.borrow_mut().missing(heads)
     }
 
-    /// Takes the witnesses that were found. Returns what the node should keep.
+    /// Takes the witnesses that were found. Returns the proofs that the node should store.
     pub fn arrived(&self, witnesses: Vec<Commit>) -> Vec<Commit> {
         let (is_woken, proofs) = self.engine.borrow_mut().arrived(witnesses, now());
         if is_woken {
@@ -117,7 +117,7 @@ impl Driver {
         }
     }
 
-    /// Lets the engine take the event that waits for it.
+    /// Passes the waiting event to the engine.
     pub fn step(&self) {
         if let Some(event) = self.event.take() {
             let mut engine = self.engine.borrow_mut();
@@ -132,12 +132,12 @@ impl Driver {
         self.engine.borrow_mut().prepare();
     }
 
-    /// Says why a table cannot be the target; none when it can.
+    /// Says why a table cannot be the target; none if it can.
     pub fn refusal(&self, table: &Table) -> Option<String> {
         self.target.borrow().as_ref()?.refusal(table)
     }
 
-    /// Begins to look for the former selves of rows.
+    /// Begins a search for the stored rows that new rows replace.
     pub fn seek_former(&self) {
         let succession = self
             .target
@@ -147,14 +147,14 @@ impl Driver {
         self.succession.replace(succession);
     }
 
-    /// Adds stored rows among which they may be.
+    /// Adds stored rows to the search.
     pub fn add_stored(&self, stored: Vec<Comparable>) {
         if let Some(succession) = self.succession.borrow_mut().as_mut() {
             succession.add(stored);
         }
     }
 
-    /// Ends the look for the former selves of rows.
+    /// Ends the search.
     pub fn settle(&self, records: &[Comparable]) -> Vec<Heir> {
         self.succession.take().map(|succession| succession.settle(records)).unwrap_or_default()
     }
@@ -167,12 +167,12 @@ impl Driver {
         Status { waits_for_memory_seconds, ..self.engine.borrow().status(now) }
     }
 
-    /// Returns what the worker does, for those that divide the work.
+    /// Returns what the worker does. The cluster divides the work by this.
     pub fn work(&self, commanded: bool) -> Work {
         self.engine.borrow().work(commanded)
     }
 
-    /// Runs until the engine halts, and gives back what it held of the worker's memory.
+    /// Runs until the engine halts, and then releases its part of the worker's memory.
     pub async fn run(&self, host: &Host) {
         self.run_engine(host).await;
         self.ahead.take();
@@ -208,7 +208,7 @@ impl Driver {
                 }
                 Command::ShareCounts(counts) => {
                     let counts = convert::to_js(&*counts).unwrap_or(JsValue::UNDEFINED);
-                    // Others count for themselves if they do not learn it.
+                    // The other workers count themselves if they do not get the counts.
                     let _ = settle(host.share_counts(counts), Kind::HarperWrite).await;
                     Event::CountsShared
                 }
@@ -223,7 +223,7 @@ impl Driver {
         }
     }
 
-    /// Tells the host when the state or the last error changed, and when there is something to log.
+    /// Tells the host when the state or the last error has changed, and when there is something to log.
     fn report(&self, host: &Host, reported: &mut Option<(Activity, Option<Kind>)>, news: &mut News) {
         let status = self.status();
         let state = (status.state, status.last_error.as_ref().map(|error| error.code));
@@ -253,7 +253,7 @@ impl Driver {
         settle(promise, Kind::Unreachable).await.and_then(|value| convert::answer(&value))
     }
 
-    /// Waits until there is memory for an answer. Returns false if the run is to end first.
+    /// Waits until there is memory for an answer. Returns false if the run has to end before.
     async fn has_room(&self, purpose: Purpose) -> bool {
         match purpose {
             Purpose::DescribeTable | Purpose::MakeJob | Purpose::LookAtJob | Purpose::CancelJob => true,
@@ -281,7 +281,7 @@ impl Driver {
         settle(host.write(converted), Kind::HarperWrite).await.map(|value| convert::receipt(&value))
     }
 
-    /// Waits, but not for longer than until somebody asks the run to end, or the cluster changed.
+    /// Waits for a time, or until the run has to end or the cluster has changed.
     async fn rest(&self, delay_ms: u64) {
         self.woken.set(false);
         let mut left_ms = delay_ms;

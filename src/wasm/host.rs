@@ -8,19 +8,21 @@ extern "C" {
     /// Input and output for one table. Promises are never rejected: a failure is `{failure: {code, message}}`.
     pub type Host;
 
-    /// Reads the table's progress: `{checkpoints, counts, incarnation, schema, forgivenRows}`.
+    /// Reads the table's progress: `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs,
+    /// lastStamp}`.
     #[wasm_bindgen(method)]
     pub fn load(this: &Host) -> Promise;
 
-    /// Makes the target table ready for rows, `target` tells how: `{incarnation}`. Who is not first waits for another to make it.
+    /// Makes the target table ready for rows, as `target` describes it: `{incarnation}`. Only the first worker creates
+    /// it at once; others wait a while for that.
     #[wasm_bindgen(method, js_name = ensureTarget)]
     pub fn ensure_target(this: &Host, target: JsValue, is_first: bool) -> Promise;
 
-    /// Stores `{version, notes}`, unless a version with its number is there.
+    /// Stores `{version, notes}`, unless a version with its number exists.
     #[wasm_bindgen(method, js_name = adoptSchema)]
     pub fn adopt_schema(this: &Host, adoption: JsValue) -> Promise;
 
-    /// Stores what was counted, for the other workers.
+    /// Stores the counts for the other workers.
     #[wasm_bindgen(method, js_name = shareCounts)]
     pub fn share_counts(this: &Host, counts: JsValue) -> Promise;
 
@@ -32,12 +34,12 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub fn write(this: &Host, order: JsValue) -> Promise;
 
-    /// Calls back [`super::TableSync::step`] and tells whether it came back: a panic in it ends this instance of the
-    /// core, and must not end the worker.
+    /// Calls [`super::TableSync::step`] back, and tells whether it returned. A panic in it ends this instance of the
+    /// core, but must not end the worker.
     #[wasm_bindgen(method)]
     pub fn guard(this: &Host) -> bool;
 
-    /// Learns that the table's state or its last error changed, and what is to be logged of it: `[{level, text}]`.
+    /// Learns that the table's state or last error has changed, and what has to be logged: `[{level, text}]`.
     #[wasm_bindgen(method)]
     pub fn report(this: &Host, status: JsValue, news: JsValue);
 }

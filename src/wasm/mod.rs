@@ -110,8 +110,8 @@ impl Configuration {
         convert::to_js(&Summary { connection, tables, control_roles, audit_retention_days, warnings })
     }
 
-    /// Makes the sync of one table, for the worker `{node, index}`, which stands where `standing` tells; alone if it is
-    /// not given.
+    /// Creates the sync of one table, for the worker `{node, index}`. `standing` is its place in the cluster; without
+    /// it, the worker is alone.
     ///
     /// # Errors
     /// When the configuration has no such table.
@@ -144,7 +144,8 @@ pub struct Cluster {
 
 #[wasm_bindgen]
 impl Cluster {
-    /// Starts to look around from worker `index` of the `count` of `node`, and waits `haste` times shorter than usual.
+    /// Starts to observe the cluster from worker `index` of `node`, which has `count` workers. `haste` divides the
+    /// waiting times.
     #[wasm_bindgen(constructor)]
     pub fn new(node: &str, index: u32, count: u32, haste: u32) -> Cluster {
         let now = driver::now();
@@ -155,13 +156,13 @@ impl Cluster {
         }
     }
 
-    /// Takes these tables for those of the threads that have not told yet that they have this configuration.
+    /// Assumes these tables for threads that have not yet said that they have this configuration.
     pub fn assume(&self, tables: Vec<String>, configuration: String) {
         self.threads.borrow_mut().assume(tables, configuration);
     }
 
-    /// Takes what a thread of the own node tells:
-    /// `{index, configuration, tables: [{id, effort, commanded, of, partitions}]}`.
+    /// Takes a message of a thread of this node: `{index, configuration, tables: [{id, effort, commanded, of,
+    /// partitions}]}`.
     ///
     /// # Errors
     /// When it is not what it should be.
@@ -187,7 +188,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Returns what the own node is to tell of itself in SyncRoster, `{sees, tables}`; null if that is told already.
+    /// Returns this node's row for SyncRoster, `{sees, tables}`; null if it is stored already.
     ///
     /// # Errors
     /// When the conversion fails.
@@ -198,7 +199,7 @@ impl Cluster {
         if observer.is_told(&roster) { Ok(JsValue::NULL) } else { convert::to_js(&roster) }
     }
 
-    /// Tells where this worker stands for a table: `{share: {position, workers}, isSettled, seenAt}`.
+    /// Returns this worker's place for a table: `{share: {position, workers}, isSettled, seenAt}`.
     ///
     /// # Errors
     /// When the conversion fails.
@@ -206,7 +207,7 @@ impl Cluster {
         convert::to_js(&self.observer.borrow().standing(table, self.index, driver::now()))
     }
 
-    /// Tells of the nodes: `[{node, workers, alive, silentSince, unheardBy}]`.
+    /// Returns the nodes: `[{node, workers, alive, silentSince, unheardBy}]`.
     ///
     /// # Errors
     /// When the conversion fails.
@@ -214,8 +215,8 @@ impl Cluster {
         convert::to_js(&self.observer.borrow().nodes(driver::now()))
     }
 
-    /// Looks for what somebody has to look at; `wanted` are the tables that are to be read. Returns what is to be
-    /// logged: `[{level, text}]`.
+    /// Looks for problems. `wanted` are the tables that should be read. Returns what has to be logged: `[{level,
+    /// text}]`.
     ///
     /// # Errors
     /// When the conversion fails.
@@ -223,7 +224,7 @@ impl Cluster {
         convert::to_js(&self.observer.borrow_mut().watch(&wanted, driver::now()))
     }
 
-    /// Lists what has been of concern for a while: `[{message, since}]`.
+    /// Lists the problems that have lasted for a while: `[{message, since}]`.
     ///
     /// # Errors
     /// When the conversion fails.
@@ -231,7 +232,7 @@ impl Cluster {
         convert::to_js(&self.observer.borrow().alarms())
     }
 
-    /// Tells which partitions of a table no worker reads, `{partitions, of, since}`; null if there are none.
+    /// Returns the partitions of a table that no worker reads, `{partitions, of, since}`; null if there are none.
     ///
     /// # Errors
     /// When the conversion fails.
@@ -248,7 +249,8 @@ pub struct TableSync {
 
 #[wasm_bindgen]
 impl TableSync {
-    /// Runs until it is stopped, cannot go on, or the instance is dead; to be called once. Never rejected.
+    /// Runs until it is stopped, cannot continue, or the instance is dead. Must be called once. The promise is never
+    /// rejected.
     pub fn run(&self, host: Host) -> Promise {
         let driver = Rc::clone(&self.driver);
         wasm_bindgen_futures::future_to_promise(async move {
@@ -257,33 +259,34 @@ impl TableSync {
         })
     }
 
-    /// Lets the engine take the event that waits for it; only for the host's `guard`, within [`TableSync::run`].
+    /// Passes the waiting event to the engine. Only for the host's `guard`, within [`TableSync::run`].
     pub fn step(&self) {
         self.driver.step();
     }
 
-    /// Decodes the next batch; only for the host's `write`, at a moment when Harper has nothing to do for it.
+    /// Decodes the next batch. Only for the host's `write`, while the database works and this thread does not.
     pub fn prepare(&self) {
         self.driver.prepare();
     }
 
-    /// Says why a table cannot be the target, `undefined` when it can: `{name, primaryKey, sealed, attributes: [{name,
-    /// type, required}]}`. Only for the host's `ensureTarget`.
+    /// Says why a table `{name, primaryKey, sealed, attributes: [{name, type, required}]}` cannot be the target;
+    /// `undefined` if it can. Only for the host's `ensureTarget`.
     ///
     /// # Errors
-    /// When the table is not told like that.
+    /// When the table is not described like that.
     pub fn refusal(&self, table: JsValue) -> Result<Option<String>, JsValue> {
         Ok(self.driver.refusal(&serde_wasm_bindgen::from_value(table)?))
     }
 
-    /// Begins to look for the former selves of rows that are being written. Only for the host's `write`, as the two that follow.
+    /// Begins a search for the stored rows that the rows being written replace. Only for the host's `write`, like the
+    /// next two functions.
     #[wasm_bindgen(js_name = seekFormer)]
     pub fn seek_former(&self) {
         self.driver.seek_former();
     }
 
-    /// Adds stored rows that share their cursors with those: JSON, `[[id, [value, …]], …]`, the values as texts that are
-    /// equal for equal values, null for NULL.
+    /// Adds stored rows with the same cursors as the rows being written: JSON, `[[id, [value, …]], …]`. Values are
+    /// texts that are equal for equal values, null for NULL.
     ///
     /// # Errors
     /// When it is something else.
@@ -293,8 +296,8 @@ impl TableSync {
         Ok(())
     }
 
-    /// Returns which of the stored rows are former selves of which: `[{record, stored, former}]`, the places of rows.
-    /// `records` tells those that are being written, like [`TableSync::add_stored`].
+    /// Returns which rows replace which stored rows: `[{record, stored, former}]`, the indexes of rows. `records` has
+    /// the rows being written, in the form of [`TableSync::add_stored`].
     ///
     /// # Errors
     /// When it is something else.
@@ -303,7 +306,7 @@ impl TableSync {
         convert::to_js(&self.driver.settle(&records))
     }
 
-    /// Tells where the worker stands in the cluster now.
+    /// Sets the worker's place in the cluster.
     ///
     /// # Errors
     /// When that is not what [`Cluster::standing`] returned.
@@ -312,7 +315,8 @@ impl TableSync {
         Ok(())
     }
 
-    /// Tells what the worker does, for [`Cluster::hear`]. `commanded`: whether operators have started or stopped the table.
+    /// Returns what the worker does, for [`Cluster::hear`]. `commanded` tells whether operators have started or stopped
+    /// the table.
     ///
     /// # Errors
     /// When the conversion fails.
@@ -320,8 +324,8 @@ impl TableSync {
         convert::to_js(&self.driver.work(commanded))
     }
 
-    /// Takes the records with which workers of other nodes began their last commits of this table. Returns the commits
-    /// of which it is not known whether they arrived: `[[owner, number], …]`.
+    /// Takes the heads of other nodes' workers for this table. Returns the commits that may not have arrived, whose
+    /// witnesses should be looked for: `[[owner, number], …]`.
     ///
     /// # Errors
     /// When they are something else.
@@ -329,8 +333,8 @@ impl TableSync {
         convert::to_js(&self.driver.missing(serde_wasm_bindgen::from_value(heads)?))
     }
 
-    /// Takes the witnesses of those commits that are there. What does not come although later commits did is read again.
-    /// Returns those up to which nothing is missing, for the node to keep.
+    /// Takes the witnesses that were found. The rows of commits that are missing behind later ones are read again.
+    /// Returns the proofs that the node should store: the commits up to which nothing is missing.
     ///
     /// # Errors
     /// When they are something else.
@@ -343,7 +347,7 @@ impl TableSync {
         self.driver.wake_for_poll();
     }
 
-    /// Ends the run at the next safe point; requests should be aborted by the host at the same time.
+    /// Ends the run at the next safe point. The host should abort requests at the same time.
     pub fn stop(&self) {
         self.driver.stop();
     }

@@ -1,4 +1,4 @@
-//! The memory that the tables of a worker share: who waits for some is woken when it is there.
+//! The memory that the tables of a worker share. A table that waits for memory is woken when there is some.
 
 use crate::engine::memory::{Budget, Need};
 use std::cell::RefCell;
@@ -24,13 +24,14 @@ impl Pool {
         self.budget.borrow_mut().join()
     }
 
-    /// Takes back all that a table holds.
+    /// Releases everything that a table holds.
     pub fn leave(&self, table: u32) {
         self.wakers.borrow_mut().remove(&table);
         self.wake(self.budget.borrow_mut().leave(table));
     }
 
-    /// Waits for room for a page. Returns false if it `is_over` first, of which [`Pool::wake_one`] has to tell.
+    /// Waits for room for a page. Returns false if `is_over` becomes true before. Call [`Pool::wake_one`] when that may
+    /// have changed.
     pub async fn room(&self, table: u32, bytes: usize, is_over: impl Fn() -> bool) -> bool {
         self.budget.borrow_mut().ask(table, bytes);
         poll_fn(|context| {
@@ -47,7 +48,7 @@ impl Pool {
         .await
     }
 
-    /// Makes a table that waits look again.
+    /// Makes a waiting table check again.
     pub fn wake_one(&self, table: u32) {
         self.wake(vec![table]);
     }
@@ -72,7 +73,7 @@ impl Pool {
         self.wake(self.budget.borrow_mut().hold(table, need));
     }
 
-    /// Returns the bytes in which a table may remember rows.
+    /// Returns the bytes of hashes that a table may have.
     pub fn rows_allowed(&self, table: u32) -> usize {
         self.budget.borrow().rows_allowed(table)
     }

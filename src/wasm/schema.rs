@@ -29,7 +29,7 @@ impl Configuration {
         convert::to_js(&lock::turn(lock.as_ref(), id, node, &others, polling, driver::now()))
     }
 
-    /// Returns the lock to store after a look at the schema; without a fingerprint if that failed.
+    /// Returns the lock to store after a check of the schema. There is no fingerprint if the check failed.
     ///
     /// # Errors
     /// When the configuration has no such table, or the lock is none.
@@ -54,8 +54,8 @@ impl Configuration {
         convert::to_js(&request::describe_table(&self.find(id)?.source))
     }
 
-    /// Compares a description with the newest version of the schema and the target's attributes, each of which may be
-    /// `null`, and tells the differences.
+    /// Compares a description with the newest version of the schema and with the target's attributes, and returns the
+    /// differences. The version and the attributes may be `null`.
     ///
     /// # Errors
     /// When the configuration has no such table, or the description is malformed.
@@ -72,8 +72,8 @@ impl Configuration {
         convert::to_js(&self.look(id, body, version.as_ref(), declared.as_deref())?.report)
     }
 
-    /// Returns what to take over, `{version, notes}`, if a description differs from the newest version of the schema;
-    /// else `null`. A table that was never read has nothing to take over.
+    /// Returns the version to store, `{version, notes}`, if a description differs from the newest version of the
+    /// schema; otherwise `null`. It is also `null` for a table that was never read.
     ///
     /// # Errors
     /// When the configuration has no such table, or the description is malformed.
