@@ -117,7 +117,7 @@ async function makeRepeatable(folder) {
 	const text = await readFile(module, 'utf8');
 	const last = /^export \{ initSync, .*\};$/m;
 	const names = [...text.matchAll(/^export (?:class|function) (\w+)/gm)].map(([, name]) => name);
-	if (!last.test(text) || names.length === 0) throw new ExpectedFailure('wasm-bindgen makes another kind of module.');
+	if (!last.test(text) || names.length === 0) throw new ExpectedFailure('wasm-bindgen wrote another kind of module.');
 	const body = text.replace(last, '').replace(/^export (?=class|function)/gm, '');
 	const made = `return { ${[...names, 'initSync'].join(', ')} };`;
 	await writeFile(join(folder, 'instance.js'), `export function makeCore() {\n${body}\n${made}\n}\n`);

@@ -3,14 +3,14 @@ import { run } from './process.mjs';
 import { ensureRust } from './setup.mjs';
 import { ExpectedFailure, hint, print, runMain } from './terminal.mjs';
 
-const USAGE = `Runs the engine in simulated worlds: with faults, crashes and late rows, and with nodes that come, go, pause and
-do not hear each other.
+const USAGE = `Runs the engine in simulated worlds with faults, crashes and late rows. Nodes come and go, pause, and lose their
+connections.
 
 Usage: npm run sim -- [--seeds N] [--seed K] [--workers A..B]
 
-  --seeds N        how many worlds, default 10,000
-  --seed K         world K alone, with its trace
-  --workers A..B   how many workers a world has, default 1..5; or one number for all`;
+  --seeds N        run N worlds, default 10,000
+  --seed K         run only world K, and print its trace
+  --workers A..B   the number of workers in a world, default 1..5; a single number is for all worlds`;
 
 async function main() {
 	const { seeds, seed, workers, help } = readOptions();
@@ -21,10 +21,10 @@ async function main() {
 	await ensureRust();
 	const args = ['test', '--release', '--quiet', '--test', 'simulator', 'no_world', '--', '--nocapture'];
 	const env = { SIMULATOR_SEEDS: seeds, SIMULATOR_SEED: seed, SIMULATOR_WORKERS: workers, RUST_BACKTRACE: '0' };
-	hint('compiling the engine, unless it is compiled already');
+	hint('compiling the engine, unless it is up to date');
 	const started_ms = performance.now();
 	const { code } = await run('cargo', args, { env, echo: true });
-	if (code !== 0) throw new ExpectedFailure('A world was not as it should be; its trace is above.');
+	if (code !== 0) throw new ExpectedFailure('The engine failed in a world. The trace of that world is above.');
 	print(`No row was lost, doubled or invented (${Math.round((performance.now() - started_ms) / 1000)} s).`);
 }
 

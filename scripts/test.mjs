@@ -9,8 +9,8 @@ import { chosenJobs, SUITES, testEnvironment } from './test/suites.mjs';
 
 const HELP = `Usage: npm test -- [options]
 
-  --quick           what is worth running often: fewer simulated worlds, few integration tests
-  --soak            with many rows and worlds, for an hour; the same as npm run test:soak
+  --quick           run what is worth running often: fewer simulated worlds, few integration tests
+  --soak            run with many rows and worlds, for an hour or two; the same as npm run test:soak
   --only a,b        run these suites alone: native, wasm, node, bench, integration
   --filter text     run only the tests whose name contains the text
   --verbose         show everything that the tests print

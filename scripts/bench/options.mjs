@@ -5,25 +5,27 @@ const PARTS = ['decode', 'sync', 'workers', 'indexes'];
 /** What is measured unless something is asked for. */
 const USUAL_PARTS = ['decode', 'sync'];
 
-export const USAGE = `Measures what copying a row costs: in the core alone, and on the whole way from BigQuery to Harper.
+export const USAGE = `Measures what copying a row costs, in the core alone and on the whole way from BigQuery to Harper.
 
 npm run bench -- [--only PART] [--rows N] [--rounds N] [--profile PATH] [--json]
 
-  --only PART     decode: pages to records, in the core and in plain JavaScript, without any server
+  --only PART     measures one of these parts; the default is decode and sync
+                  decode: pages to records, in the core and in plain JavaScript, without a server
                   sync: the whole way, against a bare loop of Harper's transactions that writes the same rows
                   workers: the sync with 1, 2 and 4 worker threads of one Harper, against as many bare loops
-                  indexes: the sync into a table with 0, 1 and 3 indexed attributes, against the bare loop
-                  decode and sync are measured unless one is chosen
-  --rows N        rows to copy, default 1,000,000; at most 200,000 of them are used for decode
-  --rounds N      rounds, of which the medians are told; default 3
+                  indexes: the sync into tables with 0, 1 and 3 indexed attributes, against the bare loop
+  --rows N        rows to copy, default 1,000,000; decode uses at most 200,000 of them
+  --rounds N      number of rounds, default 3; the results are the medians of all rounds
   --profile PATH  writes CPU profiles of one of Harper's workers to PATH.sync.cpuprofile and
-                  PATH.ceiling.cpuprofile, which Chrome's developer tools show; the figures then hold the
-                  profiler's own cost. The parts workers and indexes put the number before: PATH.4.sync.cpuprofile
+                  PATH.ceiling.cpuprofile, which Chrome's developer tools show; the results then
+                  include the profiler's own cost. The parts workers and indexes insert the number of workers or
+                  indexes: PATH.4.sync.cpuprofile
   --json          ends with a line of JSON
   --help          prints this
 
-All but decode install and start Harper, and sync a BigQuery emulator too (npm package harperdb, which has its own licence
-terms: https://harperdb.io/legal/end-user-license-agreement). Figures of Harper itself are for your own eyes.`;
+All parts but decode install and start Harper (npm package harperdb, which has its own licence terms:
+https://harperdb.io/legal/end-user-license-agreement). The part sync also installs and starts a BigQuery emulator.
+Do not publish results of Harper itself.`;
 
 /**
  * @typedef {object} BenchOptions

@@ -136,10 +136,8 @@ export function printWorkers(rounds) {
 	row('until all workers write, s', ({ before_all_write_ms }) => (before_all_write_ms / 1_000).toFixed(1));
 	row('an unrelated GET, ms: p99', ({ get_p99_ms }) => get_p99_ms.toFixed(1));
 	print();
-	print(
-		'  Rows/s count from the command to start, with the time until all workers write. Against one: within a round.'
-	);
-	print('  The second half of the rows: each new thread spends CPU on compiling what it runs, whatever the rows.');
+	print('  Rows/s include the time from the command to start until all workers write. Against one: within a round.');
+	print('  The second half of the rows is shown because each new thread first spends CPU on compiling its code.');
 	print();
 	return { workers };
 }
@@ -212,13 +210,13 @@ function printFigures(json, limited_by) {
 	if (json.peak_rss_growth_mb !== null) {
 		const [all, own] = [json.peak_rss_growth_mb, json.peak_anonymous_growth_mb].map(count);
 		print(`  Memory of Harper's process grew by ${own} MB at most, and by ${all} MB with the part of`);
-		print('  the database file that is mapped at the moment.');
+		print('  the database file that is mapped.');
 	}
 	print(`  The sync is limited by ${limited_by === 'emulator' ? 'the emulator' : 'Harper and the component'}.`);
-	print('  Prepared: the same rows from a server that has all pages ready, so that no emulator shares the machine.');
+	print('  Prepared: the same rows from a server with prepared pages, so that no emulator shares the machine.');
 	print(
-		`  Bare loop: puts of these very records, with the same ids, in transactions of ${json.ceiling_transaction_rows} rows, the fastest`
+		`  Bare loop: the same records with the same ids, put in transactions of ${json.ceiling_transaction_rows} rows (the fastest size),`
 	);
-	print('  size; in the same Harper, behind the sync. Making the records is not part of it.');
+	print('  in the same Harper, after the sync. The time to make the records does not count.');
 	print();
 }

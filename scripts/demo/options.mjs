@@ -4,11 +4,11 @@ const ROWS_DEFAULT = 20_000;
 const ROWS_MAX = 10_000_000;
 const THREADS_MAX = 64;
 
-const HELP = `Shows bigquery-sync at work: BigQuery (an emulator, unless told otherwise) with sample vessel positions, and a
-throw-away Harper that keeps a table equal to them. Installs what it needs, Harper under its own licence terms.
+const HELP = `Shows bigquery-sync at work. BigQuery (an emulator by default) has sample vessel positions, and a temporary Harper
+keeps a table equal to them. The demo installs what it needs, including Harper under its own licence terms.
 
-npm run demo                     runs until Ctrl-C, adds some rows each second
-npm run demo -- --once           copies a fixed number of rows, compares both sides completely, and ends
+npm run demo                     runs until Ctrl-C, and adds some rows each second
+npm run demo -- --once           copies a fixed number of rows, compares both sides row by row, and ends
 
 Options
   --once              ends with exit code 0 when both sides are equal, otherwise with 1; the last line is JSON
@@ -20,12 +20,12 @@ Options
   --help              prints this
 
 Which BigQuery
-  By default           an emulator that is installed, started and ended by the demo.
+  By default           an emulator that the demo installs, starts and ends.
   BIGQUERY_EMULATOR_HOST=host:port
                        an emulator that is running already, in the project GCP_PROJECT_ID (default test-project).
   GOOGLE_APPLICATION_CREDENTIALS=key.json
-                       the real BigQuery, in the project GCP_PROJECT_ID or that of the key. Queries may cost money.
-                       The demo makes a dataset of its own there, and deletes it at the end.`;
+                       the real BigQuery, in the project GCP_PROJECT_ID or in that of the key. Queries may cost
+                       money. The demo creates its own dataset there, and deletes it at the end.`;
 
 const OPTIONS = /** @type {const} */ ({
 	once: { type: 'boolean' },

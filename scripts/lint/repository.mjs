@@ -40,7 +40,7 @@ export async function checkRepository() {
 		const text = await readFile(join(repository, path), 'utf8').catch(() => undefined);
 		if (text !== undefined) problems.push(...checkText(path, text));
 	}
-	if (problems.length > 0) throw new ExpectedFailure('The repository has files to repair.', problems.join('\n'));
+	if (problems.length > 0) throw new ExpectedFailure('Some files have to be repaired.', problems.join('\n'));
 	return `${paths.length} files`;
 }
 

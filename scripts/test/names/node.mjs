@@ -15,6 +15,6 @@ export async function nodeTestNames(files) {
 	if (files.length === 0) return {};
 	const listed = await run(process.execPath, [LIST, ...files], { timeout_s: TIMEOUT_S });
 	const line = listed.stdout.trimEnd().split('\n').at(-1) ?? '';
-	if (listed.code !== 0 || !line) throw new ExpectedFailure('The names of the tests cannot be told.', listed.output);
+	if (listed.code !== 0 || !line) throw new ExpectedFailure('The tests could not be listed.', listed.output);
 	return JSON.parse(line);
 }
