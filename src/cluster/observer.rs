@@ -157,7 +157,7 @@ impl Observer {
         }
     }
 
-    /// Returns whether the node's heartbeat has changed.
+    /// Takes a heartbeat. Returns whether the node's roster has changed.
     fn hear(&mut self, heartbeat: &Heartbeat, now: Micros) -> bool {
         let Heartbeat { node, workers, beat, roster, .. } = heartbeat;
         if !self.members.contains(node) {
@@ -284,8 +284,8 @@ impl Observer {
 
     /// Tells whether this group leaves the work to another group, which divides it differently.
     ///
-    /// The nodes of a group know it completely; other nodes may know only a part of it. A group yields only to a larger
-    /// one. So there is one that yields to nobody.
+    /// The nodes of a group know it completely; other nodes may know only a part of it. A group yields only to one of a
+    /// higher rank. So there is one that yields to nobody.
     fn yields(&self, view: &BTreeSet<String>, group: &BTreeSet<&String>, table: &str, now: Micros) -> bool {
         let mut rivals: BTreeMap<&BTreeSet<String>, BTreeSet<&String>> = BTreeMap::new();
         for node in view.iter().filter(|node| self.differs(node, now)) {

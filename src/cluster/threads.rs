@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A worker that has failed for so long without a success cannot proceed.
 const RETRYING_US: i64 = 60 * SECOND_US;
-/// For so long afterwards, other workers take its share.
+/// A worker that could not proceed gets no share for so long afterwards, if others can proceed.
 const TROUBLE_US: i64 = 300 * SECOND_US;
 
 /// What a thread tells of itself.
@@ -61,7 +61,7 @@ pub struct Work {
 pub struct Threads {
     count: u32,
     started_at: Micros,
-    /// The tables that threads are expected to run which are about to take this configuration, and the configuration.
+    /// The tables that threads will run when they have taken the configuration below.
     assumed: BTreeSet<String>,
     configuration: String,
     heard: BTreeMap<u32, Heard>,

@@ -51,7 +51,7 @@ impl Bookkeeper<'_> {
             // A clock that was set back does not take back what was read.
             row.last_timestamp = row.last_timestamp.max(reached);
             if complete && is_sole {
-                // Rows that are read again in several windows are settled up to the last one's end.
+                // Rows that are read again in several windows are settled as far as the windows have come.
                 let until = task.plan.window.until.or(row.last_timestamp);
                 row.settled = row.settled.max(until.min(row.last_timestamp));
             }
