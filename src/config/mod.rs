@@ -17,10 +17,11 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Names of the component's own tables, which no target may have.
-pub const SYSTEM_TABLES: [&str; 11] = [
+pub const SYSTEM_TABLES: [&str; 12] = [
     "SchemaLock",
     "SchemaVersion",
     "SyncAudit",
+    "SyncBatch",
     "SyncCheckpoint",
     "SyncControlState",
     "SyncCounts",

@@ -341,3 +341,16 @@ fn the_pace_of_looking_at_columns_has_a_least_and_a_most() {
     assert_eq!(problems[0].message, "is 9, which is below pollMin (10)");
     assert!(polling(json!({"pollMin": 0})).is_err());
 }
+
+#[test]
+fn no_table_of_the_component_can_be_a_target() {
+    let schema = include_str!("../../schema.graphql");
+    let mut names: Vec<&str> =
+        schema.lines().filter_map(|line| line.strip_prefix("type ")?.split(' ').next()).collect();
+    names.sort_unstable();
+    assert_eq!(names, SYSTEM_TABLES);
+    for name in names {
+        let problem = problem(with("bigquery", "targetTable", json!(name)));
+        assert!(problem.starts_with("bigquery.targetTable"), "{problem}");
+    }
+}
