@@ -6,20 +6,20 @@ import { after, before, test } from 'node:test';
 import { FAULT, VESSEL_SCHEMA, randomFrom, size, until, vesselPositions } from '../support/index.mjs';
 import { startComponents } from './support/cluster.mjs';
 import { PATIENCE_MS, postControl, readControl, untilEqual } from './support/component.mjs';
-import { endAndStart } from './support/endings.mjs';
+import { KINDS, endAndStart } from './support/endings.mjs';
 import { startSource } from './support/source.mjs';
 
-const ROWS = size(30_000, 100_000);
+const ROWS = size(30_000, 150_000);
 const SEED = Number(process.env.RESTART_SEED ?? Date.now() % 1_000_000);
 const BY_DAY = { timePartitioning: { type: 'DAY', field: 'timestamp' } };
-/** Of each node in turn. @type {import('./support/endings.mjs').Ending[]} */
-const ENDINGS = size(['SIGTERM'], ['SIGTERM', 'SIGKILL', 'SIGTERM', 'SIGKILL']);
+/** Of each node, in turn, and each of another kind than the one before. */
+const ENDINGS_EACH = size(1, 14);
 /** An ending comes when a node has written so many rows more. */
 const ROWS_BETWEEN = [300, 1_000];
 /** Of each batch, so that there are many. */
 const PAGE_ROWS = 250;
 /** Pages are slow while nodes end, so that none ends when all is read. */
-const BYTES_PER_SECOND = 50_000;
+const BYTES_PER_SECOND = size(50_000, 15_000);
 
 /** @type {import('./support/source.mjs').Source} */
 let source;
@@ -63,12 +63,13 @@ test('nodes_that_end_one_by_one_in_a_backfill_have_all_rows_when_they_are_back',
 	const fault = FAULT.slow({ bytesPerSecond: BYTES_PER_SECOND });
 	const slowness = source.proxy.faults.add({ route: 'getQueryResults', fault });
 	await postControl(running.nodes[0], { action: 'start', table: 'positions' });
-	for (const ending of ENDINGS) {
-		for (const node of running.nodes) {
-			const [least, most] = ROWS_BETWEEN;
-			await untilRowsMore(node, least + Math.floor(random() * (most - least)));
-			await endAndStart(node, ending);
-		}
+	const endings = Array.from({ length: ENDINGS_EACH }, () => running.nodes).flat();
+	for (const [number, node] of endings.entries()) {
+		const [least, most] = ROWS_BETWEEN;
+		await untilRowsMore(node, least + Math.floor(random() * (most - least)));
+		const kind = KINDS[number % KINDS.length];
+		await endAndStart(node, kind);
+		context.diagnostic(`${kind} of ${node.name}, which left ${(await status(node))?.rows} rows`);
 	}
 	slowness.remove();
 	const isIdle = async (/** @type {import('../support/harper.mjs').HarperNode} */ node) => {

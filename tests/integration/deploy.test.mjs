@@ -8,6 +8,7 @@ import {
 	VESSEL_SCHEMA,
 	plainApplication,
 	run,
+	size,
 	startHarper,
 	temporaryFolder,
 	until,
@@ -15,9 +16,15 @@ import {
 } from '../support/index.mjs';
 import { HARPER_COMMAND, harperEnvironment } from '../support/harper-template.mjs';
 import { COMPONENT, PATIENCE_MS, problemsIn, readControl, untilEqual } from './support/component.mjs';
+import { rationPages, rowsIn } from './support/endings.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
 const ROWS = 5_000;
+const BACKLOG_ROWS = size(30_000, 100_000);
+/** Over a sync that is under way. */
+const DEPLOYS = size(1, 10);
+/** A deployment comes when so many rows more are there. */
+const ROWS_BETWEEN = 2_000;
 const PROJECT = 'bigquery-sync';
 const PACKAGE_BYTES_MAX = 2_000_000;
 /** Everything that belongs into the package, and nothing else does. */
@@ -170,5 +177,31 @@ describe('the package deployed with harperdb deploy', () => {
 		const redeployed = { table: 'vessels', target: 'Redeployed' };
 		assert.equal((await untilEqual({ source, harper }, redeployed)).targetRows, ROWS + 100);
 		await untilInForce('again');
+	});
+
+	test('loses_no_row_when_it_is_deployed_in_mid_backfill', async (context) => {
+		await source.fill('backlog', VESSEL_SCHEMA, vesselPositions({ rows: BACKLOG_ROWS, seed: 3 }));
+		const ration = rationPages(source);
+		let rows = 0;
+		try {
+			for (let number = 0; number <= DEPLOYS; number++) {
+				const table = { table: 'backlog', id: 'backlog', targetTable: 'Backlog' };
+				configurePackage({ ...table, batchSize: 500 + number });
+				const deployed = await deployTo(harper);
+				assert.equal(deployed.code, 0, deployed.output);
+				await untilInForce('backlog');
+				ration.renew();
+				const wanted = rows + ROWS_BETWEEN;
+				const arrived = async () => ((await rowsIn(harper, 'backlog')) ?? 0) >= wanted;
+				await until(arrived, { deadlineMs: PATIENCE_MS, everyMs: 50, what: `${wanted} rows` });
+				rows = (await rowsIn(harper, 'backlog')) ?? wanted;
+				assert.ok(rows < BACKLOG_ROWS, 'there is still something to read');
+				context.diagnostic(`deployed; ${rows} rows`);
+			}
+		} finally {
+			ration.remove();
+		}
+		const backlog = { table: 'backlog', target: 'Backlog' };
+		assert.equal((await untilEqual({ source, harper }, backlog)).targetRows, BACKLOG_ROWS);
 	});
 });

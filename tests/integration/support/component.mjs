@@ -115,6 +115,27 @@ export function untilRows(harper, id, rows) {
 }
 
 /**
+ * Waits until all workers that share a table rest, having read all of it.
+ * @param {HarperNode} harper
+ * @param {string} id
+ * @param {number} count How many workers there are.
+ */
+export async function untilAllRest(harper, id, count) {
+	/** @type {any[]} */
+	let workers = [];
+	const rest = async () => {
+		const { tables } = await readControl(harper);
+		workers = tables.find((/** @type {{id: string}} */ one) => one.id === id)?.workers ?? [];
+		const reading = workers.filter(({ state }) => state !== 'standby');
+		const isDone = reading.every(({ state, watermark }) => state === 'idle' && watermark !== null);
+		return workers.length === count && reading.length > 0 && isDone;
+	};
+	await until(rest, { deadlineMs: PATIENCE_MS, what: `all workers of ${id} to rest` }).catch((error) => {
+		throw new Error(`${error.message}\nLast status: ${JSON.stringify(workers)}`, { cause: error });
+	});
+}
+
+/**
  * Compares a table with its target completely.
  * @param {{source: Source, harper: HarperNode}} sides
  * @param {Partial<import('../../support/compare.mjs').Source> & {table: string, target: string, expected?: any}} table

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 
 import { FAULT, until } from '../../support/index.mjs';
-import { PATIENCE_MS, assertEqual, readControl, startComponent, untilStatus } from './component.mjs';
+import { PATIENCE_MS, assertEqual, readControl, startComponent, untilAllRest } from './component.mjs';
 
 const PAGE_ROWS = 500;
 /** A life of Harper gets so many new pages at once, and further ones so slowly that each takes seconds. */
@@ -18,6 +18,9 @@ const EXTRA_MS_MAX = 60;
  * @typedef {import('../../support/harper.mjs').HarperNode} HarperNode
  * @typedef {import('./source.mjs').Source} Source
  */
+
+/** All of them. @type {Ending[]} */
+export const KINDS = ['SIGTERM', 'SIGKILL', 'restart', 'SIGINT'];
 
 /**
  * Ends a Harper, and starts it again.
@@ -35,7 +38,7 @@ export async function endAndStart(harper, ending) {
  * as fast as it can be, for a life begins by reading again what the one before had read of a result.
  * @param {Source} source
  */
-function rationPages(source) {
+export function rationPages(source) {
 	const sent = new Set();
 	let left = PAGES_EACH_LIFE;
 	const when = (/** @type {{url: string}} */ { url }) => {
@@ -61,7 +64,7 @@ function rationPages(source) {
  * @param {string} id
  * @returns {Promise<number | undefined>}
  */
-async function rowsIn(harper, id) {
+export async function rowsIn(harper, id) {
 	const control = await readControl(harper).catch(() => undefined);
 	return control?.tables.find((/** @type {any} */ table) => table.id === id)?.rows;
 }
@@ -79,7 +82,17 @@ async function rowsIn(harper, id) {
  * @param {any[]} [options.expected] The rows that the target is to have, unless they are the source's.
  * @param {(line: string) => void} options.tell
  */
-export async function syncThroughEndings({ source, table, tableRows, more, endings, random, threads, expected, tell }) {
+export async function syncThroughEndings({
+	source,
+	table,
+	tableRows,
+	more,
+	endings,
+	random,
+	threads = 1,
+	expected,
+	tell,
+}) {
 	const bigquery = { ...source.connection(), table, id: table, timestampColumn: 'timestamp', batchSize: PAGE_ROWS };
 	const ration = rationPages(source);
 	const running = await startComponent({
@@ -103,8 +116,7 @@ export async function syncThroughEndings({ source, table, tableRows, more, endin
 			tell(`${ending} after ${wanted} rows, which left ${rows}`);
 		}
 		ration.remove();
-		const isDone = (/** @type {any} */ { state, watermark }) => state === 'idle' && watermark !== null;
-		await untilStatus(harper, table, isDone, 'to be up to date');
+		await untilAllRest(harper, table, threads);
 		return await assertEqual({ source, harper }, { table, target: 'BigQueryData', expected, ...more });
 	} finally {
 		ration.remove();
