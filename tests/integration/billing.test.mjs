@@ -20,7 +20,7 @@ const TIMESTAMP_BYTES = 8;
 /** A query's bill is rounded to whole bytes, because the proxy takes texts as long as they are on average. */
 const ROUNDING_BYTES = WINDOWS;
 /** Steady attempts, and no circuit breaker, which would leave BigQuery alone for a minute. */
-const RETRY = { initialDelay: 200, backoffMultiplier: 1, maxAttempts: 100 };
+const RETRY = { initialDelay: 1_000, backoffMultiplier: 1, maxAttempts: 100 };
 const BY_DAY = { timePartitioning: { type: 'DAY', field: 'timestamp' } };
 
 /** Few columns, for it is the rows that matter. */

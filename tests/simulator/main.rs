@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod crew;
+mod doubts;
 mod jobs;
 mod loads;
 mod node;

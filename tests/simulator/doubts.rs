@@ -1,0 +1,90 @@
+//! Rows with a key that a worker writes while another one writes newer versions of them.
+
+use crate::node::Node;
+use crate::run::{BASE_US, engine};
+use crate::scenarios::{configuration, habits, world};
+use crate::source::{Habits, Row};
+use crate::world::{Actor, World};
+use bigquery_sync::bigquery::request::Purpose;
+use bigquery_sync::cluster::Standing;
+use bigquery_sync::engine::{Command, Engine, Event, Worker};
+use bigquery_sync::time::{Micros, SECOND_US};
+use serde_json::json;
+
+/// The only worker of a node, and what it hears next.
+struct Hand {
+    engine: Engine,
+    actor: Actor,
+    event: Event,
+}
+
+impl Hand {
+    fn new(node: usize, standing: Standing) -> Hand {
+        let mut configuration = configuration(json!({}));
+        configuration["bigquery"]["key"] = json!(["k"]);
+        let worker = Worker { node: format!("node{node}"), index: 0 };
+        let actor = Actor { node, ..Actor::default() };
+        Hand { engine: engine(&configuration, worker, standing), actor, event: Event::Start }
+    }
+
+    /// Works for so long, or until something is done for which `is_last` holds.
+    fn work(&mut self, world: &mut World, seconds: i64, is_last: impl Fn(&Command) -> bool) {
+        let end = world.now + seconds * SECOND_US;
+        while world.now < end {
+            let event = std::mem::replace(&mut self.event, Event::Stop);
+            let command = self.engine.step(event, world.moment(self.actor.node));
+            let ends = is_last(&command);
+            let (duration_us, event) = world.execute(&mut self.actor, command).unwrap();
+            world.now += duration_us;
+            self.event = event;
+            if ends {
+                return;
+            }
+        }
+    }
+}
+
+fn starts_query(command: &Command) -> bool {
+    matches!(command, Command::Send(request) if request.purpose == Purpose::StartQuery)
+}
+
+fn add(world: &mut World, key: &str, ago_s: i64) {
+    let cursor = Some(BASE_US - ago_s * SECOND_US);
+    let row = Row { cursor, key: key.to_owned(), text: format!("{key}, {ago_s} s ago") };
+    let visible_at = world.now;
+    world.source.add(row, visible_at);
+}
+
+#[test]
+fn an_older_version_that_came_late_from_another_node_is_replaced_though_the_watermark_stood_still() {
+    let mut world = world(Habits { keyed: true, ..habits() });
+    world.nodes.push(Node { is_up: true, ..Node::default() });
+    world.skews_us = vec![0, 0];
+    add(&mut world, "k", 300);
+    add(&mut world, "newest", 60);
+    let mut first = Hand::new(0, Standing::ALONE);
+    first.work(&mut world, 20, |_| false);
+    world.deliver_everything();
+    let among_others = Standing { is_settled: false, seen_at: Some(Micros(BASE_US)), ..Standing::ALONE };
+    first.engine.set_standing(among_others);
+    let mut second = Hand::new(1, among_others);
+    // It does not hear the first one, and has a result with the older version, which it is slow to write.
+    world.splits.insert((0, 1));
+    for _of_count_and_window in 0..2 {
+        second.work(&mut world, 60, starts_query);
+    }
+    add(&mut world, "k", 200);
+    first.work(&mut world, 60, |_| false);
+    assert_eq!(world.nodes[0].checkpoints["t:0"].0.last_timestamp, Some(Micros(BASE_US - 60 * SECOND_US)));
+    second.work(&mut world, 5, |command| matches!(command, Command::Write(_)));
+    world.deliver_everything();
+    assert!(world.check_equality().is_some());
+    first.engine.set_standing(Standing::ALONE);
+    first.work(&mut world, 60, |_| false);
+    world.deliver_everything();
+    assert_eq!(world.check_equality(), None);
+    // Once is enough.
+    let queries = world.source.queries;
+    first.work(&mut world, 600, |_| false);
+    assert_eq!(world.source.queries, queries);
+}
