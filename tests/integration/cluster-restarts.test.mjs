@@ -50,7 +50,7 @@ async function status(node) {
 
 /** @param {import('../support/harper.mjs').HarperNode} node @param {number} more */
 async function untilRowsMore(node, more) {
-	const options = { deadlineMs: PATIENCE_MS, everyMs: 20 };
+	const options = { deadlineMs: PATIENCE_MS, everyMs: 100 };
 	const rows = await until(async () => (await status(node))?.rows, { ...options, what: 'the progress' });
 	const isThere = async () => ((await status(node))?.rows ?? 0) >= rows + more;
 	await until(isThere, { ...options, what: `${more} rows more on ${node.name}` });

@@ -58,7 +58,7 @@ test('kills_in_mid_sync_lose_and_double_nothing_and_the_result_is_read_on', asyn
 			const wanted = offset + least + Math.floor(random() * (most - least));
 			const extraMs = random() * EXTRA_MS_MAX;
 			const enough = async () => (await tableStatus(harper, 'crashing'))?.windowProgress?.[0] >= wanted;
-			await until(enough, { deadlineMs: PATIENCE_MS, everyMs: 20, what: `${wanted} rows` });
+			await until(enough, { deadlineMs: PATIENCE_MS, everyMs: 50, what: `${wanted} rows` });
 			await new Promise((resolve) => setTimeout(resolve, extraMs));
 			await harper.kill('SIGKILL');
 			held += ROWS_EACH_LIFE_MAX;
@@ -117,7 +117,7 @@ test('a_result_that_went_with_a_crash_is_queried_again_without_harm', async () =
 	try {
 		const { harper } = running;
 		const begun = async () => (await tableStatus(harper, 'expired'))?.windowProgress?.[0] >= 2000;
-		await until(begun, { deadlineMs: PATIENCE_MS, everyMs: 20, what: 'two thousand rows' });
+		await until(begun, { deadlineMs: PATIENCE_MS, everyMs: 50, what: 'two thousand rows' });
 		await harper.kill('SIGKILL');
 		barrier.remove();
 		// A day later, the result no longer exists.

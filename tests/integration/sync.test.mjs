@@ -23,7 +23,7 @@ import {
 } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
-const BIG_ROWS = size(30_000, 100_000);
+const BIG_ROWS = size(12_000, 100_000);
 const POLL_MS = 2000;
 const QUIET_POLL_MS = 500;
 

@@ -11,7 +11,7 @@ import { backfillQueries, startSource } from './support/source.mjs';
 const POLL_MS = 10_000;
 const PER_SECOND = 1_000;
 const TIED_ROWS = size(12_000, 100_000);
-const SHARED_ROWS = size(40_000, 1_000_000);
+const SHARED_ROWS = size(16_000, 1_000_000);
 const SHARED_BY_DAY_ROWS = size(12_000, 100_000);
 /** Less than a third of what is in a single partition, and in the table that has none. */
 const WINDOW_ROWS_MAX = size(3_500, 30_000);

@@ -105,7 +105,7 @@ export async function syncThroughEndings({
 		for (const [number, ending] of endings.entries()) {
 			const [least, most] = ROWS_BETWEEN;
 			const wanted = rows + least + Math.floor(random() * (most - least));
-			const wait = { deadlineMs: PATIENCE_MS, everyMs: 10, what: `${wanted} rows before ending ${number + 1}` };
+			const wait = { deadlineMs: PATIENCE_MS, everyMs: 40, what: `${wanted} rows before ending ${number + 1}` };
 			await until(async () => ((await rowsIn(harper, table)) ?? 0) >= wanted, wait);
 			await new Promise((resolve) => setTimeout(resolve, random() * EXTRA_MS_MAX));
 			await endAndStart(harper, ending);
