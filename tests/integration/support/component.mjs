@@ -118,20 +118,19 @@ export function untilRows(harper, id, rows) {
  * Waits until all workers that share a table rest, having read all of it.
  * @param {HarperNode} harper
  * @param {string} id
- * @param {number} count How many workers there are.
  */
-export async function untilAllRest(harper, id, count) {
-	/** @type {any[]} */
-	let workers = [];
+export async function untilAllRest(harper, id) {
+	/** @type {any} */
+	let table;
 	const rest = async () => {
 		const { tables } = await readControl(harper);
-		workers = tables.find((/** @type {{id: string}} */ one) => one.id === id)?.workers ?? [];
-		const reading = workers.filter(({ state }) => state !== 'standby');
-		const isDone = reading.every(({ state, watermark }) => state === 'idle' && watermark !== null);
-		return workers.length === count && reading.length > 0 && isDone;
+		table = tables.find((/** @type {{id: string}} */ one) => one.id === id);
+		if (table === undefined || table.unread) return false;
+		const reading = table.workers.filter((/** @type {any} */ { state }) => state !== 'standby');
+		return reading.every((/** @type {any} */ { state, watermark }) => state === 'idle' && watermark !== null);
 	};
 	await until(rest, { deadlineMs: PATIENCE_MS, what: `all workers of ${id} to rest` }).catch((error) => {
-		throw new Error(`${error.message}\nLast status: ${JSON.stringify(workers)}`, { cause: error });
+		throw new Error(`${error.message}\nLast status: ${JSON.stringify(table)}`, { cause: error });
 	});
 }
 

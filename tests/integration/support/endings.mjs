@@ -82,17 +82,7 @@ export async function rowsIn(harper, id) {
  * @param {any[]} [options.expected] The rows that the target is to have, unless they are the source's.
  * @param {(line: string) => void} options.tell
  */
-export async function syncThroughEndings({
-	source,
-	table,
-	tableRows,
-	more,
-	endings,
-	random,
-	threads = 1,
-	expected,
-	tell,
-}) {
+export async function syncThroughEndings({ source, table, tableRows, more, endings, random, threads, expected, tell }) {
 	const bigquery = { ...source.connection(), table, id: table, timestampColumn: 'timestamp', batchSize: PAGE_ROWS };
 	const ration = rationPages(source);
 	const running = await startComponent({
@@ -116,7 +106,7 @@ export async function syncThroughEndings({
 			tell(`${ending} after ${wanted} rows, which left ${rows}`);
 		}
 		ration.remove();
-		await untilAllRest(harper, table, threads);
+		await untilAllRest(harper, table);
 		return await assertEqual({ source, harper }, { table, target: 'BigQueryData', expected, ...more });
 	} finally {
 		ration.remove();
