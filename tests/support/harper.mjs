@@ -2,7 +2,7 @@
  * Real Harper processes, one or a cluster, each with an address, a home and a data folder of its own.
  */
 
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 
 import { Gate } from './gate.mjs';
@@ -184,14 +184,19 @@ export class HarperNode {
 	async kill(signal = 'SIGKILL') {
 		await this.#revival;
 		await this.#process?.kill(signal);
+		// A process that took another's place may stay a zombie for a while, which Harper would take for running.
+		rmSync(this.#pidFile, { force: true });
+	}
+
+	get #pidFile() {
+		return path.join(this.root, 'hdb.pid');
 	}
 
 	/** Has Harper restart itself, by its own operation: another process takes the place of the one that there was. */
 	async restart() {
 		const before = this.#process;
 		await this.operation({ operation: 'restart' });
-		const pidFile = path.join(this.root, 'hdb.pid');
-		const successor = () => existsSync(pidFile) && Number(readFileSync(pidFile, 'utf8'));
+		const successor = () => existsSync(this.#pidFile) && Number(readFileSync(this.#pidFile, 'utf8'));
 		const what = `${this.name} to restart`;
 		const pid = await until(() => successor() !== before?.pid && successor(), { deadlineMs: START_DEADLINE_MS, what });
 		this.#process = adoptProcess(Number(pid));
