@@ -66,6 +66,7 @@ impl Holding {
     /// Notes where the worker stands now. Tells whether its share is another than before.
     pub fn stand(&mut self, standing: Standing) -> bool {
         let changed = self.standing.share != standing.share;
+        self.is_read_settled &= standing.is_settled;
         self.standing = standing;
         changed
     }
@@ -320,7 +321,7 @@ fn owned(rule: Rule, share: Share, position: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::samples::{at, checkpoint, described, moment};
+    use crate::engine::samples::{at, checkpoint, described, keyed, moment};
     use crate::partition::Span;
 
     const BY_DAY: Rule = Rule { division: Division::Spans(Span::Day), partitions: 2, pruned: true };
@@ -395,6 +396,20 @@ mod tests {
         let mut holding = taken(FIRST_OF_TWO, vec![row]);
         let first = holding.take_stamp(moment(0).now);
         assert!(first > at(day) && holding.take_stamp(moment(0).now) > first);
+    }
+
+    #[test]
+    fn checkpoints_of_a_table_with_key_are_read_again_once_after_the_cluster_has_settled() {
+        let (keyed, keyless) = (keyed(1).projection, described(1).projection);
+        let now = moment(0).now;
+        let mut holding = taken(FIRST_OF_TWO, Vec::new());
+        assert!(holding.must_look_around(&keyed, now) && !holding.must_look_around(&keyless, now));
+        holding.look_around(now);
+        assert!(!holding.must_look_around(&keyed, now));
+        holding.stand(Standing { is_settled: false, ..FIRST_OF_TWO });
+        assert!(!holding.must_look_around(&keyed, now));
+        holding.stand(FIRST_OF_TWO);
+        assert!(holding.must_look_around(&keyed, now));
     }
 
     #[test]
