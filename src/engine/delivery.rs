@@ -103,7 +103,12 @@ pub struct Outbox {
 
 impl Outbox {
     /// Takes what is stored of the last commit.
-    pub fn load(&mut self, last: Option<Commit>) {
+    pub fn load(&mut self, last: Option<Commit>, now: Micros) {
+        let number = |commit: &Option<Commit>| commit.as_ref().map(|commit| commit.number);
+        if number(&last) != number(&self.last) {
+            // Whoever made it may have ended before it was told once more.
+            self.open_since = Some(now);
+        }
         self.last = last;
     }
 

@@ -17,13 +17,13 @@ use std::sync::Arc;
 const STANDBY_MS: u64 = 300_000;
 
 impl Engine {
-    pub(super) fn loaded(&mut self, outcome: Result<Box<Stored>, Failure>) -> Next {
+    pub(super) fn loaded(&mut self, outcome: Result<Box<Stored>, Failure>, moment: Moment) -> Next {
         match outcome {
             Err(failure) => Next::fail(failure, Next::Load),
             Ok(mut stored) => {
                 self.condition.recover_from(Kind::HarperRead);
                 self.schema.load(stored.schema.take());
-                self.outbox.load(stored.last_commit.take());
+                self.outbox.load(stored.last_commit.take(), moment.now);
                 self.deliveries.load(std::mem::take(&mut stored.proofs));
                 self.holding.hear_stamp(stored.heads.iter().filter_map(|head| head.stamp).max());
                 Next::Describe(Some(stored))
@@ -108,7 +108,10 @@ impl Engine {
     pub(super) fn stand_by(&mut self, moment: Moment) -> Next {
         self.condition.succeed_idly();
         self.condition.rest(Activity::Standby, STANDBY_MS, moment.now);
-        Next::rest(STANDBY_MS, Next::Poll)
+        match self.outbox.closes_in_ms(moment.now).filter(|_| self.holding.has_others()) {
+            Some(0) => self.tell_once_more(moment),
+            closes_in_ms => Next::rest(closes_in_ms.unwrap_or(STANDBY_MS), Next::Poll),
+        }
     }
 
     pub(super) fn prepared(

@@ -210,7 +210,7 @@ impl Engine {
         let mut next = match (state, event) {
             (_, Event::Stop) => Next::End(Activity::Stopped),
             (State::New, Event::Start) => Next::Load,
-            (State::Loading, Event::Loaded(outcome)) => self.loaded(outcome),
+            (State::Loading, Event::Loaded(outcome)) => self.loaded(outcome, moment),
             (State::Asking(inquiry, request), Event::Answered(outcome)) => match inquiry {
                 Inquiry::Describe(stored) => self.described(stored, outcome, moment),
                 Inquiry::Question(question, described) => {
