@@ -48,7 +48,7 @@ export async function readIncarnation(name) {
  * @returns {Promise<{table: any, incarnation: string}>}
  */
 export async function ensureTarget(name, target, isFirst, refusalOf) {
-	if (!target.mayCreate && !discover(name)) {
+	if (!target.mayCreate && !(await discover(name))) {
 		fail(
 			`the table ${name} is missing, and schema.create is false: declare it in a schema.graphql, or allow to make it`
 		);
@@ -72,14 +72,14 @@ export async function completeTargets(tables) {
 	const made = new Map((await readAll('SyncTarget')).map((target) => [target.id, target]));
 	for (const { targetTable: name, mayCreate } of tables) {
 		const { attributes } = made.get(name) ?? {};
-		if (mayCreate && attributes) complete(discover(name), attributes);
+		if (mayCreate && attributes) complete(await discover(name), attributes);
 	}
 }
 
 /** Waits a limited time for a table, and tells whether it exists. */
 async function appears(name) {
 	const deadline = Date.now() + TABLE_WAIT_MS;
-	while (!discover(name) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+	while (!(await discover(name)) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
 	return findTable(name) !== undefined;
 }
 
@@ -87,11 +87,16 @@ async function appears(name) {
  * Finds a table even if only the database knows it, and not this thread. When a thread of Harper 4.7 creates a table,
  * each other thread looks for it once, possibly in data that it read a moment before. Then it misses the table for
  * ever.
+ *
+ * A thread that drops a table forgets it at once, and the database a moment later. If the table was created again in
+ * between, it would come back damaged, and as if it had never been gone.
  * @param {string} name
  */
-function discover(name) {
+async function discover(name) {
 	if (!findTable(name)) {
-		const definitions = storedDefinitions(name);
+		const store = findTable('SyncTarget').primaryStore.rootStore.dbisDb;
+		await store?.committed;
+		const definitions = findTable(name) ? [] : storedDefinitions(store, name);
 		// If a thread creates a table that is already stored, it looks again, and nothing is changed.
 		if (definitions.length > 0) define(name, definitions);
 	}
@@ -99,8 +104,7 @@ function discover(name) {
 }
 
 /** Returns a table's attributes as the database has them, without the computed ones. @param {string} name */
-function storedDefinitions(name) {
-	const store = findTable('SyncTarget').primaryStore.rootStore.dbisDb;
+function storedDefinitions(store, name) {
 	// They are stored under the table's name, a slash and their own; 0 comes after the slash.
 	const stored = store?.getRange({ start: `${name}/`, end: `${name}0` }) ?? [];
 	return [...stored].map((/** @type {{value: Definition}} */ { value }) => value);
