@@ -101,9 +101,9 @@ impl Holding {
         let moved_back = |row: &Checkpoint| {
             row.start_timestamp.is_some_and(|before| start.is_none_or(|start| start < before))
         };
-        let was_missing = |row: &Checkpoint| row.incarnation != *incarnation && row.last_timestamp.is_some();
-        let is_former =
-            |row: &Checkpoint| row.is_of_former_source(description) && row.last_timestamp.is_some();
+        let has_begun = |row: &Checkpoint| row.last_timestamp.is_some() || row.window.is_some();
+        let was_missing = |row: &Checkpoint| row.incarnation != *incarnation && has_begun(row);
+        let is_former = |row: &Checkpoint| row.is_of_former_source(description) && has_begun(row);
         let any = |applies: &dyn Fn(&Checkpoint) -> bool| {
             self.own.iter().filter_map(|partition| self.ledger.get(*partition)).any(applies)
         };

@@ -333,8 +333,6 @@ impl Engine {
 
     fn begin_anew(&mut self) -> Next {
         self.forget_conclusions();
-        // A write may have failed because the table is gone.
-        self.schema.doubt_target();
         Next::Poll
     }
 

@@ -130,7 +130,7 @@ test('entries_of_the_audit_are_removed_when_they_are_old', async () => {
 	}
 });
 
-test('a_target_that_is_dropped_is_made_and_filled_again', async () => {
+test('a_target_that_is_dropped_is_made_and_filled_again_at_the_next_poll', async () => {
 	const table = 'dropped';
 	const rows = Array.from({ length: 500 }, (_, n) => ({ name: `n${n}`, measure: 'x' }));
 	await source.fill(table, SCHEMA, recent(rows, { agoMs: 60_000 }));
@@ -140,22 +140,24 @@ test('a_target_that_is_dropped_is_made_and_filled_again', async () => {
 			sync: { pollInterval: 500 },
 			retry: { initialDelay: 50 },
 		},
+		threads: 3,
 	});
 	try {
 		const { harper } = running;
-		await untilStatus(harper, table, ({ state, rows: count }) => state === 'idle' && count === 500, 'to be filled');
-		await harper.operation({ operation: 'drop_table', database: 'data', table: 'BigQueryData' });
+		const target = { database: 'data', table: 'BigQueryData' };
+		const count = () =>
+			harper.operation({ operation: 'describe_table', ...target, exact_count: true }).then(
+				({ record_count: found }) => found,
+				() => 0
+			);
+		const untilCount = (wanted, what) =>
+			until(async () => (await count()) === wanted, { deadlineMs: PATIENCE_MS, what });
+		await untilStatus(harper, table, ({ state, rows: written }) => state === 'idle' && written === 500, 'to be filled');
+		await harper.operation({ operation: 'drop_table', ...target });
+		await untilCount(500, 'the target to be filled again though no row is new');
+		await harper.operation({ operation: 'drop_table', ...target });
 		await source.bigquery.loadRows(DATASET, table, recent([{ name: 'new', measure: 'x' }], { agoMs: 3_000 }));
-		await until(
-			async () => {
-				const count = await harper
-					.operation({ operation: 'describe_table', database: 'data', table: 'BigQueryData', exact_count: true })
-					.then(({ record_count: found }) => found)
-					.catch(() => 0);
-				return count === 501;
-			},
-			{ deadlineMs: PATIENCE_MS, what: 'the target to be filled again' }
-		);
+		await untilCount(501, 'the target to be filled again, and with the new row');
 		await assertEqual({ source, harper }, { table, target: 'BigQueryData' });
 	} finally {
 		await running.remove();

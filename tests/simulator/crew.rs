@@ -15,6 +15,8 @@ use std::ops::RangeInclusive;
 const BEAT_US: i64 = 5 * SECOND_US;
 /// Steps of one worker after which it is taken to never rest.
 const STEPS_MAX: u64 = 400_000;
+/// After this long without a change, everything must have been noticed, also behind a version that does not tell.
+const QUIET_US: i64 = 2 * 3_600 * SECOND_US;
 
 pub struct Crew {
     config: Value,
@@ -178,6 +180,7 @@ impl Crew {
                 self.start(world, last);
             }
             3 if self.nodes.len() > 1 && world.sabotage.is_none() => self.refuse(world, node),
+            4 if self.nodes.len() == 1 => world.drop_target(node),
             _ => {}
         }
         let scene_us = world.random.pick(&[2, 20, 200, 200, 900]) * SECOND_US;
@@ -241,6 +244,16 @@ impl Crew {
         self.adds_rows = false;
         world.splits.clear();
         self.bring_back(world);
+    }
+
+    /// Ends all trouble for good, and gives the workers the time to read everything.
+    pub fn come_to_rest(&mut self, world: &mut World) {
+        world.faults = 0;
+        self.bring_all_back(world);
+        world.now = world.now.max(world.source.everything_is_visible_at());
+        let end = world.now + QUIET_US;
+        self.work_until(world, end);
+        world.deliver_everything();
     }
 
     pub fn bring_back(&mut self, world: &mut World) {

@@ -19,8 +19,6 @@ use std::ops::RangeInclusive;
 /// 2024-01-01T00:00:00Z.
 pub const BASE_US: i64 = 1_704_067_200 * SECOND_US;
 pub const LATENESS_S: i64 = 600;
-/// After this long without a change, everything must have been noticed, also behind a version that does not tell.
-const QUIET_US: i64 = 2 * 3_600 * SECOND_US;
 
 pub struct Outcome {
     pub trace: Vec<String>,
@@ -89,12 +87,7 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>)
             crew.sleep(&mut world, 2 * DAY_US);
         }
     }
-    world.faults = 0;
-    crew.bring_all_back(&mut world);
-    world.now = world.now.max(world.source.everything_is_visible_at());
-    let end = world.now + QUIET_US;
-    crew.work_until(&mut world, end);
-    world.deliver_everything();
+    crew.come_to_rest(&mut world);
     let violation =
         world.violation.take().or_else(|| world.check_equality()).or_else(|| world.check_jobs_bill());
     let rows = world.source.visible(i64::MAX).count() as u64;

@@ -147,11 +147,9 @@ fn ten_workers_of_which_each_makes_the_target_fill_one() {
         // They hear of each other only when each of them has made it.
         let nodes = world.nodes.len();
         world.splits = (0..nodes).flat_map(|one| (0..nodes).map(move |other| (one, other))).collect();
-        let healed = world.now + 60 * SECOND_US;
-        crew.work_until(&mut world, healed);
-        world.splits.clear();
-        crew.work_until(&mut world, healed + 600 * SECOND_US);
-        world.deliver_everything();
+        let apart = world.now + 60 * SECOND_US;
+        crew.work_until(&mut world, apart);
+        crew.come_to_rest(&mut world);
         let made: BTreeSet<&str> = world.nodes.iter().map(|node| node.incarnation.0.as_str()).collect();
         assert_eq!(made.len(), 1, "seed {seed}: {made:?}");
         assert!(world.incarnations >= nodes as u64, "seed {seed}: {} of {nodes} made it", world.incarnations);
@@ -390,10 +388,7 @@ fn a_target_that_was_dropped_is_filled_again() {
     add(&mut world, 700, BASE_US - DAY_US);
     let mut engine = lone_engine(&configuration(json!({})));
     let (event, _) = run_for(&mut world, &mut engine, Event::Start, 60);
-    world.nodes[0].target.clear();
-    world.nodes[0].target_exists = false;
-    let just_now = world.now;
-    add(&mut world, 1, just_now);
+    world.drop_target(0);
     let (_, orders) = run_for(&mut world, &mut engine, event, 120);
     assert_eq!(world.check_equality(), None);
     assert!(orders.iter().flat_map(|order| &order.notes).any(|note| note.kind == "target_was_missing"));

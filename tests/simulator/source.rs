@@ -321,6 +321,11 @@ impl Source {
         self.jobs.iter().filter(is_left).map(|(id, _)| id).collect()
     }
 
+    /// Nobody has to read any result that is there now.
+    pub fn excuse_jobs(&mut self) {
+        self.jobs.values_mut().for_each(|job| job.is_read = true);
+    }
+
     /// A page of a result, none if there is no such result (any more).
     pub fn page(&mut self, job: &str, offset: usize, wanted: usize, now: i64) -> Option<String> {
         let is_short = self.short_page_at == Some(offset);

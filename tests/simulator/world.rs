@@ -154,6 +154,7 @@ impl World {
                 if !found {
                     self.incarnations += 1;
                     let incarnation = Some(format!("made{}", self.incarnations));
+                    self.note(format!("node {node} makes the target, {}", self.incarnations));
                     self.publish(node, Transaction { incarnation, ..Transaction::default() });
                 }
                 Some((1_000, Event::TargetReady(Ok(self.nodes[node].incarnation.0.clone()))))
@@ -280,6 +281,15 @@ impl World {
             Some(page) => (200, page),
             None => (404, error("notFound")),
         }
+    }
+
+    /// Drops the target with all its rows, as an operator does.
+    pub fn drop_target(&mut self, node: usize) {
+        self.note(format!("the target of node {node} is dropped"));
+        self.nodes[node].target.clear();
+        self.nodes[node].target_exists = false;
+        // Their first rows would be missing.
+        self.source.excuse_jobs();
     }
 
     /// Commits an order, or not; the confirmation may be lost either way.
@@ -496,11 +506,14 @@ impl World {
         }
     }
 
-    /// Tells whether a checkpoint moves the watermark. A worker that is alone never moves it back.
+    /// Tells whether a checkpoint moves the watermark. A worker that is alone never moves it back, unless the target
+    /// is another one.
     fn moves(&mut self, node: usize, checkpoint: &Checkpoint) -> bool {
         let stored = self.nodes[node].checkpoints.get(&checkpoint.id);
         let before = stored.and_then(|(before, _)| before.last_timestamp);
-        if self.nodes.len() == 1 && checkpoint.last_timestamp < before {
+        let incarnation = &self.nodes[node].incarnation.0;
+        let is_same_target = stored.is_some_and(|(before, _)| before.incarnation == *incarnation);
+        if self.nodes.len() == 1 && is_same_target && checkpoint.last_timestamp < before {
             self.violation = Some("the watermark went back".to_owned());
         }
         checkpoint.last_timestamp != before
@@ -513,6 +526,8 @@ impl World {
             .iter()
             // Else another node may have overwritten a newer version; that is noticed once the cluster has settled.
             .filter(|checkpoint| is_exact || checkpoint.settled == checkpoint.last_timestamp)
+            // Else it tells of rows of a target that was dropped.
+            .filter(|checkpoint| self.nodes.iter().any(|node| node.incarnation.0 == checkpoint.incarnation))
             .filter_map(|checkpoint| Some((checkpoint.partition, checkpoint.last_timestamp?.0)))
             .collect();
         if watermarks.is_empty() {

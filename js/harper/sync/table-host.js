@@ -1,7 +1,7 @@
 /** Executes the core's commands for one table. Failures are returned as values; no promise is rejected. */
 
 import { HostFailure } from '../../bigquery.js';
-import { readAll, readRecord, readWorkers, withoutValues } from '../database.js';
+import { findTable, readAll, readRecord, readWorkers, withoutValues } from '../database.js';
 import { adoptVersion, hasNewerEra, newestVersion } from '../schema/versions.js';
 import { ensureTarget, readIncarnation } from '../schema/target.js';
 import { replace } from '../stamps.js';
@@ -151,6 +151,10 @@ export class TableHost {
 		return asValue('harper_write', async () => {
 			if (order.rows > 0 && this.#layout.newerBy === null && (await hasNewerEra(this.#schema))) {
 				throw new HostFailure('harper_write', 'the columns of the source have changed: the rows are read anew');
+			}
+			// Harper may give the place of a dropped table to another one.
+			if (order.rows > 0 && findTable(this.table.targetTable) !== this.#table) {
+				throw new HostFailure('harper_write', 'the target table was dropped: it is made again');
 			}
 			const core = {
 				seekFormer: () => this.#ask(() => this.sync.seekFormer()),
