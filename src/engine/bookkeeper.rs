@@ -42,7 +42,7 @@ impl Bookkeeper<'_> {
         let task = &transfer.task;
         let complete = transfer.reading.is_complete();
         let reached = transfer.reading.reached().filter(|_| complete);
-        let is_sole = task.is_sole && self.holding.is_sole_at(self.now);
+        let is_sole = task.is_still_sole(self.holding, self.now);
         // Others may still send rows that they wrote in a former era.
         let has_replaced_all = complete && is_sole && task.replaces && self.reads_all_old_ids(transfer);
         let written = if complete { task.partitions.len() } else { 1 };
@@ -153,9 +153,7 @@ impl Bookkeeper<'_> {
             settled: ledger.settled(&[partition]),
             doubts: ledger.get(partition).map(|row| row.doubts.clone()).unwrap_or_default(),
             start_timestamp: config.pace.start,
-            time_zone: Some(&config.pace.zone)
-                .filter(|zone| !zone.is_utc())
-                .map(|zone| zone.name().to_owned()),
+            time_zone: config.pace.zone.name_unless_utc(),
             phase: self.sizes.phase(),
             records_ingested: count(|row| row.records_ingested),
             records_rejected: count(|row| row.records_rejected),

@@ -154,12 +154,13 @@ impl Ledger {
     /// differ. Under other rules, other rows may have been late, or have seemed to be in the future. Tells whether
     /// there were some.
     pub fn step_back_for_zone(&mut self, zone: &Zone) -> bool {
-        let is_other = |row: &&mut Checkpoint| row.time_zone.as_deref().unwrap_or(Zone::UTC) != zone.name();
+        let name = zone.name_unless_utc();
         let mut stepped_back = false;
-        for row in self.rows.values_mut().filter(is_other) {
+        for row in self.rows.values_mut().filter(|row| row.time_zone != name) {
             stepped_back |= row.last_timestamp.is_some();
             row.last_timestamp = row.last_timestamp.map(|at| at.plus(-zone::DIFFERENCE_US_MAX));
-            row.window = None;
+            row.time_zone.clone_from(&name);
+            give_up(&mut row.window);
         }
         if stepped_back {
             self.proven.clear();
@@ -312,6 +313,23 @@ mod tests {
     use super::*;
     use crate::engine::samples::{at, checkpoint};
     use serde_json::json;
+
+    #[test]
+    fn what_was_read_under_another_zone_is_read_again_once_and_its_job_is_paid() {
+        let berlin = Zone::new("Europe/Berlin", [(Micros::MIN, 3_600 * SECOND_US)]).unwrap();
+        let watermark = "2024-01-03T00:00:00Z";
+        let window = json!({
+            "partitions": [0], "watermark": watermark, "newest": null, "numbered": false, "named": true,
+            "job": {"projectId": "p", "jobId": "j"}, "offset": 0
+        });
+        let window = Some(serde_json::from_value(window).unwrap());
+        let row = Checkpoint { window, ..checkpoint(0, watermark, watermark) };
+        let mut ledger = Ledger::of(vec![row], "day/2");
+        assert!(ledger.step_back_for_zone(&berlin));
+        assert_eq!(ledger.watermark(0), Some(at("2024-01-01T21:00:00Z")));
+        assert!(ledger.debt(&[0], true).is_some(), "nobody asks what the job of the open window billed");
+        assert!(!ledger.step_back_for_zone(&berlin));
+    }
 
     #[test]
     fn a_partition_that_lags_behind_does_not_hide_that_another_one_is_unsettled() {

@@ -63,6 +63,11 @@ impl Zone {
         &self.name
     }
 
+    /// Returns its name if its clocks show anything but UTC.
+    pub fn name_unless_utc(&self) -> Option<String> {
+        (!self.is_utc()).then(|| self.name.to_string())
+    }
+
     /// Whether its clocks always show UTC.
     pub fn is_utc(&self) -> bool {
         *self.name == *Zone::UTC
