@@ -3,10 +3,10 @@
 use super::boundary::{Answer, Moment, Receipt, WriteOrder};
 use super::breaker::Side;
 use super::checkpoint::Checkpoint;
+use super::delivery::Loss;
 use super::query::{self, Query};
 use super::reading::{Progress, Step};
 use super::status::Activity;
-use super::task::Task;
 use super::transfer::{Origin, Transfer};
 use super::{AfterWrite, Engine, Inquiry, Next, Written};
 use crate::bigquery::page::Page;
@@ -56,7 +56,9 @@ impl Engine {
             Err(failure) if failure.kind == Kind::Unavailable && query.job.is_some() => {
                 self.look_at_job(failure, query)
             }
-            Err(failure) => self.lose_result(unless_of_others(failure, &query.origin), &query.task, 0),
+            Err(failure) => {
+                self.lose_result(unless_of_others(failure, &query.origin), query.task.mends.as_deref(), 0)
+            }
         }
     }
 
@@ -70,12 +72,12 @@ impl Engine {
                 self.holding.forget_counts();
             }
         }
-        self.lose_result(failure, &query.task, 0)
+        self.lose_result(failure, query.task.mends.as_deref(), 0)
     }
 
     fn open_result(&mut self, query: Query, page: Page) -> Next {
         let bytes_billed = if query.origin.named { 0 } else { page.envelope().bytes_billed.unwrap_or(0) };
-        let task = query.task.clone();
+        let mends = query.task.mends.clone();
         match Transfer::open(query, page, &self.config.pace) {
             Ok(transfer)
                 if transfer.counting_bytes() > self.memory_bytes.saturating_sub(self.late.bytes()) =>
@@ -83,7 +85,7 @@ impl Engine {
                 self.sizes.number_identical();
                 let message =
                     "the window has more rows than memory to count identical ones: BigQuery numbers them";
-                self.lose_result(Failure::new(Kind::WindowTooLarge, message), &task, bytes_billed)
+                self.lose_result(Failure::new(Kind::WindowTooLarge, message), mends.as_deref(), bytes_billed)
             }
             Ok(transfer) => {
                 if transfer.task.mends.is_none() {
@@ -94,7 +96,7 @@ impl Engine {
             Err(failure) if failure.kind == Kind::ResponseMalformed => {
                 Next::fail(failure, Next::Describe(None))
             }
-            Err(failure) => self.lose_result(failure, &task, 0),
+            Err(failure) => self.lose_result(failure, mends.as_deref(), 0),
         }
     }
 
@@ -127,13 +129,14 @@ impl Engine {
     fn lose_page(&mut self, failure: Failure, mut transfer: Transfer) -> Next {
         // What a job under an id of our own billed is asked for.
         let bytes = if transfer.origin.named { 0 } else { transfer.reading.take_bytes_billed() };
-        self.lose_result(failure, &transfer.task, bytes)
+        self.lose_result(failure, transfer.task.mends.as_deref(), bytes)
     }
 
-    /// Makes a new query for a result that cannot be used. The former one is billed all the same.
-    pub(super) fn lose_result(&mut self, failure: Failure, task: &Task, bytes: u64) -> Next {
+    /// Makes a new query for a result that cannot be used, and that perhaps mends a loss. The former one is billed all
+    /// the same.
+    pub(super) fn lose_result(&mut self, failure: Failure, mends: Option<&Loss>, bytes: u64) -> Next {
         self.bill.add(bytes);
-        match &task.mends {
+        match mends {
             Some(loss) => self.deliveries.lose_result(&loss.owner),
             None => self.holding.ledger.give_up_windows(),
         }
@@ -200,7 +203,7 @@ impl Engine {
         let is_last = transfer.reading.is_complete() && self.holding.is_sole_at(moment.now);
         let renewed =
             transfer.task.renewed(transfer.described.projection.era, self.holding.rule()).filter(|_| is_last);
-        let is_sole = transfer.task.is_sole && self.holding.is_sole_at(moment.now);
+        let is_sole = transfer.task.is_still_sole(&self.holding, moment.now);
         let is_in_doubt = !transfer.described.projection.key.is_empty() && !is_sole;
         let commit = (batch.rows > 0).then(|| {
             let begins_at = transfer.reading.commit();

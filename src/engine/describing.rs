@@ -110,7 +110,7 @@ impl Engine {
     pub(super) fn stand_by(&mut self, moment: Moment) -> Next {
         self.condition.succeed_idly();
         self.condition.rest(Activity::Standby, STANDBY_MS, moment.now);
-        match self.outbox.closes_in_ms(moment.now).filter(|_| self.holding.has_others()) {
+        match self.closes_in_ms(moment) {
             Some(0) => self.tell_once_more(moment),
             closes_in_ms => Next::rest(closes_in_ms.unwrap_or(STANDBY_MS), Next::Poll),
         }

@@ -88,7 +88,7 @@ impl Engine {
             Err(failure) if failure.kind.recovery() == Recovery::Retry => {
                 Next::fail(failure, Next::Describe(None))
             }
-            Err(failure) => self.lose_result(failure, &query.task, 0),
+            Err(failure) => self.lose_result(failure, query.task.mends.as_deref(), 0),
         }
     }
 
@@ -118,14 +118,14 @@ impl Engine {
                 let failure = failure::of_job(&reason, subject);
                 match failure.kind {
                     Kind::WindowTooLarge => self.cut_window(failure, &query),
-                    _ => self.lose_result(failure, &query.task, 0),
+                    _ => self.lose_result(failure, query.task.mends.as_deref(), 0),
                 }
             }
             Ok(_) => self.ask_result(query),
             Err(failure) if may_be_told(failure.kind) => {
                 Next::fail(failure, Next::Ask(Inquiry::Look(query), request))
             }
-            Err(failure) => self.lose_result(failure, &query.task, 0),
+            Err(failure) => self.lose_result(failure, query.task.mends.as_deref(), 0),
         }
     }
 

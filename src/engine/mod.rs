@@ -352,7 +352,7 @@ impl Engine {
         let delay_ms = self.source.poll_delay_ms(self.config.pace.poll_interval_ms, moment.now);
         self.sizes.follow_lag(self.lag_s(moment.now), &self.config.pace);
         self.condition.rest(Activity::Idle, delay_ms, moment.now);
-        match self.outbox.closes_in_ms(moment.now).filter(|_| self.holding.has_others()) {
+        match self.closes_in_ms(moment) {
             Some(0) => self.tell_once_more(moment),
             Some(closes_in_ms) if closes_in_ms < delay_ms => Next::rest(closes_in_ms, Next::RestUntilPoll),
             _ => Next::rest(delay_ms, Next::Poll),

@@ -104,15 +104,16 @@ impl Engine {
             let bytes = self.bytes_expected(&task, &described);
             return self.query(task, described, bytes.unwrap_or(0), moment);
         }
-        self.ask_cost(Cost::OfWindow(Box::new(task.clone())), task, described, moment)
+        let query = self.query_of(task, described);
+        let request = self.dry_run(&query, moment);
+        Next::Ask(Inquiry::Cost(Cost::OfWindow(Box::new(query.task)), query.described), request)
     }
 
-    /// Asks what the query of a window would bill.
-    fn ask_cost(&mut self, cost: Cost, task: Task, described: Arc<Described>, moment: Moment) -> Next {
-        let query = self.query_of(task, described);
+    /// Asks what a query would bill.
+    fn dry_run(&self, query: &Query, moment: Moment) -> Request {
         let mut request = self.sql_request(&query.sql(&self.config), self.sizes.page_rows(), moment);
         request.make_dry_run();
-        Next::Ask(Inquiry::Cost(cost, query.described), request)
+        request
     }
 
     fn query_of(&self, task: Task, described: Arc<Described>) -> Query {
@@ -312,7 +313,11 @@ impl Engine {
         };
         match cost {
             Cost::OfWindow(task) => match self.last_day_of(&task, &described, bytes) {
-                Some(day) => self.ask_cost(Cost::OfDay(task, bytes), day, described, moment),
+                Some(day) => {
+                    let query = self.query_of(day, described);
+                    let request = self.dry_run(&query, moment);
+                    Next::Ask(Inquiry::Cost(Cost::OfDay(task, bytes), query.described), request)
+                }
                 None => self.judge_cost(*task, described, bytes, moment),
             },
             Cost::OfDay(task, window_bytes) => {

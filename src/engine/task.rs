@@ -123,6 +123,11 @@ impl Task {
         }
     }
 
+    /// Whether nobody else has written, or may write, for these partitions.
+    pub fn is_still_sole(&self, holding: &Holding, now: Micros) -> bool {
+        self.is_sole && holding.is_sole_at(now)
+    }
+
     /// Returns the range of cursors in which all rows have ids of the era once the window has been read to its end;
     /// none if others may be writing too.
     pub fn renewed(&self, era: u32, rule: Rule) -> Option<Renewed> {
