@@ -4,7 +4,6 @@ import { createHash } from 'node:crypto';
 
 import { BigQueryConnection } from '../bigquery.js';
 import { loadCore } from '../core.js';
-import { timeZones } from '../time-zones.js';
 import { AuditRetention } from './audit.js';
 import { Deliveries } from './cluster/deliveries.js';
 import { Heartbeat } from './cluster/heartbeat.js';
@@ -16,6 +15,7 @@ import { completeTargets } from './schema/target.js';
 import { SchemaWatch } from './schema/watch.js';
 import { Descriptions } from './sync/descriptions.js';
 import { Runs } from './sync/runs.js';
+import { timeZones } from './time-zones.js';
 
 /** Divides the times for which the nodes of a cluster wait for each other. Tests set it. */
 const HASTE = Number(process.env.BIGQUERY_SYNC_CLUSTER_HASTE ?? 1);
@@ -108,10 +108,12 @@ export class Component {
 			const cluster = new core.Cluster(this.node, this.index, this.count, HASTE);
 			const text = JSON.stringify(root ?? {});
 			const fingerprint = createHash('sha256').update(text).digest('base64');
-			const surroundings = { emulatorHost: process.env.BIGQUERY_EMULATOR_HOST ?? null, sharedRoot, timeZones };
+			const plainRoot = JSON.parse(text);
+			const emulatorHost = process.env.BIGQUERY_EMULATOR_HOST ?? null;
+			const zones = await timeZones(core.zoneNames(plainRoot));
 			let configuration;
 			try {
-				configuration = new core.Configuration(JSON.parse(text), surroundings);
+				configuration = new core.Configuration(plainRoot, { emulatorHost, sharedRoot, timeZones: zones });
 			} catch (problems) {
 				this.#refuse(problems);
 			}

@@ -6,9 +6,9 @@ use crate::mapping::succession::Renewed;
 use crate::mapping::version::{Change, SchemaVersion};
 use crate::time::Micros;
 use crate::time::zone::{Zone, Zones};
-use js_sys::{Float64Array, Function, JsString, Object, Reflect, Uint8Array, Uint32Array};
+use js_sys::{Float64Array, JsString, Object, Reflect, Uint8Array, Uint32Array};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use wasm_bindgen::{JsCast, JsValue};
 
 /// Converts control data.
@@ -36,27 +36,23 @@ pub fn outcome(value: Result<JsValue, JsValue>, fallback: Kind) -> Result<JsValu
     }
 }
 
-/// Asks the host for the rules of some time zones, and for the names of all zones if one is unknown.
-pub fn zones(surroundings: &JsValue, wanted: &BTreeSet<String>) -> Result<Zones, JsValue> {
-    let mut zones = Zones::default();
-    let host = Reflect::get(surroundings, &"timeZones".into())?;
-    if host.is_undefined() {
-        return Ok(zones);
+/// The time zones that the host knows.
+#[derive(Deserialize, Default)]
+pub struct WireZones {
+    /// Pairs of milliseconds, by names.
+    rules: BTreeMap<String, Vec<(f64, f64)>>,
+    names: Vec<String>,
+}
+
+impl WireZones {
+    /// Reads the rules. Such as make no zone are left out.
+    pub fn read(self) -> Zones {
+        let zone = |(name, rules): (String, Vec<(f64, f64)>)| {
+            let spell = |(from_ms, ahead_ms)| (Micros::from_millis(from_ms as i64), ahead_ms as i64 * 1_000);
+            Zone::new(&name, rules.into_iter().map(spell)).map(|zone| (name, zone))
+        };
+        Zones { named: self.rules.into_iter().filter_map(zone).collect(), names: self.names }
     }
-    let ask = |method: &str, argument: &JsValue| -> Result<JsValue, JsValue> {
-        Reflect::get(&host, &method.into())?.dyn_into::<Function>()?.call1(&host, argument)
-    };
-    for name in wanted {
-        let rules: Option<Vec<(f64, f64)>> = serde_wasm_bindgen::from_value(ask("rules", &name.into())?)?;
-        let spells = rules.into_iter().flatten();
-        let spells =
-            spells.map(|(from_ms, ahead_ms)| (Micros::from_millis(from_ms as i64), ahead_ms as i64 * 1_000));
-        zones.named.extend(Zone::new(name, spells).map(|zone| (name.clone(), zone)));
-    }
-    if zones.named.len() < wanted.len() {
-        zones.names = serde_wasm_bindgen::from_value(ask("names", &JsValue::UNDEFINED)?)?;
-    }
-    Ok(zones)
 }
 
 /// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, heads}`.

@@ -38,6 +38,8 @@ pub struct Configuration {
 struct Surroundings {
     emulator_host: Option<String>,
     shared_root: bool,
+    #[serde(default)]
+    time_zones: convert::WireZones,
 }
 
 #[derive(Deserialize)]
@@ -66,21 +68,31 @@ struct TableSummary<'c> {
     poll_interval_ms: u64,
 }
 
+/// Returns the names of the time zones that a configuration, an object as parsed from YAML, needs the rules of.
+///
+/// # Errors
+/// When the conversion fails.
+#[wasm_bindgen(js_name = zoneNames)]
+pub fn zone_names(root: JsValue) -> Result<Vec<String>, JsValue> {
+    let root: serde_json::Value = serde_wasm_bindgen::from_value(root)?;
+    Ok(config::zone_names(&root).into_iter().collect())
+}
+
 #[wasm_bindgen]
 impl Configuration {
     /// Checks the configuration `root`, an object as parsed from YAML. `surroundings` is
-    /// `{emulatorHost, sharedRoot, timeZones: {names, rules}}`: `names()` returns the names of all time zones, and
-    /// `rules(name)` pairs of numbers, from when on (in ms) its clocks are how far ahead of UTC (in ms); null if it does
-    /// not know the name. Without `timeZones`, UTC alone is known.
+    /// `{emulatorHost, sharedRoot, timeZones: {rules, names}}`. `rules` has the pairs of each known zone by its name: from
+    /// when on (in ms) its clocks are how far ahead of UTC (in ms). `names` are those to propose for a zone that is not
+    /// known. Without `timeZones`, UTC alone is known.
     ///
     /// # Errors
     /// With a list of problems, `[{key, message}]`.
     #[wasm_bindgen(constructor)]
     pub fn new(root: JsValue, surroundings: JsValue) -> Result<Configuration, JsValue> {
         let root: serde_json::Value = serde_wasm_bindgen::from_value(root)?;
-        let zones = convert::zones(&surroundings, &config::zone_names(&root))?;
-        let Surroundings { emulator_host, shared_root } = serde_wasm_bindgen::from_value(surroundings)?;
-        match Config::parse(&root, &Environment { emulator_host, shared_root, zones }) {
+        let Surroundings { emulator_host, shared_root, time_zones } =
+            serde_wasm_bindgen::from_value(surroundings)?;
+        match Config::parse(&root, &Environment { emulator_host, shared_root, zones: time_zones.read() }) {
             Ok(config) => {
                 let pool = Rc::new(Pool::new(config.memory_bytes_max));
                 Ok(Configuration { config, pool })

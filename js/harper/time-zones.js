@@ -2,6 +2,8 @@
  * The rules of time zones, from Node.js. The core has no rules of its own, because they change several times a year.
  */
 
+import { Turn } from './sync/turn.js';
+
 /** Rules are known from here on. */
 const FIRST_MS = Date.UTC(1970, 0, 1);
 /** After this, the last rule holds. */
@@ -12,35 +14,38 @@ const STEP_MS = 14 * 86_400_000;
 /** @type {Map<string, [number, number][] | null>} */
 const known = new Map();
 
-export const timeZones = {
-	/** The names of all zones. */
-	names: () => Intl.supportedValuesOf('timeZone'),
-
-	/**
-	 * Returns pairs: from when on (in ms since 1970) a zone's clocks are how far ahead of UTC (in ms). Null if the zone
-	 * is not known.
-	 * @param {string} name
-	 */
-	rules(name) {
+/**
+ * Returns the rules of some zones, and the names of all zones if one of these is not known.
+ *
+ * The rules of a zone are pairs: from when on (in ms since 1970) its clocks are how far ahead of UTC (in ms).
+ * @param {string[]} wanted
+ * @returns {Promise<{rules: Record<string, [number, number][]>, names: string[]}>}
+ */
+export async function timeZones(wanted) {
+	const rules = {};
+	for (const name of wanted) {
+		if (!known.has(name)) known.set(name, await findRules(name));
 		const found = known.get(name);
-		if (found !== undefined) return found;
-		const rules = findRules(name);
-		known.set(name, rules);
-		return rules;
-	},
-};
+		if (found) rules[name] = found;
+	}
+	const isComplete = wanted.every((name) => name in rules);
+	return { rules, names: isComplete ? [] : Intl.supportedValuesOf('timeZone') };
+}
 
 /**
+ * Looks at a zone's clocks all along. That takes a tenth of a second, so others have their turns in between.
  * @param {string} name
- * @returns {[number, number][] | null}
+ * @returns {Promise<[number, number][] | null>} Null if the zone is not known.
  */
-function findRules(name) {
+async function findRules(name) {
 	const aheadAt = clockOf(name);
 	if (aheadAt === null) return null;
+	const turn = new Turn();
 	let ahead = aheadAt(FIRST_MS);
 	/** @type {[number, number][]} */
 	const rules = [[FIRST_MS, ahead]];
 	for (let at = FIRST_MS; at < LAST_MS; at += STEP_MS) {
+		if (turn.isOver()) await turn.end();
 		const later = aheadAt(at + STEP_MS);
 		if (later === ahead) continue;
 		rules.push([firstChange(at, at + STEP_MS, (instant) => aheadAt(instant) !== ahead), later]);
