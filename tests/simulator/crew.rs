@@ -17,6 +17,10 @@ const BEAT_US: i64 = 5 * SECOND_US;
 const STEPS_MAX: u64 = 400_000;
 /// After this long without a change, everything must have been noticed, also behind a version that does not tell.
 const QUIET_US: i64 = 2 * 3_600 * SECOND_US;
+/// After this long, what is right is taken to stay so; some worlds are watched for longer.
+const STILL_US: i64 = 1_800 * SECOND_US;
+/// How often it is checked.
+const LOOK_US: i64 = 300 * SECOND_US;
 
 pub struct Crew {
     config: Value,
@@ -246,13 +250,22 @@ impl Crew {
         self.bring_back(world);
     }
 
-    /// Ends all trouble for good, and gives the workers the time to read everything.
+    /// Ends all trouble for good, and lets the workers read until everything is as it must be and stays so.
     pub fn come_to_rest(&mut self, world: &mut World) {
         world.faults = 0;
         self.bring_all_back(world);
         world.now = world.now.max(world.source.everything_is_visible_at());
         let end = world.now + QUIET_US;
-        self.work_until(world, end);
+        let still_us = if world.random.one_in(8) { QUIET_US } else { STILL_US };
+        let mut right_since = None;
+        while world.now < end && world.violation.is_none() {
+            self.work_until(world, end.min(world.now + LOOK_US));
+            let is_right = world.check_equality().is_none() && world.check_jobs_bill().is_none();
+            right_since = is_right.then(|| right_since.unwrap_or(world.now));
+            if right_since.is_some_and(|since| world.now - since >= still_us) {
+                break;
+            }
+        }
         world.deliver_everything();
     }
 
