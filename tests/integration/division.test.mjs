@@ -16,7 +16,7 @@ import { backfillQueries, startSource } from './support/source.mjs';
 import { WHERE, connectToEach } from './support/worker-connection.mjs';
 
 const DAYS = 64;
-const ROWS = size(16_000, 32_000);
+const ROWS = size(6_400, 32_000);
 const POLL_MS = 1_000;
 /** A worker that does nothing for so long is slow, but lives. */
 const HOLD_MS = 5_000;

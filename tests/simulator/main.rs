@@ -26,6 +26,8 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS_DEFAULT: u64 = 2_000;
+/// After how many worlds it is told how many there were.
+const PROGRESS_EVERY: u64 = 5_000;
 
 /// How many workers worlds have, as `5` or `1..5`.
 fn workers() -> RangeInclusive<u64> {
@@ -69,6 +71,9 @@ fn run_some(next: &AtomicU64, seeds: u64) -> [u64; 4] {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= seeds {
             return totals;
+        }
+        if seed > 0 && seed % PROGRESS_EVERY == 0 {
+            println!("  {seed} of {seeds} worlds");
         }
         let outcome = run(seed, None, &workers());
         if let Some(violation) = &outcome.violation {

@@ -23,7 +23,7 @@ const START_DEADLINE_MS = 120_000;
 const CLUSTER_DEADLINE_MS = 600_000;
 /** What has not moved for so long in nodes that join does not move any more. */
 const STANDSTILL_MS = 45_000;
-const JOIN_ATTEMPTS = 3;
+const JOIN_ATTEMPTS = 4;
 /** The component looks every two seconds. */
 const TABLE_DEADLINE_MS = 60_000;
 const REQUEST_TIMEOUT_MS = 120_000;
@@ -421,8 +421,13 @@ async function welcome(newcomer, nodes) {
 		} catch (error) {
 			if (attempt === JOIN_ATTEMPTS) throw error;
 		}
-		await newcomer.stop();
-		await newcomer.start();
+		// If that does not help, the node that does not hear it is.
+		const missing = attempt === 1 ? [] : await missingConnections(nodes);
+		const deaf = nodes.filter(({ name }) => missing.some((one) => one.includes(` -> ${name}: `)));
+		for (const node of deaf.length > 0 ? deaf : [newcomer]) {
+			await node.stop();
+			await node.start();
+		}
 	}
 }
 
