@@ -58,7 +58,10 @@ impl Health {
     /// Notes a failure and returns how long to wait before the next attempt.
     pub fn fail(&mut self, failure: &Failure, now: Micros, pace: &Pace, jitter: Jitter) -> u64 {
         let delay_ms = self.backoff.fail(pace, failure.retry_after_ms, jitter);
-        delay_ms.max(self.breaker.fail(now, pace, jitter).unwrap_or(0))
+        // A budget of our own says nothing about the side.
+        let open_ms =
+            (failure.kind != Kind::DayBudget).then(|| self.breaker.fail(now, pace, jitter)).flatten();
+        delay_ms.max(open_ms.unwrap_or(0))
     }
 }
 
@@ -123,6 +126,17 @@ impl Side {
 mod tests {
     use super::*;
     use crate::engine::samples::table;
+
+    #[test]
+    fn a_budget_that_is_spent_opens_no_circuit() {
+        let (pace, now) = (table().pace, Micros(0));
+        let mut health = Health::default();
+        let spent = Failure::new(Kind::DayBudget, "spent");
+        for _ in 0..100 {
+            health.fail(&spent, now, &pace, Jitter(0));
+        }
+        assert_eq!(health.breaker.circuit(now), Circuit::Closed);
+    }
 
     #[test]
     fn a_circuit_opens_after_five_failures_and_lets_one_pass_a_minute_later() {
