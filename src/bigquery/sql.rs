@@ -5,15 +5,29 @@ use super::schema::{Field, Type};
 use super::table::PartitionUnit;
 use crate::config::SourceTable;
 use crate::partition::{Division, Rule};
-use crate::time::{self, DAY_US, Micros};
+use crate::time::{self, DAY_US, Micros, instant};
+use serde::{Deserialize, Serialize};
 
 /// The cursor range of one query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Rows at or before this instant are left out.
+    #[serde(with = "instant", default)]
     pub after: Option<Micros>,
     /// Rows after this instant are left out.
+    #[serde(with = "instant", default)]
     pub until: Option<Micros>,
+}
+
+impl Window {
+    /// All rows.
+    pub const ALL: Window = Window { after: None, until: None };
+
+    /// Returns the smallest window that has the rows of both.
+    pub fn around(self, other: Window) -> Window {
+        let until = self.until.zip(other.until).map(|(one, other)| one.max(other));
+        Window { after: self.after.min(other.after), until }
+    }
 }
 
 /// A range of the cursor, half-open.

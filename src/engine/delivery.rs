@@ -50,6 +50,10 @@ pub struct Portion {
 }
 
 impl Portion {
+    fn window(&self) -> Window {
+        Window { after: self.after, until: self.until }
+    }
+
     fn between(&self, from: u64, to: u64) -> Option<Piece> {
         (from < to).then(|| Piece::Rows(Portion { from, to, ..self.clone() }))
     }
@@ -77,9 +81,51 @@ pub struct Commit {
     /// What the worker committed of the result before.
     #[serde(default)]
     pub before: Option<Portion>,
+    /// Where the rows of all results before lie.
+    #[serde(default)]
+    pub past: Option<Past>,
     /// What the worker wrote while others may have written too, and nobody has read again since.
     #[serde(default)]
     pub doubt: Option<Doubt>,
+}
+
+/// Where the rows of a worker's results lie that it read some time ago. Results that got lost one after the other are
+/// told of by nothing else, and may lie anywhere: a worker that takes partitions over reads earlier windows again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Past {
+    /// Of results up to this number, nothing is known.
+    pub known_from: u64,
+    /// The older results: those up to the number, and the window that has them all.
+    pub older: Option<(u64, Window)>,
+    /// The window that has all later ones.
+    pub newer: Option<Window>,
+}
+
+impl Past {
+    fn take(&mut self, window: Window) {
+        self.newer = Some(self.newer.map_or(window, |known| known.around(window)));
+    }
+
+    /// Forgets the older results. Those up to this number are the older ones from now on.
+    fn age(&mut self, number: u64) {
+        if let Some((until, _)) = self.older {
+            self.known_from = until;
+        }
+        self.older = self.newer.take().map(|window| (number, window));
+    }
+
+    /// Returns a window that has all results after this number; none if that is not known.
+    fn since(&self, number: u64) -> Option<Window> {
+        if number < self.known_from {
+            return None;
+        }
+        let older = self.older.filter(|(until, _)| number < *until).map(|(_, window)| window);
+        match (older, self.newer) {
+            (Some(older), Some(newer)) => Some(older.around(newer)),
+            (one, other) => one.or(other),
+        }
+    }
 }
 
 /// Rows of a table with key that a worker wrote while others may have written for the same keys. They may be older than
@@ -135,18 +181,43 @@ impl Outbox {
     ) -> Commit {
         let of_same = |last: &&Commit| last.rows.job.is_some() && last.rows.job == rows.job;
         let (number, result) = self.last.as_ref().map_or((0, 0), |last| (last.number, last.result));
+        let mut past = self.past();
         let (result, began, before) = match self.last.as_ref().filter(of_same) {
             Some(last) => (result, last.began.min(rows.from), last.before.clone()),
             None => {
                 let before = self.last.as_ref().map(|last| Portion { from: last.began, ..last.rows.clone() });
+                if let Some(before) = &before {
+                    past.take(before.window());
+                }
                 (result + 1, rows.from, before)
             }
         };
         let number = number + 1;
+        if number.is_multiple_of(WITNESSES) {
+            past.age(result - 1);
+        }
+        let past = Some(past);
         let known = self.last.as_ref().and_then(|last| last.doubt);
         let after = known.map_or(rows.after, |known| known.after.min(rows.after));
         let doubt = if is_in_doubt { Some(Doubt { number, after }) } else { known };
-        Commit { table_id: table_id.to_owned(), owner, number, stamp, rows, result, began, before, doubt }
+        Commit {
+            table_id: table_id.to_owned(),
+            owner,
+            number,
+            stamp,
+            rows,
+            result,
+            began,
+            before,
+            past,
+            doubt,
+        }
+    }
+
+    /// Returns where the rows of the results before the last one lie.
+    fn past(&self) -> Past {
+        let unknown = |last: &Commit| Past { known_from: last.result.saturating_sub(1), ..Past::default() };
+        self.last.as_ref().map_or_else(Past::default, |last| last.past.unwrap_or_else(|| unknown(last)))
     }
 
     /// Notes that a commit was made.
@@ -396,7 +467,7 @@ impl Sender {
         if let Piece::Rows(portion) = &piece
             && (gap.result_is_lost || portion.job.is_none())
         {
-            piece = Piece::Window(Window { after: portion.after, until: portion.until });
+            piece = Piece::Window(portion.window());
         }
         let stamp = self.last.as_ref().and_then(|last| last.stamp).map(|stamp| stamp.plus(1));
         let stamp = stamp.or(end.stamp.map(|stamp| stamp.plus(-1)));
@@ -432,14 +503,13 @@ fn pieces(last: Option<&Commit>, end: &Commit) -> Vec<Piece> {
             let rest = last.and_then(|last| tail_until(last.rows.total_rows));
             vec![rest, before.between(before.from, before.to), front]
         }
-        // Of results in between nothing is known but that they lie somewhere there.
+        // Of results in between nothing is known but where they lie.
         _ => {
-            let known = [last.map(|last| &last.rows), end.before.as_ref(), Some(&end.rows)];
-            let windows = || known.iter().flatten();
-            let after = windows().map(|one| one.after).min().flatten();
-            let is_open = windows().any(|one| one.until.is_none());
-            let until = windows().filter_map(|one| one.until).max().filter(|_| !is_open);
-            vec![Some(Piece::Window(Window { after, until }))]
+            let number = last.map_or(0, |last| last.result);
+            let between = end.past.and_then(|past| past.since(number)).unwrap_or(Window::ALL);
+            let around = [last.map(|last| &last.rows), Some(&end.rows)].into_iter().flatten();
+            let window = around.fold(between, |window, rows| window.around(rows.window()));
+            vec![Some(Piece::Window(window))]
         }
     };
     pieces.into_iter().flatten().collect()

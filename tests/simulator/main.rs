@@ -72,7 +72,7 @@ fn run_some(next: &AtomicU64, seeds: u64) -> [u64; 4] {
         if seed >= seeds {
             return totals;
         }
-        if seed > 0 && seed % PROGRESS_EVERY == 0 {
+        if seed > 0 && seed.is_multiple_of(PROGRESS_EVERY) {
             println!("  {seed} of {seeds} worlds");
         }
         let outcome = run(seed, None, &workers());

@@ -107,6 +107,42 @@ fn of_several_results_that_got_lost_the_whole_stretch_is_read_again() {
 }
 
 #[test]
+fn of_several_results_that_got_lost_those_of_a_partition_that_was_taken_over_are_read_again_too() {
+    let at = |day: i64| Some(Micros(day));
+    let window = |job: &str, after, until| Portion { after, until, ..portion(job, 5, 0, 5) };
+    let recent = |job: &str, day| window(job, at(day), None);
+    // The worker that owned it has read nothing.
+    let taken_over = window("b", None, at(4));
+    let commits = commits(&[recent("a", 4), taken_over, recent("c", 5), recent("d", 5)]);
+    let mut deliveries = new_node();
+    look(&mut deliveries, &commits, &[2, 3]);
+    deliveries.loss(seconds(0));
+    let loss = deliveries.loss(seconds(10)).unwrap();
+    assert_eq!((loss.first, loss.count, loss.piece), (2, 2, Piece::Window(Window::ALL)));
+}
+
+#[test]
+fn what_was_read_long_before_a_gap_is_not_read_again() {
+    let at = |day: i64| Some(Micros(day));
+    let first = Portion { until: at(1), ..portion("first", 5, 0, 5) };
+    let poll = |number: u64| {
+        let job = format!("poll {number}");
+        Portion { after: at(number as i64), ..portion(&job, 5, 0, 5) }
+    };
+    let polls: Vec<Portion> = std::iter::once(first).chain((1..1_000).map(poll)).collect();
+    let commits = commits(&polls);
+    let piece = |lost: &[u64]| {
+        let mut deliveries = new_node();
+        deliveries.load(vec![commits[lost[0] as usize - 2].clone()]);
+        look(&mut deliveries, &commits, lost);
+        deliveries.loss(seconds(0));
+        deliveries.loss(seconds(10)).unwrap().piece
+    };
+    let Piece::Window(Window { after: Some(after), until: None }) = piece(&[990, 991, 992]) else { panic!() };
+    assert!((Micros(500)..Micros(990)).contains(&after), "{after:?}");
+}
+
+#[test]
 fn what_comes_late_is_no_loss() {
     let commits = two_results();
     let mut deliveries = new_node();
