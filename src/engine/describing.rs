@@ -23,7 +23,7 @@ impl Engine {
             Ok(mut stored) => {
                 self.condition.recover_from(Kind::HarperRead);
                 self.schema.load(stored.schema.take());
-                // An operator may have dropped it, and nothing else would tell while no rows arrive.
+                // An operator may have dropped the target, and nothing else would tell while no rows arrive.
                 self.schema.doubt_target();
                 self.outbox.load(stored.last_commit.take(), moment.now);
                 self.deliveries.load(std::mem::take(&mut stored.proofs));

@@ -288,7 +288,7 @@ impl World {
         self.note(format!("the target of node {node} is dropped"));
         self.nodes[node].target.clear();
         self.nodes[node].target_exists = false;
-        // Their first rows would be missing.
+        // Whoever read on in one of them would miss the rows that went with the target.
         self.source.excuse_jobs();
     }
 
