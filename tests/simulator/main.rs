@@ -1,7 +1,7 @@
 //! The engine in simulated worlds: seeded, with faults, crashes and time that passes at once.
 //!
-//! `SIMULATOR_SEEDS` says how many worlds are tried, `SIMULATOR_SEED` which one alone (with its trace),
-//! `SIMULATOR_WORKERS` how many workers they have.
+//! `SIMULATOR_SEEDS` says how many worlds are tried, `SIMULATOR_FROM` which one is the first, `SIMULATOR_SEED` which one is
+//! tried alone (with its trace), `SIMULATOR_WORKERS` how many workers they have.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod crew;
@@ -21,7 +21,7 @@ mod zones;
 
 use run::{Outcome, run};
 use sabotage::Sabotage;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,10 +52,11 @@ fn no_world_loses_doubles_or_invents_a_row() {
         return;
     }
     let seeds = number("SIMULATOR_SEEDS").unwrap_or(SEEDS_DEFAULT);
-    let next = AtomicU64::new(0);
+    let first = number("SIMULATOR_FROM").unwrap_or(0);
+    let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let totals = std::thread::scope(|scope| {
-        let runs: Vec<_> = (0..threads).map(|_| scope.spawn(|| run_some(&next, seeds))).collect();
+        let runs: Vec<_> = (0..threads).map(|_| scope.spawn(|| run_some(&next, first..first + seeds))).collect();
         let sums = runs.into_iter().map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic)));
         sums.fold([0; 4], |totals, sums| std::array::from_fn(|place| totals[place] + sums[place]))
     });
@@ -65,19 +66,20 @@ fn no_world_loses_doubles_or_invents_a_row() {
 }
 
 /// Runs worlds until none is left, and adds up what happened in them.
-fn run_some(next: &AtomicU64, seeds: u64) -> [u64; 4] {
+fn run_some(next: &AtomicU64, seeds: Range<u64>) -> [u64; 4] {
     let mut totals = [0; 4];
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= seeds {
+        if seed >= seeds.end {
             return totals;
         }
-        if seed > 0 && seed.is_multiple_of(PROGRESS_EVERY) {
-            println!("  {seed} of {seeds} worlds");
+        let done = seed - seeds.start;
+        if done > 0 && done.is_multiple_of(PROGRESS_EVERY) {
+            println!("  {done} of {} worlds", seeds.end - seeds.start);
         }
         let outcome = run(seed, None, &workers());
         if let Some(violation) = &outcome.violation {
-            next.store(seeds, Ordering::Relaxed);
+            next.store(seeds.end, Ordering::Relaxed);
             let last = outcome.trace.len().saturating_sub(60);
             println!("{}", outcome.trace[last..].join("\n"));
             panic!(
