@@ -173,6 +173,9 @@ pub struct Stored {
     /// The heads of all workers: what they told of their last commits before they made them.
     #[serde(default)]
     pub heads: Vec<Commit>,
+    /// Those of these workers whose nodes were removed from the cluster.
+    #[serde(default)]
+    pub removed: Vec<String>,
 }
 
 /// The outcome of a commit.

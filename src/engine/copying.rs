@@ -226,7 +226,7 @@ impl Engine {
             notes,
             checkpoints,
             stamp,
-            head: commit.as_ref().or(self.outbox.last()).cloned(),
+            head: commit.clone().or_else(|| self.outbox.head(&self.config.id, self.worker.name())),
             witness: commit,
             proof: None,
             ahead,
@@ -288,6 +288,7 @@ impl Engine {
             AfterWrite::Poll => (false, Next::Poll),
             AfterWrite::Mended(loss) => {
                 self.deliveries.mended(&loss);
+                self.outbox.end_mending(moment.now);
                 (true, Next::RestUntilPoll)
             }
             AfterWrite::Told => {

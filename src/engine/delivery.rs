@@ -23,7 +23,7 @@ const RETRY_US_MAX: i64 = 3_600 * SECOND_US;
 const CLOSING_US: i64 = 5 * SECOND_US;
 
 /// Some rows of a query's result.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Portion {
     /// The query's job; none where the endpoint names none.
@@ -84,9 +84,12 @@ pub struct Commit {
     /// Where the rows of all results before lie.
     #[serde(default)]
     pub past: Option<Past>,
-    /// What the worker wrote while others may have written too, and nobody has read again since.
+    /// What may be wrong of what the worker wrote, and nobody has read again since.
     #[serde(default)]
     pub doubt: Option<Doubt>,
+    /// What becomes a doubt if the worker does not come to its end.
+    #[serde(default)]
+    pub mending: Option<Doubt>,
 }
 
 /// Where the rows of a worker's results lie that it read some time ago. Results that got lost one after the other are
@@ -128,34 +131,83 @@ impl Past {
     }
 }
 
-/// Rows of a table with key that a worker wrote while others may have written for the same keys. They may be older than
-/// what others wrote before.
+/// Rows that have to be read again. Those of a table with key were written by a worker while others may have written for
+/// the same keys: they may be older than what others wrote before. Those of a table without key were being written once
+/// more, under other ids: they may be there under both ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doubt {
-    /// The number of the worker's last commit of such rows.
+    /// A later doubt of the worker has a higher one: the number of the last commit of such rows, or the time at which the
+    /// rows were begun.
     pub number: u64,
     /// The cursor behind which they lie; none if they may lie anywhere.
     #[serde(with = "instant", default)]
     pub after: Option<Micros>,
 }
 
+impl Doubt {
+    /// Returns a doubt of all that either doubts.
+    pub fn of_both(one: Option<Doubt>, other: Option<Doubt>) -> Option<Doubt> {
+        match (one, other) {
+            (Some(one), Some(other)) => {
+                Some(Doubt { number: one.number.max(other.number), after: one.after.min(other.after) })
+            }
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+impl Commit {
+    /// Makes what a worker tells that has not committed any rows of the table.
+    fn none(table_id: &str, owner: String) -> Commit {
+        Commit {
+            table_id: table_id.to_owned(),
+            owner,
+            number: 0,
+            stamp: None,
+            rows: Portion::default(),
+            result: 0,
+            began: 0,
+            before: None,
+            past: None,
+            doubt: None,
+            mending: None,
+        }
+    }
+
+    /// Takes what the worker was mending for a doubt: it will not come to its end any more.
+    pub fn end(&mut self) {
+        self.doubt = Doubt::of_both(self.doubt, self.mending.take());
+    }
+}
+
 /// The own commits, as they are told to other nodes.
 #[derive(Debug, Default)]
 pub struct Outbox {
     last: Option<Commit>,
+    doubt: Option<Doubt>,
+    mending: Option<Doubt>,
+    /// The number of the last reading of lost rows that was begun in this life.
+    begun: u64,
     /// When the last one was made, unless it was told once more.
     open_since: Option<Micros>,
 }
 
 impl Outbox {
-    /// Takes what is stored of the last commit.
-    pub fn load(&mut self, last: Option<Commit>, now: Micros) {
+    /// Takes what is stored: the last commit, and what was told of it.
+    pub fn load(&mut self, last: Option<Commit>, head: Option<&Commit>, now: Micros) {
         let number = |commit: &Option<Commit>| commit.as_ref().map(|commit| commit.number);
         if number(&last) != number(&self.last) {
             // Whoever made it may have ended before it was told once more.
             self.open_since = Some(now);
         }
+        let told = head.and_then(|head| head.doubt);
+        self.doubt = Doubt::of_both(last.as_ref().and_then(|last| last.doubt), told);
         self.last = last;
+        let cut_short = head.and_then(|head| head.mending).filter(|mending| mending.number > self.begun);
+        if cut_short.is_some() {
+            self.doubt = Doubt::of_both(self.doubt, cut_short);
+            self.open_since = Some(now);
+        }
     }
 
     /// Returns the last commit that was made.
@@ -163,10 +215,39 @@ impl Outbox {
         self.last.as_ref()
     }
 
+    /// Returns what is told of the last commit; none if there is nothing to tell.
+    pub fn head(&self, table_id: &str, owner: String) -> Option<Commit> {
+        let is_told_of = self.doubt.is_some() || self.begun > 0;
+        let last = self.last.clone().or_else(|| is_told_of.then(|| Commit::none(table_id, owner)))?;
+        Some(Commit { doubt: self.doubt, mending: self.mending, ..last })
+    }
+
+    /// Returns what may be wrong of what the worker wrote.
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.doubt
+    }
+
     /// Notes that whatever was in doubt was read again.
     pub fn dispel_doubt(&mut self) {
-        if let Some(last) = &mut self.last {
-            last.doubt = None;
+        self.doubt = None;
+    }
+
+    /// Notes that lost rows of a table without key are being written behind a cursor, which may be stored under other ids.
+    pub fn begin_mending(&mut self, stamp: Micros, after: Option<Micros>) {
+        let number = u64::try_from(stamp.0).unwrap_or(0).max(self.begun + 1);
+        self.begun = number;
+        self.mending = Some(Doubt { number, after });
+    }
+
+    /// Whether lost rows are being written that may be stored under other ids.
+    pub fn is_mending(&self) -> bool {
+        self.mending.is_some()
+    }
+
+    /// Notes that all of them were written. The others have to hear of it.
+    pub fn end_mending(&mut self, now: Micros) {
+        if self.mending.take().is_some() {
+            self.open_since = Some(now);
         }
     }
 
@@ -197,7 +278,7 @@ impl Outbox {
             past.age(result - 1);
         }
         let past = Some(past);
-        let known = self.last.as_ref().and_then(|last| last.doubt);
+        let known = self.doubt;
         let after = known.map_or(rows.after, |known| known.after.min(rows.after));
         let doubt = if is_in_doubt { Some(Doubt { number, after }) } else { known };
         Commit {
@@ -211,6 +292,7 @@ impl Outbox {
             before,
             past,
             doubt,
+            mending: self.mending,
         }
     }
 
@@ -222,6 +304,7 @@ impl Outbox {
 
     /// Notes that a commit was made.
     pub fn made(&mut self, commit: Commit, now: Micros) {
+        self.doubt = commit.doubt;
         self.last = Some(commit);
         self.open_since = Some(now);
     }

@@ -11,6 +11,7 @@ use crate::mapping::attributes::{Target, attributes};
 use crate::mapping::layout::Layout;
 use crate::mapping::projection::Projection;
 use crate::partition::Rule;
+use crate::time::Micros;
 use std::sync::Arc;
 
 /// How often a worker without a share checks whether the table, or its rule, gives it one.
@@ -25,11 +26,23 @@ impl Engine {
                 self.schema.load(stored.schema.take());
                 // An operator may have dropped the target, and nothing else would tell while no rows arrive.
                 self.schema.doubt_target();
-                self.outbox.load(stored.last_commit.take(), moment.now);
+                self.take_heads(&mut stored, moment.now);
                 self.deliveries.load(std::mem::take(&mut stored.proofs));
                 self.holding.hear_stamp(stored.heads.iter().filter_map(|head| head.stamp).max());
                 Next::Describe(Some(stored))
             }
+        }
+    }
+
+    /// Takes what this worker told of its last commit, and finds out who does not come to an end of what it told of.
+    fn take_heads(&mut self, stored: &mut Stored, now: Micros) {
+        let own = self.worker.name();
+        let told = stored.heads.iter().find(|head| head.owner == own);
+        self.outbox.load(stored.last_commit.take(), told, now);
+        stored.heads.retain(|head| head.owner != own);
+        stored.heads.extend(self.outbox.head(&self.config.id, own));
+        for head in stored.heads.iter_mut().filter(|head| stored.removed.contains(&head.owner)) {
+            head.end();
         }
     }
 
@@ -62,7 +75,7 @@ impl Engine {
             Ok(None) => {}
         }
         if let Some(stored) = stored {
-            self.take_stored(*stored, rule, &identity, &description);
+            self.take_stored(*stored, rule, &identity, &description, projection.key.is_empty());
             self.holding.look_around(moment.now);
         }
         if let Err(failure) = self.holding.check_rejected(self.config.pace.rejected_rows_max) {
@@ -161,7 +174,14 @@ impl Engine {
     }
 
     /// Takes what Harper has stored, and the worker's share.
-    fn take_stored(&mut self, stored: Stored, rule: Rule, identity: &str, description: &Description) {
+    fn take_stored(
+        &mut self,
+        stored: Stored,
+        rule: Rule,
+        identity: &str,
+        description: &Description,
+        is_keyless: bool,
+    ) {
         let Stored { checkpoints, counts, incarnation, forgiven_rows, heads, .. } = stored;
         self.holding.forgive(forgiven_rows);
         if !self.holding.take(checkpoints, rule, self.config.position) {
@@ -169,8 +189,8 @@ impl Engine {
             // void.
             self.forget_rows();
         }
-        self.holding.ledger.take_doubts(&heads);
-        let doubt = self.outbox.last().and_then(|last| last.doubt);
+        self.holding.ledger.take_doubts(&heads, is_keyless);
+        let doubt = self.outbox.doubt();
         if doubt.is_some_and(|doubt| self.holding.ledger.has_dispelled(&self.worker.name(), doubt)) {
             self.outbox.dispel_doubt();
         }

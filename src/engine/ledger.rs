@@ -219,8 +219,8 @@ impl Ledger {
     }
 
     /// Moves `settled` back to before the rows that workers wrote in doubt. Their checkpoints said so, but may have been
-    /// overwritten by those of a worker that did not know of them.
-    pub fn take_doubts(&mut self, heads: &[Commit]) {
+    /// overwritten by those of a worker that did not know of them. Rows without key may be there under former ids.
+    pub fn take_doubts(&mut self, heads: &[Commit], is_keyless: bool) {
         let doubts = heads.iter().filter_map(|head| Some((&head.owner, head.doubt?)));
         for row in self.rows.values_mut() {
             let before = std::mem::take(&mut row.doubts);
@@ -228,6 +228,7 @@ impl Ledger {
                 let known = before.get(owner).copied().unwrap_or(0);
                 if known < doubt.number {
                     row.settled = row.settled.min(doubt.after);
+                    row.old_ids_until = if is_keyless { Some(Micros::MAX) } else { row.old_ids_until };
                 }
                 row.doubts.insert(owner.clone(), known.max(doubt.number));
             }
@@ -378,19 +379,19 @@ mod tests {
         };
         let (first, heads) = of(4, early);
         let mut ledger = Ledger::of(vec![checkpoint(0, late, late)], "day/2");
-        ledger.take_doubts(&heads);
+        ledger.take_doubts(&heads, false);
         assert_eq!(ledger.settled(&[0]), Some(at(early)));
         assert!(!ledger.has_dispelled("m-0", first));
         // What is stored tells that it was taken into account.
         let row = ledger.get(0).unwrap().clone();
         let mut ledger = Ledger::of(vec![Checkpoint { settled: Some(at(late)), ..row }], "day/2");
-        ledger.take_doubts(&heads);
+        ledger.take_doubts(&heads, false);
         assert!(ledger.is_settled(&[0]) && ledger.has_dispelled("m-0", first));
         let (second, heads) = of(5, early);
         assert!(!ledger.has_dispelled("m-0", second));
-        ledger.take_doubts(&heads);
+        ledger.take_doubts(&heads, false);
         assert_eq!(ledger.settled(&[0]), Some(at(early)));
-        ledger.take_doubts(&[]);
+        ledger.take_doubts(&[], false);
         assert_eq!(ledger.get(0).unwrap().doubts.len(), 0);
     }
 

@@ -11,6 +11,7 @@ use super::{AfterWrite, Engine, Inquiry, Next};
 use crate::bigquery::sql::Window;
 use crate::mapping::batch::Batch;
 use crate::mapping::projection::Projection;
+use crate::mapping::succession::Renewed;
 use crate::time::Micros;
 use std::sync::Arc;
 
@@ -42,7 +43,9 @@ impl Engine {
             Piece::Window(window) => window,
             Piece::Rows(portion) => {
                 let window = Window { after: portion.after, until: portion.until };
-                let is_readable = portion.schema == self.schema.number();
+                // Who ended while it did that has some rows under both ids: only all of them tell which.
+                let was_cut_short = replaces && self.outbox.doubt().is_some();
+                let is_readable = portion.schema == self.schema.number() && !was_cut_short;
                 let task = Task::mending(loss.clone(), window, replaces);
                 let pace = &self.config.pace;
                 let transfer = Transfer::mend(portion, task, Arc::clone(&described), pace);
@@ -66,6 +69,10 @@ impl Engine {
     }
 
     /// Writes rows that had got lost.
+    ///
+    /// Rows without key may be stored under other ids, of which each row that is written takes one. If Harper ends between
+    /// the two, a row is there twice: here and, as far as that has arrived, on other nodes. Nothing tells later which of
+    /// its ids is the former one, until all rows of a window are read again.
     pub(super) fn write_lost(
         &mut self,
         loss: Loss,
@@ -84,9 +91,17 @@ impl Engine {
         let ahead = transfer.page_ahead(self.sizes.page_rows()).filter(|_| page_starts);
         let is_complete = transfer.reading.is_complete();
         let is_mended = is_complete && loss.is_last;
+        let window = transfer.task.plan.window;
+        if transfer.task.replaces && !self.outbox.is_mending() {
+            self.outbox.begin_mending(self.holding.next_stamp(moment.now), window.after);
+        }
+        // A former result has the rows of some partitions alone, and perhaps only some of them are read.
+        let has_all_rows = is_complete && !transfer.origin.found;
         let mut order = WriteOrder {
             batch,
             replaces: transfer.task.replaces,
+            renewed: (transfer.task.replaces && has_all_rows).then(|| Renewed::all_of(window.after, window.until)),
+            head: self.outbox.head(&self.config.id, self.worker.name()),
             stamp,
             proof: is_mended.then(|| loss.proof()),
             ahead,
@@ -112,7 +127,7 @@ impl Engine {
     /// Tells of the last commit once more: should it have got lost, no later one tells of it.
     pub(super) fn tell_once_more(&mut self, moment: Moment) -> Next {
         let stamp = Some(self.holding.take_stamp(moment.now));
-        let head = self.outbox.last().cloned();
+        let head = self.outbox.head(&self.config.id, self.worker.name());
         let order = WriteOrder { stamp, ..WriteOrder::without_rows(Vec::new(), Vec::new(), head) };
         Next::write(order, AfterWrite::Told)
     }

@@ -129,7 +129,7 @@ impl Engine {
         checkpoints: Vec<Checkpoint>,
         after: AfterWrite,
     ) -> Next {
-        let head = self.outbox.last().cloned();
+        let head = self.outbox.head(&self.config.id, self.worker.name());
         Next::write(WriteOrder::without_rows(notes, checkpoints, head), after)
     }
 

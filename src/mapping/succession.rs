@@ -42,6 +42,11 @@ pub struct Renewed {
 }
 
 impl Renewed {
+    /// Returns the range of all rows of a window.
+    pub fn all_of(after: Option<Micros>, until: Option<Micros>) -> Renewed {
+        Renewed { after, until, rule: Rule::WHOLE, partitions: vec![0] }
+    }
+
     /// Returns the inclusive bounds of the ids in the range.
     pub fn bounds(&self) -> (String, String) {
         bounds(self.after, self.until)

@@ -145,6 +145,7 @@ impl World {
                     last_commit: here.last_commit(&actor.name()).cloned(),
                     proofs: here.proofs_of(node),
                     heads: here.heads.values().map(|(head, _)| head.clone()).collect(),
+                    removed: self.of_removed_nodes(here.heads.keys()),
                 };
                 actor.era = stored.schema.as_ref().map(|schema| schema.era);
                 Some((1_000, Event::Loaded(Ok(Box::new(stored)))))
@@ -400,6 +401,14 @@ impl World {
             |(id, row): &(String, Row)| target.get(id).is_some_and(|(stored, _)| by_id || stored == row);
         let records = if order.may_be_stored { self.records(order) } else { Vec::new() };
         records.into_iter().filter(is_stored).map(|(id, _)| id).collect()
+    }
+
+    /// Returns those of some workers whose nodes were removed.
+    fn of_removed_nodes<'a>(&self, workers: impl Iterator<Item = &'a String>) -> Vec<String> {
+        let removed = self.nodes.iter().enumerate().filter(|(_, node)| node.is_removed);
+        let prefixes: Vec<String> = removed.map(|(number, _)| format!("node{number}-")).collect();
+        let is_of = |worker: &&String| prefixes.iter().any(|prefix| worker.starts_with(prefix));
+        workers.filter(is_of).cloned().collect()
     }
 
     /// Returns what a commit writes, in its order.

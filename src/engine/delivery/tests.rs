@@ -262,9 +262,9 @@ fn doubt_lasts_from_the_first_window_that_it_was_cast_on_until_it_is_dispelled()
 fn the_last_commit_of_a_life_before_is_told_of_once_more() {
     let last = two_results().pop();
     let mut outbox = Outbox::default();
-    outbox.load(last.clone(), seconds(0));
+    outbox.load(last.clone(), None, seconds(0));
     assert_eq!(outbox.closes_in_ms(seconds(5)), Some(0));
     outbox.close();
-    outbox.load(last, seconds(10));
+    outbox.load(last, None, seconds(10));
     assert_eq!(outbox.closes_in_ms(seconds(20)), None);
 }
