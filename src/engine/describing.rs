@@ -27,6 +27,7 @@ impl Engine {
                 // An operator may have dropped the target, and nothing else would tell while no rows arrive.
                 self.schema.doubt_target();
                 self.take_heads(&mut stored, moment.now);
+                self.holding.look_around(moment.now);
                 self.deliveries.load(std::mem::take(&mut stored.proofs));
                 self.holding.hear_stamp(stored.heads.iter().filter_map(|head| head.stamp).max());
                 Next::Describe(Some(stored))
@@ -76,7 +77,6 @@ impl Engine {
         }
         if let Some(stored) = stored {
             self.take_stored(*stored, rule, &identity, &description, projection.key.is_empty());
-            self.holding.look_around(moment.now);
         }
         if let Err(failure) = self.holding.check_rejected(self.config.pace.rejected_rows_max) {
             return Next::fail(failure, Next::Load);

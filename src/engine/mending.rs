@@ -100,7 +100,8 @@ impl Engine {
         let mut order = WriteOrder {
             batch,
             replaces: transfer.task.replaces,
-            renewed: (transfer.task.replaces && has_all_rows).then(|| Renewed::all_of(window.after, window.until)),
+            renewed: (transfer.task.replaces && has_all_rows)
+                .then(|| Renewed::all_of(window.after, window.until)),
             head: self.outbox.head(&self.config.id, self.worker.name()),
             stamp,
             proof: is_mended.then(|| loss.proof()),

@@ -88,3 +88,28 @@ fn an_older_version_that_came_late_from_another_node_is_replaced_though_the_wate
     first.work(&mut world, 600, |_| false);
     assert_eq!(world.source.queries, queries);
 }
+
+#[test]
+fn what_arrives_while_bigquery_describes_the_table_is_looked_at_before_rows_are_written() {
+    let mut world = world(Habits { keyed: true, ..habits() });
+    world.nodes.push(Node { is_up: true, ..Node::default() });
+    world.skews_us = vec![0, 600 * SECOND_US];
+    add(&mut world, "k", 300);
+    let among_others = Standing { is_settled: false, seen_at: Some(Micros(BASE_US)), ..Standing::ALONE };
+    let mut first = Hand::new(0, among_others);
+    first.work(&mut world, 20, |_| false);
+    world.deliver_everything();
+    world.splits.extend([(0, 1), (1, 0)]);
+    add(&mut world, "k", 200);
+    let mut second = Hand::new(1, among_others);
+    second.work(&mut world, 60, |_| false);
+    add(&mut world, "k", 100);
+    let describes = |command: &Command| matches!(command, Command::Send(request) if request.purpose == Purpose::DescribeTable);
+    first.work(&mut world, 60, describes);
+    // The other node is removed from the cluster: what it wrote, by a clock that is ahead, has arrived at last.
+    world.deliver_everything();
+    world.nodes[1].is_removed = true;
+    first.engine.set_standing(Standing::ALONE);
+    first.work(&mut world, 120, |_| false);
+    assert_eq!((world.violation.clone(), world.check_equality()), (None, None));
+}

@@ -56,7 +56,8 @@ fn no_world_loses_doubles_or_invents_a_row() {
     let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let totals = std::thread::scope(|scope| {
-        let runs: Vec<_> = (0..threads).map(|_| scope.spawn(|| run_some(&next, first..first + seeds))).collect();
+        let runs: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| run_some(&next, first..first + seeds))).collect();
         let sums = runs.into_iter().map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic)));
         sums.fold([0; 4], |totals, sums| std::array::from_fn(|place| totals[place] + sums[place]))
     });
