@@ -39,12 +39,12 @@ export async function readMembers() {
 
 /**
  * The workers of all nodes.
- * @returns {Promise<{node: string, name: string}[]>}
+ * @returns {Promise<{node: string, name: string, isRemoved: boolean}[]>} Also those of nodes that were removed.
  */
 export async function readWorkers() {
 	const nodes = await readAll('SyncNode');
-	const workersOf = ({ id, workers }) =>
-		Array.from({ length: workers }, (_, index) => ({ node: id, name: `${id}-${index}` }));
+	const workersOf = ({ id, workers, removed }) =>
+		Array.from({ length: workers }, (_, index) => ({ node: id, name: `${id}-${index}`, isRemoved: removed === true }));
 	return nodes.flatMap(workersOf);
 }
 

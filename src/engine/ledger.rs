@@ -396,6 +396,22 @@ mod tests {
     }
 
     #[test]
+    fn rows_without_key_that_are_in_doubt_may_have_former_ids() {
+        let day = "2024-01-01T00:00:00Z";
+        let row = Checkpoint { era: 1, old_ids_until: None, ..checkpoint(0, day, day) };
+        let head = json!({
+            "tableId": "t", "owner": "m-0", "number": 0, "rows": {"totalRows": 0, "from": 0, "to": 0}, "result": 0,
+            "began": 0, "doubt": {"number": 4, "after": null}
+        });
+        let head: Commit = serde_json::from_value(head).unwrap();
+        let mut ledger = Ledger::of(vec![row], "day/2");
+        assert!(!ledger.may_get_old_ids(&[0], 1));
+        ledger.take_doubts(&[head], true);
+        assert!(ledger.may_get_old_ids(&[0], 1));
+        assert_eq!(ledger.settled(&[0]), None);
+    }
+
+    #[test]
     fn old_ids_may_be_anywhere_until_a_partition_was_read_in_the_new_era() {
         let day = "2024-01-01T00:00:00Z";
         let replaced = Checkpoint { era: 1, old_ids_until: Some(at(day)), ..checkpoint(0, day, day) };

@@ -55,7 +55,7 @@ impl WireZones {
     }
 }
 
-/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, heads}`.
+/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, heads, removed}`.
 pub fn stored(value: JsValue) -> Result<Box<Stored>, Failure> {
     let stored: Result<Box<Stored>, _> = serde_wasm_bindgen::from_value(value);
     stored.map_err(|error| {

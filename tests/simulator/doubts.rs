@@ -1,15 +1,19 @@
-//! Rows with a key that a worker writes while another one writes newer versions of them.
+//! Rows that workers have to read again because others wrote meanwhile, or because one was interrupted.
 
 use crate::node::Node;
 use crate::run::{BASE_US, engine};
-use crate::scenarios::{configuration, habits, world};
-use crate::source::{Habits, Row};
+use crate::scenarios::{self, configuration, habits, world};
+use crate::source::{Extra, Habits, Row};
 use crate::world::{Actor, World};
 use bigquery_sync::bigquery::request::Purpose;
-use bigquery_sync::cluster::Standing;
+use bigquery_sync::cluster::{Share, Standing};
+use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::{Command, Engine, Event, Worker};
 use bigquery_sync::time::{Micros, SECOND_US};
 use serde_json::json;
+
+const OWNS_NOTHING: Standing =
+    Standing { share: Share { position: 0, workers: 2 }, is_settled: true, seen_at: None };
 
 /// The only worker of a node, and what it hears next.
 struct Hand {
@@ -20,20 +24,45 @@ struct Hand {
 
 impl Hand {
     fn new(node: usize, standing: Standing) -> Hand {
+        Hand::of(node, standing, &["k"])
+    }
+
+    fn of(node: usize, standing: Standing, key: &[&str]) -> Hand {
         let mut configuration = configuration(json!({}));
-        configuration["bigquery"]["key"] = json!(["k"]);
+        configuration["bigquery"]["key"] = json!(key);
         let worker = Worker { node: format!("node{node}"), index: 0 };
         let actor = Actor { node, ..Actor::default() };
         Hand { engine: engine(&configuration, worker, standing), actor, event: Event::Start }
     }
 
+    /// Begins to work, and hears of commits of a third node that do not arrive.
+    fn miss_something(&mut self, world: &mut World) {
+        self.work(world, 5, |_| false);
+        self.engine.missing(vec![lost_commit()]);
+        self.engine.arrived(Vec::new(), Micros(world.now));
+    }
+
     /// Works for so long, or until something is done for which `is_last` holds.
     fn work(&mut self, world: &mut World, seconds: i64, is_last: impl Fn(&Command) -> bool) {
+        self.work_but(world, seconds, is_last, |_, _| false);
+    }
+
+    /// Works, and leaves undone what somebody else does.
+    fn work_but(
+        &mut self,
+        world: &mut World,
+        seconds: i64,
+        is_last: impl Fn(&Command) -> bool,
+        mut is_done: impl FnMut(&mut World, &Command) -> bool,
+    ) {
         let end = world.now + seconds * SECOND_US;
         while world.now < end {
             let event = std::mem::replace(&mut self.event, Event::Stop);
             let command = self.engine.step(event, world.moment(self.actor.node));
             let ends = is_last(&command);
+            if is_done(world, &command) {
+                return;
+            }
             let (duration_us, event) = world.execute(&mut self.actor, command).unwrap();
             world.now += duration_us;
             self.event = event;
@@ -112,4 +141,76 @@ fn what_arrives_while_bigquery_describes_the_table_is_looked_at_before_rows_are_
     first.engine.set_standing(Standing::ALONE);
     first.work(&mut world, 120, |_| false);
     assert_eq!((world.violation.clone(), world.check_equality()), (None, None));
+}
+
+/// A world of two nodes that have the same rows, some with ids of a former era. The second one misses something, and is
+/// interrupted while it gives rows their new ids: some are there under both.
+fn interrupted_mending() -> (World, Hand) {
+    let mut world = world(habits());
+    world.nodes.push(Node { is_up: true, ..Node::default() });
+    world.skews_us = vec![0, 0];
+    world.source.alter(Extra::Integer);
+    for (rows, ago_s) in [(100, 86_400), (10, 300)] {
+        scenarios::add(&mut world, rows, BASE_US - ago_s * SECOND_US);
+    }
+    let mut first = Hand::of(0, Standing::ALONE, &[]);
+    first.work(&mut world, 60, |_| false);
+    world.source.alter(Extra::Absent);
+    first.work(&mut world, 60, |_| false);
+    world.deliver_everything();
+    assert_eq!(world.check_equality(), None);
+    let mut second = Hand::of(1, OWNS_NOTHING, &[]);
+    second.miss_something(&mut world);
+    // The last row that is written is one whose former id is not deleted.
+    let cut = |world: &mut World, command: &Command| {
+        let Command::Write(order) = command else { return false };
+        if order.batch.rows == 0 {
+            return false;
+        }
+        let actor = Actor { node: 1, era: Some(1), ..Actor::default() };
+        for writes in 0..20 {
+            world.apply_first(writes, actor, (**order).clone());
+            if world.nodes[1].target.len() > 110 {
+                break;
+            }
+        }
+        true
+    };
+    second.work_but(&mut world, 600, |_| false, cut);
+    assert_eq!(world.nodes[1].target.len(), 111);
+    world.deliver_everything();
+    (world, first)
+}
+
+/// What is told of a worker of a third node, whose commits have not arrived.
+fn lost_commit() -> Commit {
+    let rows = json!({"totalRows": 1, "from": 0, "to": 1});
+    let commit =
+        json!({"tableId": "t", "owner": "node2-0", "number": 3, "rows": rows, "result": 3, "began": 0});
+    serde_json::from_value(commit).unwrap()
+}
+
+#[test]
+fn rows_that_an_interrupted_node_left_under_both_ids_are_single_again_once_it_is_removed() {
+    let (mut world, mut first) = interrupted_mending();
+    world.nodes[1].is_removed = true;
+    first.work(&mut world, 600, |_| false);
+    assert_eq!(world.check_equality(), None);
+    let queries = world.source.queries;
+    first.work(&mut world, 600, |_| false);
+    assert_eq!(world.source.queries, queries);
+}
+
+#[test]
+fn rows_that_an_interrupted_node_left_under_both_ids_are_single_again_once_it_is_back() {
+    let (mut world, mut first) = interrupted_mending();
+    let mut second = Hand::of(1, OWNS_NOTHING, &[]);
+    second.miss_something(&mut world);
+    for _ in 0..10 {
+        for hand in [&mut first, &mut second] {
+            hand.work(&mut world, 60, |_| false);
+            world.deliver_everything();
+        }
+    }
+    assert_eq!(world.check_equality(), None);
 }

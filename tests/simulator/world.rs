@@ -325,14 +325,23 @@ impl World {
     }
 
     /// Makes rows and progress durable; if the node ends itself meanwhile, only the first of the writes.
-    pub fn apply(&mut self, actor: Actor, mut order: WriteOrder, is_cut: bool) {
+    pub fn apply(&mut self, actor: Actor, order: WriteOrder, is_cut: bool) {
+        if is_cut {
+            let writes = self.writes(actor, &order).len() as u64;
+            let kept = self.random.below(writes + 1) as usize;
+            self.apply_first(kept, actor, order);
+        } else {
+            self.apply_first(usize::MAX, actor, order);
+        }
+    }
+
+    /// Makes the first of the writes durable.
+    pub fn apply_first(&mut self, kept: usize, actor: Actor, mut order: WriteOrder) {
         for checkpoint in &mut order.checkpoints {
             sabotage::late_checkpoint(self.sabotage, checkpoint, Micros(self.now));
         }
         let mut writes = self.writes(actor, &order);
-        if is_cut {
-            writes.truncate(self.random.below(writes.len() as u64 + 1) as usize);
-        }
+        writes.truncate(kept);
         let mut transaction = Transaction::default();
         for write in writes {
             match write {

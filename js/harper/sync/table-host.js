@@ -98,7 +98,7 @@ export class TableHost {
 		});
 	}
 
-	/** Reads this worker's last commit, the proofs for other nodes' workers, and the heads of all workers. */
+	/** Reads this worker's last commit, the proofs for other nodes' workers, the heads of all workers, and who is gone. */
 	async #readCommits() {
 		const { tableId, owner, node } = this.writer;
 		const workers = await readWorkers();
@@ -109,6 +109,7 @@ export class TableHost {
 			lastCommit: await readLastCommit(tableId, owner),
 			proofs: proofs.filter((proof) => proof !== null),
 			heads: heads.filter((head) => head !== null),
+			removed: workers.filter(({ isRemoved }) => isRemoved).map(({ name }) => name),
 		};
 	}
 

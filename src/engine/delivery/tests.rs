@@ -268,3 +268,41 @@ fn the_last_commit_of_a_life_before_is_told_of_once_more() {
     outbox.load(last, None, seconds(10));
     assert_eq!(outbox.closes_in_ms(seconds(20)), None);
 }
+
+#[test]
+fn a_mending_that_was_interrupted_becomes_a_doubt_of_the_next_life() {
+    let mut outbox = Outbox::default();
+    outbox.load(None, None, seconds(0));
+    assert_eq!(outbox.head("t", OWNER.to_owned()), None);
+    outbox.begin_mending(seconds(10), Some(seconds(1)));
+    let told = outbox.head("t", OWNER.to_owned()).unwrap();
+    let mending = Some(Doubt { number: 10_000_000, after: Some(seconds(1)) });
+    assert_eq!((told.number, told.mending, told.doubt), (0, mending, None));
+    // The one that is at it has no doubt.
+    outbox.load(None, Some(&told), seconds(20));
+    assert_eq!((outbox.doubt(), outbox.closes_in_ms(seconds(20))), (None, None));
+    outbox.end_mending(seconds(30));
+    assert_eq!(outbox.closes_in_ms(seconds(30)), Some(5_000));
+    outbox.load(None, Some(&told), seconds(31));
+    let head = outbox.head("t", OWNER.to_owned()).unwrap();
+    assert_eq!((head.mending, head.doubt), (None, None));
+    let mut next = Outbox::default();
+    next.load(None, Some(&told), seconds(40));
+    assert_eq!((next.doubt(), next.closes_in_ms(seconds(40))), (mending, Some(5_000)));
+    let head = next.head("t", OWNER.to_owned()).unwrap();
+    assert_eq!((head.mending, head.doubt), (None, mending));
+    let mut next = Outbox::default();
+    next.load(None, Some(&head), seconds(50));
+    assert_eq!(next.doubt(), mending);
+}
+
+#[test]
+fn what_a_worker_was_mending_that_is_gone_is_in_doubt_with_whatever_else_was() {
+    let doubt = |number, after| Some(Doubt { number, after: Some(seconds(after)) });
+    let mut commit =
+        Commit { doubt: doubt(1, 5), mending: doubt(2, 7), ..Commit::none("t", OWNER.to_owned()) };
+    commit.end();
+    assert_eq!((commit.doubt, commit.mending), (doubt(2, 5), None));
+    commit.end();
+    assert_eq!(commit.doubt, doubt(2, 5));
+}
