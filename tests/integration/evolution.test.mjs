@@ -135,6 +135,9 @@ after(async () => {
 });
 
 describe('a table without key', () => {
+	/** With the ids of before. @type {any[]} */
+	let former;
+
 	test('gets_a_new_column_in_the_middle_of_everything', async () => {
 		const ids = (await recordsOf('Events')).map(({ id }) => id);
 		await alter(`ALTER TABLE \`${DATASET}.events\` ADD COLUMN depth FLOAT64`);
@@ -156,6 +159,7 @@ describe('a table without key', () => {
 	});
 
 	test('keeps_old_values_of_a_column_that_is_dropped_and_doubles_nothing', async () => {
+		former = await recordsOf('Events');
 		await alter(`ALTER TABLE \`${DATASET}.events\` DROP COLUMN doomed`);
 		await load('events', [{ name: 'after', n: 8 }]);
 		await untilRecords('Events', (records) => records.some(({ name }) => name === 'after'), 'the row without it');
@@ -195,6 +199,25 @@ describe('a table without key', () => {
 		await source.bigquery.loadRows(DATASET, 'events', [late]);
 		await harper.start();
 		await untilRecords('Events', (records) => records.some(({ name }) => name === 'late'), 'the late row');
+		await readAgain();
+	});
+
+	test('has_each_row_once_after_a_node_was_removed_while_it_gave_rows_other_ids', async () => {
+		const put = (/** @type {string} */ table, /** @type {any} */ record) =>
+			harper.operation({ operation: 'upsert', database: 'data', table, records: [record] });
+		const { id, timestamp, name, n, doomed, place } = former[0];
+		await put('Events', { id, timestamp, name, n, doomed, place });
+		const rows = (await recordsOf('Events')).length;
+		await load('events', [{ name: 'usual' }]);
+		// What is read again in the usual way does not tell that one is there twice.
+		const doubled = await untilRecords('Events', (all) => all.some((one) => one.name === 'usual'), 'a new row');
+		assert.equal(doubled.length, rows + 1);
+		await put('SyncNode', { id: 'gone', workers: 1, beat: 1, removed: true });
+		const head = { number: 0, rows: { totalRows: 0, from: 0, to: 0 }, result: 0, began: 0 };
+		const mending = { number: 1, after: null };
+		await put('SyncBatch', { id: 'events:gone-0', tableId: 'events', owner: 'gone-0', ...head, mending });
+		const records = await untilRecords('Events', (all) => all.length <= rows, 'the former id to go');
+		assert.ok(!records.some((one) => one.id === id));
 		await readAgain();
 	});
 
