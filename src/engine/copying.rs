@@ -288,7 +288,7 @@ impl Engine {
             AfterWrite::Poll => (false, Next::Poll),
             AfterWrite::Mended(loss) => {
                 self.deliveries.mended(&loss);
-                self.outbox.end_mending(moment.now);
+                self.outbox.mended(moment.now);
                 (true, Next::RestUntilPoll)
             }
             AfterWrite::Told => {

@@ -19,6 +19,8 @@ const PATIENCE_US: i64 = 10 * SECOND_US;
 /// A lost commit is tried again after this time; it doubles.
 const RETRY_US: i64 = 60 * SECOND_US;
 const RETRY_US_MAX: i64 = 3_600 * SECOND_US;
+/// After so long, a node knows of whatever the others had stored when it read lost rows again.
+const SETTLING_US: i64 = 60 * SECOND_US;
 /// The last commit for now is told once more after this time, for no later one tells of it.
 const CLOSING_US: i64 = 5 * SECOND_US;
 
@@ -144,6 +146,14 @@ pub struct Doubt {
     pub after: Option<Micros>,
 }
 
+/// The reading of lost rows without key, which get ids of an era.
+#[derive(Debug, Clone, Copy)]
+struct Mending {
+    doubt: Doubt,
+    era: u32,
+    ended_at: Option<Micros>,
+}
+
 impl Doubt {
     /// Returns a doubt of all that either doubts.
     pub fn of_both(one: Option<Doubt>, other: Option<Doubt>) -> Option<Doubt> {
@@ -184,8 +194,10 @@ impl Commit {
 #[derive(Debug, Default)]
 pub struct Outbox {
     last: Option<Commit>,
+    /// The latest time of a writing that was told of, with a witness or without.
+    stamp: Option<Micros>,
     doubt: Option<Doubt>,
-    mending: Option<Doubt>,
+    mending: Option<Mending>,
     /// The number of the last reading of lost rows that was begun in this life.
     begun: u64,
     /// When the last one was made, unless it was told once more.
@@ -193,21 +205,32 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Takes what is stored: the last commit, and what was told of it.
-    pub fn load(&mut self, last: Option<Commit>, head: Option<&Commit>, now: Micros) {
+    /// Takes what is stored: the last commit, what was told of it, and the present era of rows without key.
+    pub fn load(&mut self, last: Option<Commit>, head: Option<&Commit>, era: u32, now: Micros) {
         let number = |commit: &Option<Commit>| commit.as_ref().map(|commit| commit.number);
         if number(&last) != number(&self.last) {
             // Whoever made it may have ended before it was told once more.
             self.open_since = Some(now);
         }
-        let told = head.and_then(|head| head.doubt);
-        self.doubt = Doubt::of_both(last.as_ref().and_then(|last| last.doubt), told);
+        self.stamp = self.stamp.max(head.and_then(|head| head.stamp));
+        for commit in last.as_ref().into_iter().chain(head) {
+            self.doubt = Doubt::of_both(self.doubt, commit.doubt);
+        }
         self.last = last;
         let cut_short = head.and_then(|head| head.mending).filter(|mending| mending.number > self.begun);
-        if cut_short.is_some() {
-            self.doubt = Doubt::of_both(self.doubt, cut_short);
+        let conclusion = self.conclude(era, now);
+        if cut_short.is_some() || conclusion.is_some() {
+            self.doubt = Doubt::of_both(self.doubt, Doubt::of_both(cut_short, conclusion.flatten()));
             self.open_since = Some(now);
         }
+    }
+
+    /// Ends a reading of lost rows some time after they were written, and returns what is in doubt then: all of them, if
+    /// their ids are those of a former era. Others may have read everything once more before these rows arrived.
+    fn conclude(&mut self, era: u32, now: Micros) -> Option<Option<Doubt>> {
+        let is_over = |mending: &Mending| mending.ended_at.is_some_and(|at| now.since(at) >= SETTLING_US);
+        let mending = self.mending.take_if(|mending| is_over(mending))?;
+        Some((mending.era != era).then_some(mending.doubt))
     }
 
     /// Returns the last commit that was made.
@@ -219,7 +242,12 @@ impl Outbox {
     pub fn head(&self, table_id: &str, owner: String) -> Option<Commit> {
         let is_told_of = self.doubt.is_some() || self.begun > 0;
         let last = self.last.clone().or_else(|| is_told_of.then(|| Commit::none(table_id, owner)))?;
-        Some(Commit { doubt: self.doubt, mending: self.mending, ..last })
+        Some(Commit {
+            stamp: last.stamp.max(self.stamp),
+            doubt: self.doubt,
+            mending: self.mending_doubt(),
+            ..last
+        })
     }
 
     /// Returns what may be wrong of what the worker wrote.
@@ -232,22 +260,28 @@ impl Outbox {
         self.doubt = None;
     }
 
-    /// Notes that lost rows of a table without key are being written behind a cursor, which may be stored under other ids.
-    pub fn begin_mending(&mut self, stamp: Micros, after: Option<Micros>) {
+    fn mending_doubt(&self) -> Option<Doubt> {
+        self.mending.map(|mending| mending.doubt)
+    }
+
+    /// Notes that lost rows of a table without key are written at this time, with ids of an era, which lie behind a cursor.
+    pub fn mend(&mut self, stamp: Micros, after: Option<Micros>, era: u32) {
+        self.stamp = self.stamp.max(Some(stamp));
+        if let Some(mending) = self.mending.as_mut().filter(|mending| mending.era == era) {
+            mending.doubt.after = mending.doubt.after.min(after);
+            mending.ended_at = None;
+            return;
+        }
+        self.doubt = Doubt::of_both(self.doubt, self.mending_doubt());
         let number = u64::try_from(stamp.0).unwrap_or(0).max(self.begun + 1);
         self.begun = number;
-        self.mending = Some(Doubt { number, after });
+        self.mending = Some(Mending { doubt: Doubt { number, after }, era, ended_at: None });
     }
 
-    /// Whether lost rows are being written that may be stored under other ids.
-    pub fn is_mending(&self) -> bool {
-        self.mending.is_some()
-    }
-
-    /// Notes that all of them were written. The others have to hear of it.
-    pub fn end_mending(&mut self, now: Micros) {
-        if self.mending.take().is_some() {
-            self.open_since = Some(now);
+    /// Notes that all of them were written.
+    pub fn mended(&mut self, now: Micros) {
+        if let Some(mending) = &mut self.mending {
+            mending.ended_at = Some(now);
         }
     }
 
@@ -292,7 +326,7 @@ impl Outbox {
             before,
             past,
             doubt,
-            mending: self.mending,
+            mending: self.mending_doubt(),
         }
     }
 

@@ -26,10 +26,10 @@ impl Engine {
                 self.schema.load(stored.schema.take());
                 // An operator may have dropped the target, and nothing else would tell while no rows arrive.
                 self.schema.doubt_target();
+                self.holding.hear_stamp(stored.heads.iter().filter_map(|head| head.stamp).max());
                 self.take_heads(&mut stored, moment.now);
                 self.holding.look_around(moment.now);
                 self.deliveries.load(std::mem::take(&mut stored.proofs));
-                self.holding.hear_stamp(stored.heads.iter().filter_map(|head| head.stamp).max());
                 Next::Describe(Some(stored))
             }
         }
@@ -39,7 +39,8 @@ impl Engine {
     fn take_heads(&mut self, stored: &mut Stored, now: Micros) {
         let own = self.worker.name();
         let told = stored.heads.iter().find(|head| head.owner == own);
-        self.outbox.load(stored.last_commit.take(), told, now);
+        let era = self.schema.version().map_or(0, |version| version.era);
+        self.outbox.load(stored.last_commit.take(), told, era, now);
         stored.heads.retain(|head| head.owner != own);
         stored.heads.extend(self.outbox.head(&self.config.id, own));
         for head in stored.heads.iter_mut().filter(|head| stored.removed.contains(&head.owner)) {

@@ -228,7 +228,9 @@ impl Ledger {
                 let known = before.get(owner).copied().unwrap_or(0);
                 if known < doubt.number {
                     row.settled = row.settled.min(doubt.after);
-                    row.old_ids_until = if is_keyless { Some(Micros::MAX) } else { row.old_ids_until };
+                    if is_keyless && row.era > 0 {
+                        row.old_ids_until = Some(Micros::MAX);
+                    }
                 }
                 row.doubts.insert(owner.clone(), known.max(doubt.number));
             }

@@ -83,18 +83,18 @@ impl Engine {
     ) -> Next {
         // A row with a key may have a newer version, which stays. Another one never changes; only its id may be a former one,
         // which goes.
-        let stamp = if transfer.described.projection.key.is_empty() {
-            Some(self.holding.take_stamp(moment.now))
+        let Projection { key, era, .. } = &*transfer.described.projection;
+        let window = transfer.task.plan.window;
+        let stamp = if key.is_empty() {
+            let stamp = self.holding.take_stamp(moment.now);
+            self.outbox.mend(stamp, window.after, *era);
+            Some(stamp)
         } else {
             loss.stamp
         };
         let ahead = transfer.page_ahead(self.sizes.page_rows()).filter(|_| page_starts);
         let is_complete = transfer.reading.is_complete();
         let is_mended = is_complete && loss.is_last;
-        let window = transfer.task.plan.window;
-        if transfer.task.replaces && !self.outbox.is_mending() {
-            self.outbox.begin_mending(self.holding.next_stamp(moment.now), window.after);
-        }
         // A former result has the rows of some partitions alone, and perhaps only some of them are read.
         let has_all_rows = is_complete && !transfer.origin.found;
         let mut order = WriteOrder {

@@ -262,38 +262,53 @@ fn doubt_lasts_from_the_first_window_that_it_was_cast_on_until_it_is_dispelled()
 fn the_last_commit_of_a_life_before_is_told_of_once_more() {
     let last = two_results().pop();
     let mut outbox = Outbox::default();
-    outbox.load(last.clone(), None, seconds(0));
+    outbox.load(last.clone(), None, 0, seconds(0));
     assert_eq!(outbox.closes_in_ms(seconds(5)), Some(0));
     outbox.close();
-    outbox.load(last, None, seconds(10));
+    outbox.load(last, None, 0, seconds(10));
     assert_eq!(outbox.closes_in_ms(seconds(20)), None);
 }
 
 #[test]
 fn a_mending_that_was_interrupted_becomes_a_doubt_of_the_next_life() {
+    let head = |outbox: &Outbox| outbox.head("t", OWNER.to_owned());
     let mut outbox = Outbox::default();
-    outbox.load(None, None, seconds(0));
-    assert_eq!(outbox.head("t", OWNER.to_owned()), None);
-    outbox.begin_mending(seconds(10), Some(seconds(1)));
-    let told = outbox.head("t", OWNER.to_owned()).unwrap();
+    outbox.load(None, None, 1, seconds(0));
+    assert_eq!(head(&outbox), None);
+    outbox.mend(seconds(10), Some(seconds(1)), 1);
+    outbox.mend(seconds(11), Some(seconds(1)), 1);
+    let told = head(&outbox).unwrap();
     let mending = Some(Doubt { number: 10_000_000, after: Some(seconds(1)) });
     assert_eq!((told.number, told.mending, told.doubt), (0, mending, None));
-    // The one that is at it has no doubt.
-    outbox.load(None, Some(&told), seconds(20));
-    assert_eq!((outbox.doubt(), outbox.closes_in_ms(seconds(20))), (None, None));
-    outbox.end_mending(seconds(30));
-    assert_eq!(outbox.closes_in_ms(seconds(30)), Some(5_000));
-    outbox.load(None, Some(&told), seconds(31));
-    let head = outbox.head("t", OWNER.to_owned()).unwrap();
-    assert_eq!((head.mending, head.doubt), (None, None));
-    let mut next = Outbox::default();
-    next.load(None, Some(&told), seconds(40));
-    assert_eq!((next.doubt(), next.closes_in_ms(seconds(40))), (mending, Some(5_000)));
-    let head = next.head("t", OWNER.to_owned()).unwrap();
-    assert_eq!((head.mending, head.doubt), (None, mending));
-    let mut next = Outbox::default();
-    next.load(None, Some(&head), seconds(50));
-    assert_eq!(next.doubt(), mending);
+    // Whoever writes later has to take a later time.
+    assert_eq!(told.stamp, Some(seconds(11)));
+    for _restart in 0..2 {
+        let told_before = head(&outbox).unwrap();
+        outbox = Outbox::default();
+        outbox.load(None, Some(&told_before), 1, seconds(40));
+        assert_eq!(outbox.doubt(), mending);
+        let told = head(&outbox).unwrap();
+        assert_eq!((told.mending, told.doubt, told.stamp), (None, mending, Some(seconds(11))));
+    }
+}
+
+#[test]
+fn a_mending_is_told_until_it_is_known_whether_the_ids_were_those_of_a_former_era() {
+    for (era, is_in_doubt) in [(1, false), (2, true)] {
+        let mut outbox = Outbox::default();
+        outbox.mend(seconds(10), Some(seconds(1)), 1);
+        let told = outbox.head("t", OWNER.to_owned()).unwrap();
+        outbox.mended(seconds(30));
+        outbox.load(None, Some(&told), 1, seconds(89));
+        assert_eq!((outbox.doubt(), outbox.closes_in_ms(seconds(89))), (None, None));
+        assert!(outbox.head("t", OWNER.to_owned()).unwrap().mending.is_some());
+        outbox.load(None, Some(&told), era, seconds(90));
+        assert_eq!(
+            (outbox.doubt(), outbox.closes_in_ms(seconds(90))),
+            (told.mending.filter(|_| is_in_doubt), Some(5_000))
+        );
+        assert_eq!(outbox.head("t", OWNER.to_owned()).unwrap().mending, None);
+    }
 }
 
 #[test]
