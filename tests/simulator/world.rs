@@ -1,6 +1,6 @@
 //! One world: a source, nodes with workers, a clock, and what goes wrong.
 
-use crate::node::{Node, Transaction};
+use crate::node::{Node, Stamp, Transaction};
 use crate::random::Random;
 use crate::sabotage::{self, Sabotage};
 use crate::source::{Row, Source};
@@ -376,7 +376,7 @@ impl World {
         let moved =
             moved.into_iter().filter(|one| self.moves(actor.node, one) && is_complete).collect::<Vec<_>>();
         self.publish_at(actor.node, transaction, told);
-        self.check_watermarks(&moved, actor.served_made_at);
+        self.check_watermarks(actor.node, &moved, actor.served_made_at);
     }
 
     /// Returns the rows of an order, with their ids.
@@ -537,9 +537,20 @@ impl World {
         checkpoint.last_timestamp != before
     }
 
+    /// Whether a node has heard of whatever workers wrote in doubt.
+    fn has_heard_all_doubts(&self, node: usize) -> bool {
+        let doubt = |(head, _): &(Commit, Stamp)| Some((head.owner.clone(), head.doubt?.number));
+        let heard: BTreeMap<String, u64> = self.nodes[node].heads.values().filter_map(doubt).collect();
+        let told = self.nodes.iter().flat_map(|node| node.heads.values()).filter_map(doubt);
+        told.into_iter().all(|(owner, number)| heard.get(&owner).is_some_and(|heard| *heard >= number))
+    }
+
     /// Everything of a partition up to its watermark that the query could see is in the target of some node.
-    fn check_watermarks(&mut self, checkpoints: &[Checkpoint], made_at: i64) {
+    fn check_watermarks(&mut self, node: usize, checkpoints: &[Checkpoint], made_at: i64) {
         let is_exact = self.nodes.len() == 1 || !self.source.habits.keyed;
+        if !is_exact && !self.has_heard_all_doubts(node) {
+            return;
+        }
         let watermarks: BTreeMap<u32, i64> = checkpoints
             .iter()
             // Else another node may have overwritten a newer version; that is noticed once the cluster has settled.
