@@ -1,6 +1,6 @@
 //! One world: a source, nodes with workers, a clock, and what goes wrong.
 
-use crate::node::{Node, Stamp, Transaction};
+use crate::node::{Node, Transaction};
 use crate::random::Random;
 use crate::sabotage::{self, Sabotage};
 use crate::source::{Row, Source};
@@ -39,6 +39,8 @@ pub struct World {
     pub rows_put: u64,
     /// The last stamp of each node.
     last_stamps: BTreeMap<usize, i64>,
+    /// By worker: which commits in doubt, by worker, it has read of.
+    known_doubts: BTreeMap<String, BTreeMap<String, u64>>,
     /// Whether there is one worker, of one node.
     pub is_lone: bool,
     /// How often somebody made the target.
@@ -90,6 +92,7 @@ impl World {
             violation: None,
             rows_put: 0,
             last_stamps: BTreeMap::new(),
+            known_doubts: BTreeMap::new(),
             is_lone: false,
             incarnations: 0,
             only: Actor::default(),
@@ -147,6 +150,9 @@ impl World {
                     heads: here.heads.values().map(|(head, _)| head.clone()).collect(),
                     removed: self.of_removed_nodes(here.heads.keys()),
                 };
+                let doubts =
+                    stored.heads.iter().filter_map(|head| Some((head.owner.clone(), head.doubt?.number)));
+                self.known_doubts.insert(actor.name(), doubts.collect());
                 actor.era = stored.schema.as_ref().map(|schema| schema.era);
                 Some((1_000, Event::Loaded(Ok(Box::new(stored)))))
             }
@@ -376,7 +382,7 @@ impl World {
         let moved =
             moved.into_iter().filter(|one| self.moves(actor.node, one) && is_complete).collect::<Vec<_>>();
         self.publish_at(actor.node, transaction, told);
-        self.check_watermarks(actor.node, &moved, actor.served_made_at);
+        self.check_watermarks(actor, &moved);
     }
 
     /// Returns the rows of an order, with their ids.
@@ -537,18 +543,21 @@ impl World {
         checkpoint.last_timestamp != before
     }
 
-    /// Whether a node has heard of whatever workers wrote in doubt.
-    fn has_heard_all_doubts(&self, node: usize) -> bool {
-        let doubt = |(head, _): &(Commit, Stamp)| Some((head.owner.clone(), head.doubt?.number));
-        let heard: BTreeMap<String, u64> = self.nodes[node].heads.values().filter_map(doubt).collect();
-        let told = self.nodes.iter().flat_map(|node| node.heads.values()).filter_map(doubt);
-        told.into_iter().all(|(owner, number)| heard.get(&owner).is_some_and(|heard| *heard >= number))
+    /// Whether a worker has read of whatever any worker wrote in doubt.
+    fn knows_all_doubts(&self, actor: Actor) -> bool {
+        let told = self.nodes.iter().flat_map(|node| node.heads.values());
+        let doubts = told.filter_map(|(head, _)| Some((&head.owner, head.doubt?.number)));
+        let known = self.known_doubts.get(&actor.name());
+        let knows =
+            |owner, number| known.and_then(|known| known.get(owner)).is_some_and(|known| *known >= number);
+        doubts.into_iter().all(|(owner, number)| knows(owner, number))
     }
 
     /// Everything of a partition up to its watermark that the query could see is in the target of some node.
-    fn check_watermarks(&mut self, node: usize, checkpoints: &[Checkpoint], made_at: i64) {
+    fn check_watermarks(&mut self, actor: Actor, checkpoints: &[Checkpoint]) {
         let is_exact = self.nodes.len() == 1 || !self.source.habits.keyed;
-        if !is_exact && !self.has_heard_all_doubts(node) {
+        // What others wrote since the worker has read of them is noticed when it reads again.
+        if !is_exact && !self.knows_all_doubts(actor) {
             return;
         }
         let watermarks: BTreeMap<u32, i64> = checkpoints
@@ -567,7 +576,7 @@ impl World {
             let watermark = |cursor: i64| watermarks.get(&rule.partition(Micros(cursor)));
             row.cursor.is_some_and(|cursor| watermark(cursor).is_some_and(|watermark| cursor <= *watermark))
         };
-        let seen = self.source.visible(made_at).filter(due);
+        let seen = self.source.visible(actor.served_made_at).filter(due);
         let stored = self.nodes.iter().flat_map(|node| &node.target);
         let missing = if self.source.habits.keyed {
             let mut held: BTreeMap<&str, Option<i64>> = BTreeMap::new();
