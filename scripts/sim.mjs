@@ -21,7 +21,13 @@ async function main() {
 	}
 	await ensureRust();
 	const args = ['test', '--release', '--quiet', '--test', 'simulator', 'no_world', '--', '--nocapture'];
-	const env = { SIMULATOR_SEEDS: seeds, SIMULATOR_FROM: from, SIMULATOR_SEED: seed, SIMULATOR_WORKERS: workers, RUST_BACKTRACE: '0' };
+	const env = {
+		SIMULATOR_SEEDS: seeds,
+		SIMULATOR_FROM: from,
+		SIMULATOR_SEED: seed,
+		SIMULATOR_WORKERS: workers,
+		RUST_BACKTRACE: '0',
+	};
 	hint('compiling the engine, unless it is up to date');
 	const started_ms = performance.now();
 	const { code } = await run('cargo', args, { env, echo: true });
