@@ -106,9 +106,13 @@ impl Bill {
 }
 
 fn over_budget(limit: u64, billed: u64, next_bytes: u64) -> Failure {
+    let next = match next_bytes {
+        0 => String::new(),
+        bytes => format!(" and the next query would add {bytes}"),
+    };
     let message = format!(
-        "limits.maxBytesBilledPerDay is {limit}; {billed} bytes were billed today and the next query would \
-         add {next_bytes}: the table goes on at midnight UTC, or when the limit is raised"
+        "limits.maxBytesBilledPerDay is {limit}; {billed} bytes were billed today{next}: the table goes on at \
+         midnight UTC, or when the limit is raised"
     );
     Failure::new(Kind::DayBudget, message)
 }

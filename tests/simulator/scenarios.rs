@@ -368,6 +368,25 @@ fn a_day_s_budget_holds_the_table_back_until_midnight() {
 }
 
 #[test]
+fn a_table_that_used_up_its_day_s_budget_rests_until_there_is_something_to_read() {
+    let mut world = world(habits());
+    add(&mut world, 10, BASE_US - DAY_US);
+    run_for(&mut world, &mut lone_engine(&configuration(json!({}))), Event::Start, 600);
+    let bytes = world.source.queries * 1_000;
+    let mut world = self::world(habits());
+    add(&mut world, 10, BASE_US - DAY_US);
+    let mut engine = lone_engine(&configuration(json!({"maxBytesBilledPerDay": bytes})));
+    let (event, _) = run_for(&mut world, &mut engine, Event::Start, 600);
+    assert_eq!(world.source.queries * 1_000, bytes);
+    assert_eq!(engine.status(Micros(world.now)).last_error, None);
+    let just_now = world.now - SECOND_US;
+    add(&mut world, 1, just_now);
+    run_for(&mut world, &mut engine, event, 60);
+    let error = engine.status(Micros(world.now)).last_error.unwrap();
+    assert_eq!(error.code, Kind::DayBudget);
+}
+
+#[test]
 fn a_changed_identity_stops_the_table_with_a_way_out() {
     let mut world = world(habits());
     add(&mut world, 10, BASE_US - DAY_US);
