@@ -5,8 +5,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Looks cost time that what is waited for may need; a wait gets this much longer by their pauses. */
-const PAUSE_SHARE = 0.1;
-const PAUSE_MIN_MS = 50;
+const PAUSE_SHARE = 0.2;
+const PAUSE_MIN_MS = 100;
 const PAUSE_MAX_MS = 2_000;
 
 /** A condition did not come true in time. */
@@ -30,7 +30,7 @@ export class DeadlineError extends Error {
  * @param {() => T | Promise<T>} condition
  * @param {object} [options]
  * @param {number} [options.deadlineMs] Default 30,000.
- * @param {number} [options.everyMs] Pause between two looks; default 50 at first, and more the longer the wait is.
+ * @param {number} [options.everyMs] Pause between two looks; default 100 at first, and more the longer the wait is.
  * @param {string} [options.what] What is waited for, for the error message.
  * @param {() => Error | undefined | null | false} [options.giveUp] Ends the wait early with this error.
  * @returns {Promise<NonNullable<T>>}
