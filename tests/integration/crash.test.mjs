@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 
 import { FAULT, VESSEL_SCHEMA, duplicated, randomFrom, size, until, vesselPositions } from '../support/index.mjs';
 import { PATIENCE_MS, assertEqual, startComponent, tableStatus, untilRows, untilStatus } from './support/component.mjs';
@@ -86,50 +86,68 @@ function* crashingRows() {
 	yield* duplicated(vesselPositions({ rows: 1_500, seed: 4 }), 2);
 }
 
-test('a_result_that_is_gone_is_queried_again_without_harm', async () => {
-	await source.fill('lost', VESSEL_SCHEMA, duplicated(vesselPositions({ rows: SMALL_ROWS / 2 }), 2));
-	source.proxy.reset();
-	const rule = source.proxy.faults.add({ route: 'getQueryResults', nth: 3, fault: FAULT.loseResult() });
-	const bigquery = { ...source.connection(), table: 'lost', timestampColumn: 'timestamp', batchSize: 2000 };
-	const config = { bigquery, sync: { pollInterval: 1000 }, retry: { initialDelay: 50 } };
-	const running = await startComponent({ config });
-	try {
-		const { harper } = running;
-		await untilRows(harper, 'lost', SMALL_ROWS);
-		assert.equal(rule.injected, 1);
-		assert.equal(backfillQueries(source.proxy).length, 2);
-		const counts = await assertEqual({ source, harper }, { table: 'lost', target: 'BigQueryData' });
-		assert.equal(counts.targetRows, SMALL_ROWS);
-		const { lastError } = await untilStatus(harper, 'lost', ({ state }) => state === 'idle', 'to rest');
-		assert.equal(lastError, null);
-	} finally {
-		rule.remove();
-		await running.remove();
-	}
-});
+describe('a Harper that runs already', () => {
+	/** @type {import('./support/component.mjs').Running} */
+	let running;
 
-test('a_result_that_went_with_a_crash_is_queried_again_without_harm', async () => {
-	await source.fill('expired', VESSEL_SCHEMA, duplicated(vesselPositions({ rows: SMALL_ROWS / 2 }), 2));
-	const bigquery = { ...source.connection(), table: 'expired', timestampColumn: 'timestamp', batchSize: 1000 };
-	const config = { bigquery, sync: { pollInterval: 1000 }, retry: { initialDelay: 50 } };
-	const barrier = holdBackFrom(() => SMALL_ROWS / 2);
-	const running = await startComponent({ config });
-	try {
-		const { harper } = running;
-		const begun = async () => (await tableStatus(harper, 'expired'))?.windowProgress?.[0] >= 2000;
-		await until(begun, { deadlineMs: PATIENCE_MS, everyMs: 50, what: 'two thousand rows' });
-		await harper.kill('SIGKILL');
-		barrier.remove();
-		// A day later, the result no longer exists.
-		const jobs = source.proxy.requests('getQueryResults').map(({ path }) => path.replace(/^.*\/queries\/|\?.*$/g, ''));
-		for (const job of new Set(jobs)) source.proxy.loseResult(job);
-		source.proxy.reset();
-		await harper.start();
-		await untilRows(harper, 'expired', SMALL_ROWS);
-		assert.equal(backfillQueries(source.proxy).length, 1);
-		const counts = await assertEqual({ source, harper }, { table: 'expired', target: 'BigQueryData' });
-		assert.equal(counts.targetRows, SMALL_ROWS);
-	} finally {
-		await running.remove();
+	before(async () => {
+		running = await startComponent({ config: { bigquery: { ...source.connection(), tables: [] } } });
+	});
+
+	after(() => running?.remove());
+
+	/**
+	 * Has it sync one table and nothing else.
+	 * @param {string} table
+	 * @param {{targetTable: string, batchSize: number}} more
+	 */
+	function sync(table, more) {
+		const bigquery = { ...source.connection(), table, id: table, timestampColumn: 'timestamp', ...more };
+		running.application.configure({ bigquery, sync: { pollInterval: 1000 }, retry: { initialDelay: 50 } });
 	}
+
+	test('queries_a_result_that_is_gone_again_without_harm', async () => {
+		await source.fill('lost', VESSEL_SCHEMA, duplicated(vesselPositions({ rows: SMALL_ROWS / 2 }), 2));
+		source.proxy.reset();
+		const rule = source.proxy.faults.add({ route: 'getQueryResults', nth: 3, fault: FAULT.loseResult() });
+		try {
+			const { harper } = running;
+			sync('lost', { targetTable: 'Lost', batchSize: 2000 });
+			await untilRows(harper, 'lost', SMALL_ROWS);
+			assert.equal(rule.injected, 1);
+			assert.equal(backfillQueries(source.proxy).length, 2);
+			const counts = await assertEqual({ source, harper }, { table: 'lost', target: 'Lost' });
+			assert.equal(counts.targetRows, SMALL_ROWS);
+			const { lastError } = await untilStatus(harper, 'lost', ({ state }) => state === 'idle', 'to rest');
+			assert.equal(lastError, null);
+		} finally {
+			rule.remove();
+		}
+	});
+
+	test('queries_a_result_that_went_with_a_crash_again_without_harm', async () => {
+		await source.fill('expired', VESSEL_SCHEMA, duplicated(vesselPositions({ rows: SMALL_ROWS / 2 }), 2));
+		const barrier = holdBackFrom(() => SMALL_ROWS / 2);
+		try {
+			const { harper } = running;
+			source.proxy.reset();
+			sync('expired', { targetTable: 'Expired', batchSize: 1000 });
+			const begun = async () => (await tableStatus(harper, 'expired'))?.windowProgress?.[0] >= 2000;
+			await until(begun, { deadlineMs: PATIENCE_MS, everyMs: 50, what: 'two thousand rows' });
+			await harper.kill('SIGKILL');
+			barrier.remove();
+			// A day later, the result no longer exists.
+			const requests = source.proxy.requests('getQueryResults');
+			const jobs = requests.map(({ path }) => path.replace(/^.*\/queries\/|\?.*$/g, ''));
+			for (const job of new Set(jobs)) source.proxy.loseResult(job);
+			source.proxy.reset();
+			await harper.start();
+			await untilRows(harper, 'expired', SMALL_ROWS);
+			assert.equal(backfillQueries(source.proxy).length, 1);
+			const counts = await assertEqual({ source, harper }, { table: 'expired', target: 'Expired' });
+			assert.equal(counts.targetRows, SMALL_ROWS);
+		} finally {
+			barrier.remove();
+		}
+	});
 });
