@@ -20,7 +20,7 @@ import { rationPages, rowsIn } from './support/endings.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
 
 const ROWS = 5_000;
-const BACKLOG_ROWS = size(30_000, 100_000);
+const BACKLOG_ROWS = size(16_000, 100_000);
 /** Over a sync that is under way. */
 const DEPLOYS = size(1, 10);
 /** A deployment comes when so many rows more are there. */

@@ -9,9 +9,9 @@ const ROWS = 3_000;
 const PAGE_ROWS = 300;
 const RATE = 1 / 3;
 /** Each poll, and each change before it, costs the emulator a query and a load. */
-const POLL_MS = 1_000;
-const CHANGED_EVERY_MS = 900;
-const ASKED_EVERY_MS = 400;
+const POLL_MS = 2_000;
+const CHANGED_EVERY_MS = 3_000;
+const ASKED_EVERY_MS = 1_000;
 const SEED = Number(process.env.FAULT_SEED ?? Date.now() % 1_000_000);
 /** @type {import('./support/source.mjs').Source} */
 let source;

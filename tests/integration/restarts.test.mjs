@@ -7,7 +7,7 @@ import { VESSEL_SCHEMA, duplicated, randomFrom, size, vesselPositions } from '..
 import { KINDS, syncThroughEndings } from './support/endings.mjs';
 import { startSource } from './support/source.mjs';
 
-const ROWS = size(40_000, 150_000);
+const ROWS = size(26_000, 150_000);
 const SEED = Number(process.env.RESTART_SEED ?? Date.now() % 1_000_000);
 const BY_DAY = { timePartitioning: { type: 'DAY', field: 'timestamp' } };
 

@@ -1,4 +1,4 @@
-/** Ten workers of two nodes make the same tables at the same time, and each node has their types and indexes. */
+/** Six workers of two nodes make the same tables at the same time, and each node has their types and indexes. */
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -49,7 +49,7 @@ describe('a cluster', () => {
 			config: { bigquery, sync: { pollInterval: 5_000, autoStart: false }, ...INSPECT.section },
 			files: INSPECT.files,
 		});
-		cluster = await startCluster({ nodes: 2, application: application.path, threads: [5, 5] });
+		cluster = await startCluster({ nodes: 2, application: application.path, threads: [3, 3] });
 	});
 	after(async () => {
 		await cluster?.remove();
@@ -80,12 +80,12 @@ describe('a cluster', () => {
 	const allAreIdle = async () => {
 		const { tables } = await readControl(cluster.nodes[1]);
 		const workers = tables.find((/** @type {any} */ { id }) => id === 'positions').workers;
-		return workers.length === 10 && workers.every((/** @type {any} */ { state }) => state === 'idle');
+		return workers.length === 6 && workers.every((/** @type {any} */ { state }) => state === 'idle');
 	};
 
-	test('has_one_table_of_ten_workers_that_make_it_at_the_same_time_with_indexes_on_each_node', async () => {
+	test('has_one_table_of_six_workers_that_make_it_at_the_same_time_with_indexes_on_each_node', async () => {
 		await postControl(cluster.nodes[0], { action: 'start' });
-		await until(allAreIdle, { deadlineMs: PATIENCE_MS, what: 'ten workers to rest' });
+		await until(allAreIdle, { deadlineMs: PATIENCE_MS, what: 'six workers to rest' });
 		for (const harper of cluster.nodes) {
 			await untilEqual({ source, harper }, { table: 'types', target: 'Types', cursor: 'ts' });
 		}
@@ -96,7 +96,7 @@ describe('a cluster', () => {
 		for (const harper of cluster.nodes) await harper.stop();
 		for (const harper of cluster.nodes) await harper.start();
 		await cluster.settled();
-		await until(allAreIdle, { deadlineMs: PATIENCE_MS, what: 'ten workers to rest' });
+		await until(allAreIdle, { deadlineMs: PATIENCE_MS, what: 'six workers to rest' });
 		await allAreComplete();
 	});
 });

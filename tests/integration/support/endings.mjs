@@ -7,10 +7,10 @@ import { PATIENCE_MS, assertEqual, readControl, startComponent, untilAllRest } f
 
 const PAGE_ROWS = 500;
 /** A life of Harper gets so many new pages at once, and further ones so slowly that each takes seconds. */
-const PAGES_EACH_LIFE = 12;
+const PAGES_EACH_LIFE = 8;
 const BYTES_PER_SECOND = 40_000;
 /** An ending comes when so many rows more are in Harper, and then some milliseconds later. */
-const ROWS_BETWEEN = [300, 3_000];
+const ROWS_BETWEEN = [300, 2_000];
 const EXTRA_MS_MAX = 60;
 
 /**
@@ -95,7 +95,7 @@ export async function syncThroughEndings({ source, table, tableRows, more, endin
 		for (const [number, ending] of endings.entries()) {
 			const [least, most] = ROWS_BETWEEN;
 			const wanted = rows + least + Math.floor(random() * (most - least));
-			const wait = { deadlineMs: PATIENCE_MS, everyMs: 40, what: `${wanted} rows before ending ${number + 1}` };
+			const wait = { deadlineMs: PATIENCE_MS, everyMs: 100, what: `${wanted} rows before ending ${number + 1}` };
 			await until(async () => ((await rowsIn(harper, table)) ?? 0) >= wanted, wait);
 			await new Promise((resolve) => setTimeout(resolve, random() * EXTRA_MS_MAX));
 			await endAndStart(harper, ending);
