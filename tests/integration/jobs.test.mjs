@@ -24,14 +24,15 @@ before(async () => {
 
 after(() => source?.stop());
 
-/**
- * Makes a table that BigQuery says to be large, and starts a Harper that copies it.
- * @param {string} table
- */
-async function startWithLarge(table) {
+/** Makes a table that BigQuery says to be large. @param {string} table */
+async function makeLarge(table) {
 	meter.reset();
 	await source.fill(table, VESSEL_SCHEMA, duplicated(vesselPositions({ rows: ROWS / 2 }), 2));
 	meter.pretences.set(`${DATASET}.${table}`, { numBytes: `${2 ** 30}` });
+}
+
+/** Starts a Harper that copies a table. @param {string} table */
+function startWith(table) {
 	const bigquery = { ...source.connection(meter.url), table, timestampColumn: 'timestamp', batchSize: 500 };
 	return startComponent({ config: { bigquery, sync: { pollInterval: 500 }, retry: RETRY } });
 }
@@ -54,15 +55,18 @@ async function storedWindow(harper, id) {
 }
 
 /**
- * Kills a Harper when its job was made, and before the first row is there.
- * @param {import('../support/index.mjs').HarperNode} harper
+ * Starts a Harper that copies a table, and kills it when its job was made, and before the first row is there.
+ * @param {string} table
  */
-async function killBeforeTheFirstBatch(harper) {
+async function killBeforeTheFirstBatch(table) {
+	await makeLarge(table);
 	const barrier = meter.faults.add({ route: 'getQueryResults', fault: FAULT.hang() });
+	const running = await startWith(table);
 	await until(() => barrier.injected > 0, { deadlineMs: PATIENCE_MS, what: 'the result to be asked for' });
-	await harper.kill('SIGKILL');
+	await running.harper.kill('SIGKILL');
 	barrier.remove();
 	assert.equal(made().length, 1);
+	return running;
 }
 
 /**
@@ -79,9 +83,8 @@ async function untilCopiedAndBilled(harper, table) {
 }
 
 test('a_kill_before_the_first_batch_makes_no_second_job_and_bills_nothing_twice', async () => {
-	const { harper, remove } = await startWithLarge('killed');
+	const { harper, remove } = await killBeforeTheFirstBatch('killed');
 	try {
-		await killBeforeTheFirstBatch(harper);
 		await harper.start();
 		const { job, totalRows } = (await storedWindow(harper, 'killed')) ?? {};
 		assert.ok(job === undefined || /^bigquery-sync_killed_[0-9a-f]{32}$/.test(job.jobId), JSON.stringify(job));
@@ -98,8 +101,9 @@ test('a_kill_before_the_first_batch_makes_no_second_job_and_bills_nothing_twice'
 });
 
 test('a_job_that_was_made_though_the_answer_got_lost_is_found_by_its_id', async () => {
+	await makeLarge('unanswered');
 	const lost = meter.faults.add({ route: 'jobs.insert', limit: 1, fault: FAULT.backendError({ executed: true }) });
-	const { harper, remove } = await startWithLarge('unanswered');
+	const { harper, remove } = await startWith('unanswered');
 	try {
 		await untilRows(harper, 'unanswered', ROWS);
 		assert.equal(lost.injected, 1);
@@ -116,9 +120,8 @@ test('a_job_that_was_made_though_the_answer_got_lost_is_found_by_its_id', async 
 });
 
 test('a_job_whose_columns_have_changed_is_cancelled_once_and_stays_on_the_bill', async () => {
-	const { harper, remove } = await startWithLarge('altered');
+	const { harper, remove } = await killBeforeTheFirstBatch('altered');
 	try {
-		await killBeforeTheFirstBatch(harper);
 		await source.bigquery.query(`ALTER TABLE ${DATASET}.altered ADD COLUMN berth STRING`);
 		await harper.start();
 		await untilCopiedAndBilled(harper, 'altered');
