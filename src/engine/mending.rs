@@ -97,12 +97,20 @@ impl Engine {
         let is_mended = is_complete && loss.is_last;
         // A former result has the rows of some partitions alone, and perhaps only some of them are read.
         let has_all_rows = is_complete && !transfer.origin.found;
+        // Nobody else may have read these rows yet, so whoever does not get them has to miss them.
+        let is_news = transfer.described.projection.key.is_empty() && !transfer.origin.found && batch.rows > 0;
+        let commit = is_news.then(|| {
+            let begins_at = transfer.reading.commit();
+            let portion = transfer.portion(begins_at, self.schema.number());
+            self.outbox.next(&self.config.id, self.worker.name(), stamp, portion, false)
+        });
         let mut order = WriteOrder {
             batch,
             replaces: transfer.task.replaces,
             renewed: (transfer.task.replaces && has_all_rows)
                 .then(|| Renewed::all_of(window.after, window.until)),
-            head: self.outbox.head(&self.config.id, self.worker.name()),
+            head: commit.clone().or_else(|| self.outbox.head(&self.config.id, self.worker.name())),
+            witness: commit,
             stamp,
             proof: is_mended.then(|| loss.proof()),
             ahead,
