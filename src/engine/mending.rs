@@ -98,7 +98,8 @@ impl Engine {
         // A former result has the rows of some partitions alone, and perhaps only some of them are read.
         let has_all_rows = is_complete && !transfer.origin.found;
         // Nobody else may have read these rows yet, so whoever does not get them has to miss them.
-        let is_news = transfer.described.projection.key.is_empty() && !transfer.origin.found && batch.rows > 0;
+        let is_news =
+            transfer.described.projection.key.is_empty() && !transfer.origin.found && batch.rows > 0;
         let commit = is_news.then(|| {
             let begins_at = transfer.reading.commit();
             let portion = transfer.portion(begins_at, self.schema.number());

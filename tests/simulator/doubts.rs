@@ -9,7 +9,7 @@ use bigquery_sync::bigquery::request::Purpose;
 use bigquery_sync::cluster::{Share, Standing};
 use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::{Command, Engine, Event, Worker};
-use bigquery_sync::time::{Micros, SECOND_US};
+use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use serde_json::json;
 
 const OWNS_NOTHING: Standing =
@@ -214,4 +214,22 @@ fn rows_that_an_interrupted_node_left_under_both_ids_are_single_again_once_it_is
         }
     }
     assert_eq!(world.check_equality(), None);
+}
+
+#[test]
+fn rows_that_a_node_queries_again_are_numbered_so_that_others_miss_them() {
+    let mut world = world(habits());
+    world.nodes.push(Node { is_up: true, ..Node::default() });
+    world.skews_us = vec![0, 0];
+    scenarios::add(&mut world, 10, BASE_US - DAY_US);
+    Hand::of(0, Standing::ALONE, &[]).work(&mut world, 60, |_| false);
+    world.deliver_everything();
+    // Nobody has read this row yet when the second node reads everything again.
+    add(&mut world, "new", 300);
+    let mut second = Hand::of(1, OWNS_NOTHING, &[]);
+    second.miss_something(&mut world);
+    let writes_rows = |command: &Command| matches!(command, Command::Write(order) if order.batch.rows > 0);
+    second.work(&mut world, 600, writes_rows);
+    let told = world.nodes[1].last_commit("node1-0").unwrap();
+    assert_eq!((told.number, told.rows.from, told.rows.to), (1, 0, 11));
 }
