@@ -76,7 +76,8 @@ impl Crew {
         let mut left = workers.start() + world.random.below(workers.end() - workers.start() + 1);
         while left > 0 {
             let threads = (1 + world.random.below(2)).min(left);
-            crew.add_node(world, threads as u32);
+            let copy = world.nodes.first().cloned().unwrap_or_default();
+            crew.add_node(world, threads as u32, copy);
             left -= threads;
         }
         world.is_lone = crew.nodes.len() == 1 && crew.nodes[0].threads == 1;
@@ -86,12 +87,21 @@ impl Crew {
         crew
     }
 
-    fn add_node(&mut self, world: &mut World, threads: u32) {
+    /// Adds a node, unless all others still miss something: what is older than the witnesses is not missed in a copy.
+    fn join(&mut self, world: &mut World) {
+        let is_complete = |(number, node): (usize, &Node)| !node.is_removed && node.misses_nothing(number);
+        let Some(leader) = world.nodes.iter().enumerate().position(is_complete) else { return };
+        let copy = world.nodes[leader].clone();
+        self.add_node(world, 1, copy);
+        world.note("a node joins".to_owned());
+        self.start(world, self.nodes.len() - 1);
+    }
+
+    /// Adds a node that has a copy of what another one has.
+    fn add_node(&mut self, world: &mut World, threads: u32, copy: Node) {
         let number = world.nodes.len();
         world.is_lone = false;
-        // Who joins gets a copy of what one of the others has.
-        let copy = world.nodes.iter().find(|node| !node.is_removed).cloned().unwrap_or_default();
-        world.nodes.push(Node { is_up: false, ..copy });
+        world.nodes.push(Node { is_up: false, missed: Vec::new(), ..copy });
         let skew_us = world.random.pick(&[0, 0, -90, 45, 600]) * SECOND_US;
         world.skews_us.push(skew_us);
         let name = format!("node{number}");
@@ -178,10 +188,7 @@ impl Crew {
             }
             2 if self.nodes.len() > 1 && self.nodes.len() < 4 => {
                 world.deliver_everything();
-                self.add_node(world, 1);
-                world.note("a node joins".to_owned());
-                let last = self.nodes.len() - 1;
-                self.start(world, last);
+                self.join(world);
             }
             3 if self.nodes.len() > 1 && world.sabotage.is_none() => self.refuse(world, node),
             4 if self.nodes.len() == 1 => world.drop_target(node),

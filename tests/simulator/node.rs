@@ -42,6 +42,8 @@ pub struct Node {
     pub heads: BTreeMap<String, (Commit, Stamp)>,
     pub witnesses: BTreeMap<(String, u64), (Commit, Stamp)>,
     pub proofs: BTreeMap<(usize, String), Commit>,
+    /// The commits that got lost on their way to it, by owner and number.
+    pub missed: Vec<(String, u64)>,
     pub counts: Option<(Counts, Stamp)>,
     pub incarnation: (String, Stamp),
     pub target_exists: bool,
@@ -166,7 +168,7 @@ impl Node {
 
     /// Loses some of the rows that are on their way from workers of which the node has seen something before.
     pub fn lose(&mut self, node: usize, mut how_many: impl FnMut() -> u64) -> usize {
-        let Node { inbox, proofs, .. } = self;
+        let Node { inbox, proofs, missed, .. } = self;
         let is_known = |head: &Commit| proofs.contains_key(&(node, head.owner.clone()));
         let mut lost = 0;
         for queue in inbox.values_mut() {
@@ -174,12 +176,19 @@ impl Node {
                 let is_lossy = |(_, sent): &(i64, Arc<Transaction>)| {
                     !sent.rows.is_empty() && sent.head.as_ref().is_some_and(is_known)
                 };
-                let Some(place) = queue.iter().position(is_lossy) else { break };
-                queue.remove(place);
+                let place = queue.iter().position(is_lossy);
+                let Some((_, transaction)) = place.and_then(|place| queue.remove(place)) else { break };
+                missed.extend(transaction.witness.iter().map(|one| (one.owner.clone(), one.number)));
                 lost += 1;
             }
         }
         lost
+    }
+
+    /// Whether it has mended whatever it lost.
+    pub fn misses_nothing(&self, node: usize) -> bool {
+        let proven = |owner: &String| self.proofs.get(&(node, owner.clone())).map_or(0, |proof| proof.number);
+        self.missed.iter().all(|(owner, number)| proven(owner) >= *number)
     }
 
     /// Takes a transaction of another node, which arrives behind those that it sent before.
