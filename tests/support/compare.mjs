@@ -40,7 +40,7 @@ const OWN_ATTRIBUTES = ['id', '_syncedAt', '__createdtime__', '__updatedtime__']
  * @property {Source} source
  * @property {import('./harper.mjs').HarperNode} harper
  * @property {{database?: string, table: string}} target
- * @property {number} [limitSamples] Of each kind, default 3.
+ * @property {number} [limitSamples] Of each kind, default 3. Without any, both sides are read only once.
  * @property {(row: Row) => Row} [expected] What Harper must hold for a source row, for `schemaOverrides`.
  */
 
@@ -54,22 +54,22 @@ export async function compareTables(options) {
 	const columns = await sourceColumns(options);
 	const totals = { sourceRows: 0, targetRows: 0 };
 	const readSource = async () => {
-		for await (const row of sourceRows(options)) {
-			totals.sourceRows++;
-			ledger.addSource(row, digestOf(row));
+		for await (const rows of sourcePages(options)) {
+			totals.sourceRows += rows.length;
+			for (const row of rows) ledger.addSource(row, digestOf(row));
 		}
 	};
 	const readTarget = async () => {
-		for await (const row of targetRows(options, columns)) {
-			totals.targetRows++;
-			ledger.addTarget(row, digestOf(row));
+		for await (const rows of targetPages(options, columns)) {
+			totals.targetRows += rows.length;
+			for (const row of rows) ledger.addTarget(row, digestOf(row));
 		}
 	};
 	await Promise.all([readSource(), readTarget()]);
 	const counts = ledger.counts();
 	const { missing, duplicate, phantom, different } = counts;
 	const equal = missing + duplicate + phantom + different === 0;
-	const samples = equal ? [] : await samplesOf(options, columns, ledger);
+	const samples = equal || options.limitSamples === 0 ? [] : await samplesOf(options, columns, ledger);
 	return { equal, ...totals, ...counts, samples };
 }
 
@@ -99,34 +99,30 @@ async function sourceColumns({ bigquery, source }) {
 
 /**
  * @param {Options} options
- * @returns {AsyncGenerator<Row>}
+ * @returns {AsyncGenerator<Row[]>}
  */
-async function* sourceRows({ bigquery, source, expected }) {
+async function* sourcePages({ bigquery, source, expected }) {
 	const { dataset, table, where } = source;
 	const wanted = wantedColumns(source);
 	const list = wanted ? wanted.map((name) => `\`${name}\``).join(', ') : '*';
 	const sql = `SELECT ${list} FROM \`${bigquery.project}.${dataset}.${table}\` WHERE ${where ?? 'TRUE'}`;
 	const pages = wanted || where ? bigquery.queryPages(sql) : bigquery.readAll(dataset, table);
 	for await (const { fields, rows } of pages) {
-		for (const raw of rows) {
-			const row = recordOf(fields, raw);
-			yield expected ? expected(row) : row;
-		}
+		const records = rows.map((raw) => recordOf(fields, raw));
+		yield expected ? records.map(expected) : records;
 	}
 }
 
 /**
  * @param {Options} options
  * @param {Set<string>} columns
- * @returns {AsyncGenerator<Row>}
+ * @returns {AsyncGenerator<Row[]>}
  */
-async function* targetRows({ harper, target }, columns) {
+async function* targetPages({ harper, target }, columns) {
 	const ignored = OWN_ATTRIBUTES.filter((name) => !columns.has(name));
 	for await (const page of harperPages(harper, target)) {
-		for (const row of page) {
-			for (const name of ignored) delete row[name];
-			yield row;
-		}
+		for (const row of page) for (const name of ignored) delete row[name];
+		yield page;
 	}
 }
 
@@ -174,20 +170,16 @@ async function samplesOf(options, columns, ledger) {
 	const samples = [];
 	/** @type {Record<string, number>} */
 	const taken = {};
-	/** @type {['source' | 'target', AsyncGenerator<Row>][]} */
-	const sides = [
-		['source', sourceRows(options)],
-		['target', targetRows(options, columns)],
-	];
-	for (const [side, rows] of sides) {
-		for await (const row of rows) {
-			const kind = ledger.blame(side, row, digestOf(row));
-			if (!kind) continue;
-			const place = `${side} ${kind}`;
-			taken[place] = (taken[place] ?? 0) + 1;
-			if (taken[place] <= limit) samples.push({ kind, side, row });
-		}
-	}
+	/** @param {'source' | 'target'} side @param {Row} row */
+	const look = (side, row) => {
+		const kind = ledger.blame(side, row, digestOf(row));
+		if (!kind) return;
+		const place = `${side} ${kind}`;
+		taken[place] = (taken[place] ?? 0) + 1;
+		if (taken[place] <= limit) samples.push({ kind, side, row });
+	};
+	for await (const rows of sourcePages(options)) for (const row of rows) look('source', row);
+	for await (const rows of targetPages(options, columns)) for (const row of rows) look('target', row);
 	return samples;
 }
 

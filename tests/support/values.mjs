@@ -40,6 +40,7 @@ function integerOf(text) {
  */
 function decimalOf(text) {
 	const number = Number(text);
+	if (String(number) === text) return number;
 	return plainDecimal(String(number)) === plainDecimal(text) ? number : text;
 }
 

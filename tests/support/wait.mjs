@@ -6,6 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Looks cost time that what is waited for may need; a wait gets this much longer by their pauses. */
 const PAUSE_SHARE = 0.2;
+/** A pause is this many times longer than the look before it. */
+const PAUSE_PER_LOOK = 2;
 const PAUSE_MIN_MS = 100;
 const PAUSE_MAX_MS = 2_000;
 
@@ -30,7 +32,8 @@ export class DeadlineError extends Error {
  * @param {() => T | Promise<T>} condition
  * @param {object} [options]
  * @param {number} [options.deadlineMs] Default 30,000.
- * @param {number} [options.everyMs] Pause between two looks; default 100 at first, and more the longer the wait is.
+ * @param {number} [options.everyMs] Pause between two looks; default 100 at first, and more the longer the wait is and
+ *   the longer a look takes.
  * @param {string} [options.what] What is waited for, for the error message.
  * @param {() => Error | undefined | null | false} [options.giveUp] Ends the wait early with this error.
  * @returns {Promise<NonNullable<T>>}
@@ -43,6 +46,7 @@ export async function until(condition, { deadlineMs = 30_000, everyMs, what = 'a
 	for (;;) {
 		const reason = giveUp?.();
 		if (reason) throw reason;
+		const lookedAt = performance.now();
 		try {
 			lastValue = await condition();
 			if (lastValue) return lastValue;
@@ -54,8 +58,9 @@ export async function until(condition, { deadlineMs = 30_000, everyMs, what = 'a
 			const seen = lastError ? `last error: ${lastError.message}` : `last value: ${String(lastValue)}`;
 			throw new DeadlineError(`Waited ${deadlineMs} ms in vain for ${what} (${seen})`, lastError);
 		}
-		const grown = Math.min(PAUSE_MAX_MS, Math.max(PAUSE_MIN_MS, (performance.now() - start) * PAUSE_SHARE));
-		await sleep(everyMs ?? grown);
+		const now = performance.now();
+		const wanted = Math.max(PAUSE_MIN_MS, (now - start) * PAUSE_SHARE, (now - lookedAt) * PAUSE_PER_LOOK);
+		await sleep(everyMs ?? Math.min(PAUSE_MAX_MS, wanted));
 	}
 }
 

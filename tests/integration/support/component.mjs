@@ -139,14 +139,14 @@ export async function untilAllRest(harper, id) {
  * @param {{source: Source, harper: HarperNode}} sides
  * @param {Partial<import('../../support/compare.mjs').Source> & {table: string, target: string, expected?: any}} table
  */
-export function compare({ source, harper }, { table, target, expected, ...rest }) {
+export function compare({ source, harper }, { table, target, expected, ...rest }, limitSamples = 1) {
 	return compareTables({
 		bigquery: source.bigquery,
 		source: { dataset: DATASET, table, cursor: 'timestamp', ...rest },
 		harper,
 		target: { table: target },
 		expected,
-		limitSamples: 1,
+		limitSamples,
 	});
 }
 
@@ -170,9 +170,12 @@ export async function assertEqual(sides, table) {
  * @param {Parameters<typeof compare>[1]} table
  */
 export async function untilEqual(sides, table) {
-	const equal = async () => (await compare(sides, table)).equal;
-	await until(equal, { deadlineMs: PATIENCE_MS, what: `${table.table} to be equal` }).catch(() => {});
-	return assertEqual(sides, table);
+	const equal = async () => {
+		const comparison = await compare(sides, table, 0);
+		return comparison.equal && comparison;
+	};
+	const found = await until(equal, { deadlineMs: PATIENCE_MS, what: `${table.table} to be equal` }).catch(() => {});
+	return found ?? assertEqual(sides, table);
 }
 
 /**
