@@ -12,6 +12,11 @@ const FOREIGN_FRAME = /^\s+at .*(?:wasm:\/\/|wasm-bindgen-test\.js)/;
 
 const TIMEOUT_S = 3_600;
 
+const NATIVE = ['test', '--no-fail-fast'];
+/** There are few wasm tests: compiling for speed takes longer than running without it. */
+const PLAIN = ['--config', 'profile.test.package.bigquery-sync.opt-level=0'];
+const WASM = ['test', '--no-fail-fast', '--target', 'wasm32-unknown-unknown', ...PLAIN];
+
 /** @typedef {import('./suites.mjs').RunOptions} RunOptions */
 
 /**
@@ -20,7 +25,12 @@ const TIMEOUT_S = 3_600;
  * @param {RunOptions} options
  */
 export function runNativeTests(options) {
-	return runCargo(['test', '--no-fail-fast'], {}, options);
+	return runCargo(NATIVE, {}, options);
+}
+
+/** Compiles them, and leaves it to the run to tell of a failure. */
+export async function compileNativeTests() {
+	await compile(NATIVE);
 }
 
 /**
@@ -33,10 +43,16 @@ export function runWasmTests(options) {
 		CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER: join(options.wasmBindgen, 'wasm-bindgen-test-runner'),
 		WASM_BINDGEN_TEST_TIMEOUT: String(TIMEOUT_S),
 	};
-	// There are few of them: compiling for speed takes longer than running without it.
-	const plain = ['--config', 'profile.test.package.bigquery-sync.opt-level=0'];
-	const args = ['test', '--no-fail-fast', '--target', 'wasm32-unknown-unknown', ...plain, ...options.targets];
-	return runCargo(args, environment, options);
+	return runCargo([...WASM, ...options.targets], environment, options);
+}
+
+/**
+ * Compiles them, and leaves it to the run to tell of a failure.
+ *
+ * @param {string[]} targets as `wasmTestTargets` returns them
+ */
+export async function compileWasmTests(targets) {
+	await compile([...WASM, ...targets]);
 }
 
 /** The cargo arguments that name all wasm tests, empty when there are none: `tests/wasm*.rs`, and the crate's own. */
@@ -66,7 +82,7 @@ async function runCargo(args, env, { filter, verbose, env: wanted }) {
 	const environment = { RUST_BACKTRACE: verbose ? '1' : '0', ...wanted, ...env, CARGO_TERM_COLOR: 'never' };
 	const started_ms = performance.now();
 	const limits = { env: environment, timeout_s: TIMEOUT_S };
-	const compiled = await busy('compiling', () => run('cargo', [...args, '--no-run'], limits));
+	const compiled = await compile(args);
 	if (compiled.code !== 0) return failed('compiling', compiled);
 	compiledLine(started_ms);
 
@@ -82,6 +98,12 @@ async function runCargo(args, env, { filter, verbose, env: wanted }) {
 		addOutcome(outcome, failed('cargo test', result));
 	}
 	return outcome;
+}
+
+/** @param {string[]} args */
+function compile(args) {
+	const limits = { env: { CARGO_TERM_COLOR: 'never' }, timeout_s: TIMEOUT_S };
+	return busy('compiling', () => run('cargo', [...args, '--no-run'], limits));
 }
 
 function failed(name, result) {

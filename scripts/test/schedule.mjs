@@ -6,18 +6,24 @@ import { LaneEmulator } from './emulators.mjs';
 const SHARED_MAX = process.env.BIGQUERY_EMULATOR_HOST ? 1 : availableParallelism() + 1;
 
 /**
- * Runs jobs: those of cargo one after the other, beside them several of the shared ones at a time, and at the end, one
- * by one, those that need the machine for themselves.
+ * Runs jobs: several of the shared ones at a time, and at the end, one by one, those that need the machine for themselves.
+ * Those of cargo run one after the other. They need one core and nothing else, so they fill up the end.
  *
  * @param {import('./suites.mjs').Job[]} jobs
  * @param {(job: import('./suites.mjs').Job, environment: Record<string, string>) => Promise<void>} run
  */
 export async function runJobs(jobs, run) {
 	const inLane = (lane) => jobs.filter((job) => job.lane === lane);
-	const shared = inLane('shared');
+	const [cargo, shared, alone] = ['cargo', 'shared', 'alone'].map(inLane);
 	const lanes = Array.from({ length: SHARED_MAX }, () => runLane(shared, run));
-	await Promise.all([runLane(inLane('cargo'), run), ...lanes]);
-	await runLane(inLane('alone'), run);
+	const first = alone.length > 0 ? prepareAll(cargo) : runLane(cargo, run);
+	await Promise.all([first, ...lanes]);
+	await Promise.all([runLane(cargo, run), runLane(alone, run)]);
+}
+
+/** @param {import('./suites.mjs').Job[]} jobs */
+async function prepareAll(jobs) {
+	for (const { prepare } of jobs) await prepare?.();
 }
 
 async function runLane(queue, run) {

@@ -1,19 +1,19 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { repository } from '../process.mjs';
-import { runNativeTests, runWasmTests, wasmTestTargets } from './cargo.mjs';
+import { compileNativeTests, compileWasmTests, runNativeTests, runWasmTests, wasmTestTargets } from './cargo.mjs';
 import { nodeTestNames } from './names/node.mjs';
 import { rustTestNames } from './names/rust.mjs';
 import { runTestFile } from './node.mjs';
 
-/** Figures that another load would change: such a file runs when all others have ended. */
+/** Figures that another Harper would change: such a file runs when all other files have ended. */
 const ALONE = /memory[^/]*$/;
 /** Files that take long begin first, so that none of them is left alone at the end. */
 const LONG = /cluster|faults|replication|restarts|division/;
 /** What `--quick` runs of the integration tests. */
 const QUICK_FILES = ['control', 'keys', 'sync', 'types'].map((name) => `tests/integration/${name}.test.mjs`);
 /** Most worlds are for `npm run sim`. */
-const USUAL_ENVIRONMENT = { SIMULATOR_SEEDS: '300' };
+const USUAL_ENVIRONMENT = { SIMULATOR_SEEDS: '200' };
 const QUICK_ENVIRONMENT = { SIMULATOR_SEEDS: '60' };
 const SOAK_ENVIRONMENT = { SIMULATOR_SEEDS: '20000', BIGQUERY_SYNC_SOAK: '1' };
 
@@ -31,6 +31,7 @@ const SOAK_ENVIRONMENT = { SIMULATOR_SEEDS: '20000', BIGQUERY_SYNC_SOAK: '1' };
  * @property {string} name
  * @property {string} suite
  * @property {'cargo' | 'shared' | 'alone'} lane Jobs of cargo run one after the other; shared ones side by side.
+ * @property {() => Promise<void>} [prepare] What can be done long before the run.
  * @property {boolean} [sharesEmulator] It may be given a BigQuery emulator that others have used before.
  * @property {string[] | null} tests Full names; null if they cannot be told before everything is set up.
  * @property {(options: RunOptions) => Promise<Outcome>} run
@@ -74,15 +75,17 @@ function patienceOf(env) {
 
 async function nativeJobs() {
 	const tests = await rustTestNames({ wasm: false });
-	return [{ name: 'cargo test', suite: 'native', lane: /** @type {const} */ ('cargo'), tests, run: runNativeTests }];
+	const lane = /** @type {const} */ ('cargo');
+	return [{ name: 'cargo test', suite: 'native', lane, tests, prepare: compileNativeTests, run: runNativeTests }];
 }
 
 async function wasmJobs() {
 	const targets = await wasmTestTargets();
 	if (targets.length === 0) return [];
 	const tests = await rustTestNames({ wasm: true });
+	const prepare = () => compileWasmTests(targets);
 	const run = (options) => runWasmTests({ ...options, targets });
-	return [{ name: 'cargo test for wasm', suite: 'wasm', lane: /** @type {const} */ ('cargo'), tests, run }];
+	return [{ name: 'cargo test for wasm', suite: 'wasm', lane: /** @type {const} */ ('cargo'), tests, prepare, run }];
 }
 
 /** @param {string} id @param {string} folder @param {number} timeout_s Of each file. */

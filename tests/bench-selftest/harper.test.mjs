@@ -57,12 +57,12 @@ test('threads_and_authentication_are_as_asked_from_the_first_start', async () =>
 	}
 });
 
-test('a_row_reaches_all_three_nodes', async () => {
-	const cluster = await startCluster({ nodes: 3, application: application.path, threads: [1, 1, 2], severable: true });
+test('a_row_reaches_all_nodes', async () => {
+	const cluster = await startCluster({ nodes: 2, application: application.path, threads: [1, 2], severable: true });
 	try {
 		assert.deepEqual(await missingConnections(cluster.nodes), []);
-		assert.equal(new Set(cluster.nodes.map((node) => node.name)).size, 3);
-		await cluster.nodes[2].operation({ operation: 'upsert', table: 'Widget', records: [{ id: 'travels' }] });
+		assert.equal(new Set(cluster.nodes.map((node) => node.name)).size, 2);
+		await cluster.nodes[1].operation({ operation: 'upsert', table: 'Widget', records: [{ id: 'travels' }] });
 		await cluster.settled();
 		for (const node of cluster.nodes) {
 			assert.equal((await node.request('/Widget/travels')).status, 200, node.name);

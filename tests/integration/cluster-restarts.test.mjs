@@ -9,7 +9,7 @@ import { PATIENCE_MS, postControl, readControl, untilEqual } from './support/com
 import { KINDS, endAndStart } from './support/endings.mjs';
 import { startSource } from './support/source.mjs';
 
-const ROWS = size(15_000, 150_000);
+const ROWS = size(10_000, 150_000);
 const SEED = Number(process.env.RESTART_SEED ?? Date.now() % 1_000_000);
 const BY_DAY = { timePartitioning: { type: 'DAY', field: 'timestamp' } };
 /** Of each node, in turn, and each of another kind than the one before. */
@@ -19,7 +19,7 @@ const ROWS_BETWEEN = [300, 1_000];
 /** Of each batch, so that there are many. */
 const PAGE_ROWS = 250;
 /** Pages are slow while nodes end, so that none ends when all is read. */
-const BYTES_PER_SECOND = size(25_000, 15_000);
+const BYTES_PER_SECOND = size(17_000, 15_000);
 
 /** @type {import('./support/source.mjs').Source} */
 let source;

@@ -19,15 +19,15 @@ import { DATASET, recent, startSource } from './support/source.mjs';
 const PARTITIONS = 64;
 const THREADS = [2, 1, 1];
 const DAYS = 60;
-const ROWS = size(15_000, 300_000);
-const COPIES = size(1_500, 20_000);
+const ROWS = size(10_000, 300_000);
+const COPIES = size(1_000, 20_000);
 const VESSELS = 3_000;
-const VERSIONS = size(4_000, 60_000);
+const VERSIONS = size(2_500, 60_000);
 const BATCH_ROWS = 1_000;
 /** Slows the backfill down, so that trouble comes while it runs. */
-const BYTES_PER_SECOND = size(10_000, 100_000);
+const BYTES_PER_SECOND = size(6_500, 100_000);
 /** Slower still while each node does all of the work. */
-const BYTES_PER_SECOND_ALONE = size(5_000, 30_000);
+const BYTES_PER_SECOND_ALONE = size(3_500, 30_000);
 /** Rows that are added all the time, so that there is work during all of the trouble. */
 const ADDED_ROWS = 20;
 const ADDED_EVERY_MS = 3_000;

@@ -132,11 +132,11 @@ function* instants() {
 		};
 	};
 	for (const text of EDGES) yield row(text);
-	for (const { timestamp } of vesselPositions({ rows: 400, days: 4_000, start: '1971-01-01T00:00:00Z' })) {
+	for (const { timestamp } of vesselPositions({ rows: 200, days: 4_000, start: '1971-01-01T00:00:00Z' })) {
 		yield row(timestamp);
 	}
-	for (let hour = 0; hour < 200; hour++) yield row(new Date(Date.UTC(1900, 0, 1) + hour * 9e9 + 250).toISOString());
-	for (let second = 0; second < 400; second++) {
+	for (let hour = 0; hour < 100; hour++) yield row(new Date(Date.UTC(1900, 0, 1) + hour * 9e9 + 250).toISOString());
+	for (let second = 0; second < 200; second++) {
 		yield row(new Date(Date.UTC(2024, 0, 1) + second * 1_000).toISOString());
 	}
 }
