@@ -205,10 +205,18 @@ impl Engine {
             transfer.task.renewed(transfer.described.projection.era, self.holding.rule()).filter(|_| is_last);
         let is_sole = transfer.task.is_still_sole(&self.holding, moment.now);
         let is_in_doubt = !transfer.described.projection.key.is_empty() && !is_sole;
+        let is_somebody_away = !self.holding.is_sole_at(moment.now);
         let commit = (batch.rows > 0).then(|| {
             let begins_at = transfer.reading.commit();
             let portion = transfer.portion(begins_at, self.schema.number());
-            self.outbox.next(&self.config.id, self.worker.name(), stamp, portion, is_in_doubt)
+            self.outbox.next(
+                &self.config.id,
+                self.worker.name(),
+                stamp,
+                portion,
+                is_in_doubt,
+                is_somebody_away,
+            )
         });
         self.meter.wrote(batch.rows as u64, moment.now);
         self.condition.set_activity(Activity::Running);

@@ -4,16 +4,17 @@
 //! numbered witness behind its rows. A node that has a later number and misses an earlier one has lost a commit. The
 //! witnesses around the gap tell which rows of which result it had.
 
+use super::retention::{Retention, WITNESSES, WITNESSES_KEPT_LONG};
 use crate::bigquery::page::JobReference;
 use crate::bigquery::sql::Window;
 use crate::time::{Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The witnesses of a worker's last commits of a table are kept, so many of them.
-pub const WITNESSES: u64 = 256;
 /// After so many commits that arrived, a node keeps how far nothing is missing: while it is away, witnesses are replaced.
 const SAVED_EVERY: u64 = 100;
+/// So many witnesses are looked for at a time.
+const LOOKED_FOR: u64 = 256;
 /// What does not arrive for so long, although later commits did, is lost.
 const PATIENCE_US: i64 = 10 * SECOND_US;
 /// A lost commit is tried again after this time; it doubles.
@@ -71,6 +72,9 @@ pub struct Commit {
     pub owner: String,
     /// Its number among the worker's commits for this table.
     pub number: u64,
+    /// Where its witness is, until another one takes the place.
+    #[serde(default)]
+    pub place: u64,
     /// The time that Harper took for that of the writing.
     #[serde(with = "instant", default)]
     pub stamp: Option<Micros>,
@@ -173,6 +177,7 @@ impl Commit {
             table_id: table_id.to_owned(),
             owner,
             number: 0,
+            place: 0,
             stamp: None,
             rows: Portion::default(),
             result: 0,
@@ -198,6 +203,7 @@ pub struct Outbox {
     stamp: Option<Micros>,
     doubt: Option<Doubt>,
     mending: Option<Mending>,
+    retention: Retention,
     /// The number of the last reading of lost rows that was begun in this life.
     begun: u64,
     /// When the last one was made, unless it was told once more.
@@ -285,7 +291,8 @@ impl Outbox {
         }
     }
 
-    /// Makes the witness of the next commit; `is_in_doubt` where others may be writing rows with the same keys.
+    /// Makes the witness of the next commit; `is_in_doubt` where others may be writing rows with the same keys, and
+    /// `is_somebody_away` if a node looks for it later.
     pub fn next(
         &self,
         table_id: &str,
@@ -293,6 +300,7 @@ impl Outbox {
         stamp: Option<Micros>,
         rows: Portion,
         is_in_doubt: bool,
+        is_somebody_away: bool,
     ) -> Commit {
         let of_same = |last: &&Commit| last.rows.job.is_some() && last.rows.job == rows.job;
         let (number, result) = self.last.as_ref().map_or((0, 0), |last| (last.number, last.result));
@@ -319,6 +327,7 @@ impl Outbox {
             table_id: table_id.to_owned(),
             owner,
             number,
+            place: self.retention.place(number, is_somebody_away),
             stamp,
             rows,
             result,
@@ -339,6 +348,7 @@ impl Outbox {
     /// Notes that a commit was made.
     pub fn made(&mut self, commit: Commit, now: Micros) {
         self.doubt = commit.doubt;
+        self.retention.note(commit.number, now);
         self.last = Some(commit);
         self.open_since = Some(now);
     }
@@ -409,6 +419,8 @@ struct Sender {
     saved: Option<u64>,
     /// The newest commit that was told of, whether it arrived or not.
     head: Commit,
+    /// Up to this number, all were looked for.
+    looked_for: u64,
     /// Later ones that arrived.
     arrived: BTreeMap<u64, Commit>,
     gap: Option<Gap>,
@@ -451,9 +463,7 @@ impl Deliveries {
             if number > sender.head.number {
                 sender.head = head;
             }
-            let first = (sender.proven + 1).max((number + 1).saturating_sub(WITNESSES));
-            let missing = (first..=number).filter(|number| !sender.arrived.contains_key(number));
-            wanted.extend(missing.map(|number| (owner.clone(), number)));
+            wanted.extend(sender.wanted().map(|number| (owner.clone(), number)));
         }
         wanted
     }
@@ -528,10 +538,23 @@ impl Deliveries {
 }
 
 impl Sender {
-    /// What is older than the witnesses that are kept is taken for proven.
+    /// What is older than the witnesses that are kept at any rate is taken for proven.
     fn new(head: Commit) -> Sender {
         let proven = head.number.saturating_sub(WITNESSES);
-        Sender { proven, last: None, saved: None, head, arrived: BTreeMap::new(), gap: None }
+        Sender { proven, last: None, saved: None, head, looked_for: 0, arrived: BTreeMap::new(), gap: None }
+    }
+
+    /// Returns the numbers whose witnesses are looked for next. Behind a stretch that is missing as a whole, further ones
+    /// are.
+    fn wanted(&mut self) -> impl Iterator<Item = u64> {
+        let number = self.head.number;
+        let reach = self.looked_for.max(self.proven);
+        let is_all_missing = self.arrived.is_empty() && reach < number;
+        let first = if is_all_missing { reach + 1 } else { self.proven + 1 };
+        let last = number.min(if is_all_missing { reach } else { self.proven } + LOOKED_FOR).max(reach);
+        self.looked_for = last;
+        let first = first.max((number + 1).saturating_sub(WITNESSES_KEPT_LONG));
+        (first..=last).filter(|number| !self.arrived.contains_key(number))
     }
 
     fn advance(&mut self) {
@@ -558,8 +581,11 @@ impl Sender {
         if self.proven >= self.head.number {
             return None;
         }
-        // Who has nothing later knows of the last one what the worker told.
         let next = self.arrived.first_key_value().map(|(_, commit)| commit.clone());
+        if next.is_none() && self.looked_for < self.head.number {
+            return None;
+        }
+        // Who has nothing later knows of the last one what the worker told.
         let (until, end) = match next {
             Some(next) => {
                 (next.number, Commit { rows: Portion { to: next.rows.from, ..next.rows.clone() }, ..next })

@@ -100,10 +100,11 @@ impl Engine {
         // Nobody else may have read these rows yet, so whoever does not get them has to miss them.
         let is_news =
             transfer.described.projection.key.is_empty() && !transfer.origin.found && batch.rows > 0;
+        let is_somebody_away = !self.holding.is_sole_at(moment.now);
         let commit = is_news.then(|| {
             let begins_at = transfer.reading.commit();
             let portion = transfer.portion(begins_at, self.schema.number());
-            self.outbox.next(&self.config.id, self.worker.name(), stamp, portion, false)
+            self.outbox.next(&self.config.id, self.worker.name(), stamp, portion, false, is_somebody_away)
         });
         let mut order = WriteOrder {
             batch,

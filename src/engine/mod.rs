@@ -30,6 +30,7 @@ pub mod phase;
 mod planning;
 mod query;
 pub mod reading;
+pub mod retention;
 pub mod retry;
 #[cfg(test)]
 mod samples;

@@ -8,6 +8,7 @@ use crate::world::{Actor, World};
 use bigquery_sync::bigquery::request::Purpose;
 use bigquery_sync::cluster::{Share, Standing};
 use bigquery_sync::engine::delivery::Commit;
+use bigquery_sync::engine::retention::WITNESSES;
 use bigquery_sync::engine::{Command, Engine, Event, Worker};
 use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use serde_json::json;
@@ -214,6 +215,66 @@ fn rows_that_an_interrupted_node_left_under_both_ids_are_single_again_once_it_is
         }
     }
     assert_eq!(world.check_equality(), None);
+}
+
+/// A node looks whether what others committed has arrived, until it finds nothing more.
+fn look_for_losses(world: &mut World, hand: &mut Hand) {
+    let node = hand.actor.node;
+    loop {
+        let here = &world.nodes[node];
+        let own = format!("node{node}-");
+        let heads = here.heads.values().map(|(head, _)| head).filter(|head| !head.owner.starts_with(&own));
+        let missing = hand.engine.missing(heads.cloned().collect());
+        let found: Vec<Commit> =
+            missing.iter().filter_map(|(owner, number)| here.witness(owner, *number)).cloned().collect();
+        let is_over = found.is_empty();
+        let (_, proofs) = hand.engine.arrived(found, Micros(world.now));
+        for proof in proofs {
+            world.nodes[node].proofs.insert((node, proof.owner.clone()), proof);
+        }
+        if is_over {
+            return;
+        }
+    }
+}
+
+/// How many queries a node makes that returns after hundreds of commits of another one.
+fn queries_of_a_node_that_was_away(habits: Habits) -> u64 {
+    let mut world = world(Habits { page_rows_max: 3, ..habits });
+    world.nodes.push(Node { is_up: true, ..Node::default() });
+    world.skews_us = vec![0, 0];
+    scenarios::add(&mut world, 3_000, BASE_US - DAY_US);
+    let mut first = Hand::of(0, Standing::ALONE, &[]);
+    first.work(&mut world, 20, |_| false);
+    world.deliver_everything();
+    let mut second = Hand::of(1, OWNS_NOTHING, &[]);
+    second.work(&mut world, 5, |_| false);
+    look_for_losses(&mut world, &mut second);
+    let known = world.nodes[1].proofs_of(1)[0].number;
+    let among_others = Standing { is_settled: false, seen_at: Some(Micros(world.now)), ..Standing::ALONE };
+    first.engine.set_standing(among_others);
+    first.work(&mut world, 600, |_| false);
+    world.deliver_everything();
+    let last = world.nodes[1].last_commit("node0-0").unwrap().number;
+    assert!(last - known > 2 * WITNESSES, "{known} of {last}");
+    // A day later, results are gone.
+    world.source.lose_results();
+    let mut returned = Hand::of(1, OWNS_NOTHING, &[]);
+    returned.work(&mut world, 5, |_| false);
+    let queries = world.source.queries;
+    for _ in 0..6 {
+        look_for_losses(&mut world, &mut returned);
+        returned.work(&mut world, 60, |_| false);
+    }
+    look_for_losses(&mut world, &mut returned);
+    assert!(last - world.nodes[1].proofs_of(1)[0].number < WITNESSES);
+    world.source.queries - queries
+}
+
+#[test]
+fn a_node_that_was_away_for_long_asks_bigquery_for_nothing_that_has_arrived() {
+    assert_eq!(queries_of_a_node_that_was_away(habits()), 0);
+    assert_eq!(queries_of_a_node_that_was_away(Habits { forgets: true, ..habits() }), 1);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use bigquery_sync::bigquery::schema::Field;
 use bigquery_sync::cluster::Heartbeat;
 use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::counts::Counts;
-use bigquery_sync::engine::delivery::{Commit, WITNESSES};
+use bigquery_sync::engine::delivery::Commit;
+use bigquery_sync::engine::retention::places;
 use bigquery_sync::mapping::version::SchemaVersion;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -104,7 +105,7 @@ impl Node {
             self.heads.insert(head.owner.clone(), (head.clone(), stamp));
         }
         if let Some(witness) = &transaction.witness {
-            let place = (witness.owner.clone(), witness.number % WITNESSES);
+            let place = (witness.owner.clone(), witness.place);
             if self.witnesses.get(&place).is_none_or(|(_, before)| *before < stamp) {
                 self.witnesses.insert(place, (witness.clone(), stamp));
             }
@@ -146,8 +147,8 @@ impl Node {
 
     /// Returns the witness of a commit, if it is there.
     pub fn witness(&self, owner: &str, number: u64) -> Option<&Commit> {
-        let (witness, _) = self.witnesses.get(&(owner.to_owned(), number % WITNESSES))?;
-        Some(witness).filter(|witness| witness.number == number)
+        let at = |place: u64| self.witnesses.get(&(owner.to_owned(), place)).map(|(witness, _)| witness);
+        places(number).into_iter().filter_map(at).find(|witness| witness.number == number)
     }
 
     /// Returns the witness of a worker's last commit.

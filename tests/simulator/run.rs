@@ -63,6 +63,7 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>)
         slow_queries,
         bytes_per_row,
         loses,
+        forgets: seed.is_multiple_of(3),
         clock,
         rule,
     };

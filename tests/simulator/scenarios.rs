@@ -27,6 +27,7 @@ pub fn habits() -> Habits {
         slow_queries: false,
         bytes_per_row: 40,
         loses: false,
+        forgets: false,
         clock: Clock::utc(),
         rule: Rule::WHOLE,
     }

@@ -33,6 +33,8 @@ pub struct Habits {
     pub bytes_per_row: usize,
     /// Transactions that are on their way to a node get lost when it ends or starts.
     pub loses: bool,
+    /// No witness is kept for long.
+    pub forgets: bool,
     pub clock: Clock,
     /// The rule by which the engine is expected to divide the table.
     pub rule: Rule,

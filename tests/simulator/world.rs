@@ -8,6 +8,7 @@ use bigquery_sync::bigquery::cursor::CursorType;
 use bigquery_sync::bigquery::request::{Purpose, Request};
 use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::delivery::Commit;
+use bigquery_sync::engine::retention::places;
 use bigquery_sync::engine::retry::Jitter;
 use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Stored, WriteOrder};
 use bigquery_sync::error::{Failure, Kind};
@@ -354,7 +355,12 @@ impl World {
                 Write::Head(head) => transaction.head = Some(*head),
                 Write::Put(id, row) => transaction.rows.push((id, row)),
                 Write::Delete(id) => transaction.replaced.push(id),
-                Write::Witness(witness) => transaction.witness = Some(*witness),
+                Write::Witness(mut witness) => {
+                    if self.source.habits.forgets {
+                        [witness.place, _] = places(witness.number);
+                    }
+                    transaction.witness = Some(*witness);
+                }
                 Write::Proof(proof) => transaction.proof = Some((actor.node, *proof)),
                 Write::Progress(checkpoint) => {
                     transaction.checkpoints.push(sabotage::checkpoint(self.sabotage, *checkpoint));

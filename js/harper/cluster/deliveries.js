@@ -10,6 +10,9 @@ import { putProof, readHead, readWitness } from '../sync/witnesses.js';
 const LOOK_MS = 1_000;
 const IDLE_LOOK_MS = 5_000;
 const IDLE_AFTER_MS = 60_000;
+/** How many witnesses are read in a turn of the event loop, and how often more are looked for in one look. */
+const READ_AT_ONCE = 64;
+const ROUNDS_MAX = 64;
 
 export class Deliveries {
 	/** @type {NodeJS.Timeout | undefined} */
@@ -90,10 +93,25 @@ export class Deliveries {
 	/** @param {string} table @param {any} sync @param {any[]} heads */
 	async #lookAt(table, sync, heads) {
 		this.#note(table, heads);
-		const missing = sync.missing(heads);
-		const found = await Promise.all(missing.map(([worker, number]) => readWitness(table, worker, number)));
-		if (this.#isOver()) return;
-		for (const proof of sync.arrived(found.filter((witness) => witness !== null))) await putProof(proof, this.node, {});
+		// A node that was away for long looks for many witnesses, some at a time.
+		for (let round = 0; round < ROUNDS_MAX; round++) {
+			const missing = sync.missing(heads);
+			const found = await this.#find(table, missing);
+			if (this.#isOver()) return;
+			for (const proof of sync.arrived(found)) await putProof(proof, this.node, {});
+			if (found.length === 0 || found.length < missing.length) return;
+		}
+	}
+
+	/** @param {string} table @param {[string, number][]} numbers */
+	async #find(table, numbers) {
+		const found = [];
+		for (let at = 0; at < numbers.length && !this.#isOver(); at += READ_AT_ONCE) {
+			const some = numbers.slice(at, at + READ_AT_ONCE);
+			found.push(...(await Promise.all(some.map(([worker, number]) => readWitness(table, worker, number)))));
+			await new Promise((resolve) => setImmediate(resolve));
+		}
+		return found.filter((witness) => witness !== null);
 	}
 
 	/** @param {string} table @param {{owner: string, number: number}[]} heads */

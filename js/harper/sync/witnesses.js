@@ -8,19 +8,26 @@
 
 import { findTable, readRecord } from '../database.js';
 
-/** A worker's witnesses are replaced after so many commits of a table. The core relies on this number. */
+/**
+ * So many witnesses of a worker's commits of a table are kept for a short time, and so many for a long time. The core says
+ * which place a witness gets, and relies on these numbers.
+ */
 const WITNESSES = 256;
+const WITNESSES_KEPT_LONG = 16_384;
 
 /**
- * @typedef {{tableId: string, owner: string, number: number} & Record<string, unknown>} Commit As the core describes it.
+ * @typedef {{tableId: string, owner: string, number: number, place: number} & Record<string, unknown>} Commit As the core describes it.
  * @typedef {{tableId: string, owner: string, node: string}} Writer
  */
 
 /** @param {string} tableId @param {string} owner */
 const headId = (tableId, owner) => `${tableId}:${owner}`;
 
-/** @param {string} tableId @param {string} owner @param {number} number */
-const witnessId = (tableId, owner, number) => `${headId(tableId, owner)}:${number % WITNESSES}`;
+/** @param {string} tableId @param {string} owner @param {number} place */
+const witnessId = (tableId, owner, place) => `${headId(tableId, owner)}:${place}`;
+
+/** The places where the witness of a commit may be. @param {number} number */
+const places = (number) => [number % WITNESSES, WITNESSES + (number % WITNESSES_KEPT_LONG)];
 
 /** @param {string} tableId @param {string} owner @param {string} node The node that keeps it. */
 const proofId = (tableId, owner, node) => `${headId(tableId, owner)}@${node}`;
@@ -38,7 +45,7 @@ export function putHead({ tableId, owner }, head, context) {
 
 /** @param {Commit} witness @param {object} context */
 export function putWitness(witness, context) {
-	const id = witnessId(witness.tableId, witness.owner, witness.number);
+	const id = witnessId(witness.tableId, witness.owner, witness.place);
 	findTable('SyncBatch').put({ ...witness, id }, context);
 }
 
@@ -71,8 +78,11 @@ export function readHead(tableId, owner) {
  * @returns {Promise<any>}
  */
 export async function readWitness(tableId, owner, number) {
-	const witness = await readRecord('SyncBatch', witnessId(tableId, owner, number));
-	return witness?.number === number ? witness : null;
+	for (const place of places(number)) {
+		const witness = await readRecord('SyncBatch', witnessId(tableId, owner, place));
+		if (witness?.number === number) return witness;
+	}
+	return null;
 }
 
 /** @param {string} tableId @param {string} owner @param {string} node @returns {Promise<any>} */

@@ -11,8 +11,14 @@ fn portion(job: &str, total_rows: u64, from: u64, to: u64) -> Portion {
 fn commits(portions: &[Portion]) -> Vec<Commit> {
     let mut outbox = Outbox::default();
     let of = |(number, rows): (usize, &Portion)| {
-        let commit =
-            outbox.next("t", OWNER.to_owned(), Some(Micros(number as i64 * 1_000)), rows.clone(), false);
+        let commit = outbox.next(
+            "t",
+            OWNER.to_owned(),
+            Some(Micros(number as i64 * 1_000)),
+            rows.clone(),
+            false,
+            false,
+        );
         outbox.made(commit.clone(), Micros(0));
         commit
     };
@@ -38,10 +44,17 @@ fn new_node() -> Deliveries {
 
 /// Lets a node look at what has arrived of them: all but some numbers.
 fn look(deliveries: &mut Deliveries, commits: &[Commit], lost: &[u64]) {
-    let wanted = deliveries.wanted(commits.last().cloned().into_iter().collect());
-    let is_there = |commit: &&Commit| !lost.contains(&commit.number);
-    let is_wanted = |commit: &&Commit| wanted.contains(&(commit.owner.clone(), commit.number));
-    deliveries.take(commits.iter().filter(is_there).filter(is_wanted).cloned().collect());
+    let mut before = Vec::new();
+    loop {
+        let wanted = deliveries.wanted(commits.last().cloned().into_iter().collect());
+        let is_there = |commit: &&Commit| !lost.contains(&commit.number);
+        let is_wanted = |commit: &&Commit| wanted.contains(&(commit.owner.clone(), commit.number));
+        deliveries.take(commits.iter().filter(is_there).filter(is_wanted).cloned().collect());
+        if wanted == before {
+            return;
+        }
+        before = wanted;
+    }
 }
 
 /// Returns what a node that misses some numbers reads again, as job, from and to.
@@ -203,10 +216,8 @@ fn what_was_mended_is_not_read_again_after_a_restart() {
     assert_eq!(restarted.loss(seconds(10)), None);
 }
 
-#[test]
-fn a_node_that_was_away_misses_what_was_overwritten_meanwhile_and_a_new_one_does_not() {
-    let portions: Vec<Portion> = (0..600).map(|at| portion("one", 6_000, at * 10, at * 10 + 10)).collect();
-    let commits = commits(&portions);
+/// A node that has seen the first hundred of many commits, and returns.
+fn returned(commits: &[Commit]) -> Deliveries {
     let mut deliveries = new_node();
     look(&mut deliveries, &commits[..100], &[]);
     let proofs = deliveries.proofs();
@@ -214,14 +225,52 @@ fn a_node_that_was_away_misses_what_was_overwritten_meanwhile_and_a_new_one_does
     assert_eq!(deliveries.proofs(), []);
     let mut deliveries = new_node();
     deliveries.load(proofs);
-    look(&mut deliveries, &commits, &[]);
+    deliveries
+}
+
+fn loss_after_a_while(deliveries: &mut Deliveries) -> Option<(u64, u64)> {
     deliveries.loss(seconds(0));
-    let loss = deliveries.loss(seconds(10)).unwrap();
-    assert_eq!((loss.first, loss.count), (101, 600 - 100 - WITNESSES));
+    deliveries.loss(seconds(10)).map(|loss| (loss.first, loss.count))
+}
+
+fn many_commits() -> Vec<Commit> {
+    let portions: Vec<Portion> = (0..2_000).map(|at| portion("one", 20_000, at * 10, at * 10 + 10)).collect();
+    commits(&portions)
+}
+
+#[test]
+fn a_node_that_was_away_for_long_misses_what_did_not_arrive_and_nothing_else() {
+    let commits = many_commits();
+    let mut deliveries = returned(&commits);
+    look(&mut deliveries, &commits, &[]);
+    assert_eq!(loss_after_a_while(&mut deliveries), None);
+    let mut deliveries = returned(&commits);
+    look(&mut deliveries, &commits, &[1_500]);
+    assert_eq!(loss_after_a_while(&mut deliveries), Some((1_500, 1)));
+}
+
+#[test]
+fn a_node_that_was_away_misses_what_was_overwritten_meanwhile_and_a_new_one_does_not() {
+    let commits = many_commits();
+    let overwritten: Vec<u64> = (1..1_745).collect();
+    let mut deliveries = returned(&commits);
+    look(&mut deliveries, &commits, &overwritten);
+    assert_eq!(loss_after_a_while(&mut deliveries), Some((101, 1_744 - 100)));
     let mut new = new_node();
-    look(&mut new, &commits, &[400]);
-    new.loss(seconds(0));
-    assert_eq!(new.loss(seconds(10)).map(|loss| (loss.first, loss.count)), Some((400, 1)));
+    look(&mut new, &commits, &overwritten);
+    assert_eq!(loss_after_a_while(&mut new), None);
+    let mut new = new_node();
+    look(&mut new, &commits, &[1_800]);
+    assert_eq!(loss_after_a_while(&mut new), Some((1_800, 1)));
+}
+
+#[test]
+fn nothing_counts_as_lost_that_was_not_looked_for_yet() {
+    let commits = many_commits();
+    let mut deliveries = returned(&commits);
+    deliveries.wanted(commits.last().cloned().into_iter().collect());
+    deliveries.take(commits[100..356].to_vec());
+    assert_eq!(loss_after_a_while(&mut deliveries), None);
 }
 
 #[test]
@@ -245,7 +294,7 @@ fn doubt_lasts_from_the_first_window_that_it_was_cast_on_until_it_is_dispelled()
     let mut outbox = Outbox::default();
     let commit = |outbox: &mut Outbox, after: i64, is_in_doubt: bool| {
         let rows = Portion { after: Some(seconds(after)), ..portion("one", 30, 0, 10) };
-        let commit = outbox.next("t", OWNER.to_owned(), None, rows, is_in_doubt);
+        let commit = outbox.next("t", OWNER.to_owned(), None, rows, is_in_doubt, false);
         outbox.made(commit.clone(), Micros(0));
         commit.doubt.map(|doubt| (doubt.number, doubt.after))
     };
