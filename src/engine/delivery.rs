@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 /// After so many commits that arrived, a node keeps how far nothing is missing: while it is away, witnesses are replaced.
 const SAVED_EVERY: u64 = 100;
 /// So many witnesses are looked for at a time.
-const LOOKED_FOR: u64 = 256;
+const LOOKED_FOR: u64 = 2_048;
+/// Losses of rows without key with fewer commits between them are mended as one, for each takes its time.
+const NEAR: u64 = 64;
 /// What does not arrive for so long, although later commits did, is lost.
 const PATIENCE_US: i64 = 10 * SECOND_US;
 /// A lost commit is tried again after this time; it doubles.
@@ -405,6 +407,8 @@ impl Loss {
 pub struct Deliveries {
     /// Whether it is known what this node keeps; before that, an old gap could not be told from what is too old to be seen.
     is_loaded: bool,
+    /// Whether the rows have no key.
+    is_keyless: bool,
     senders: BTreeMap<String, Sender>,
 }
 
@@ -421,6 +425,8 @@ struct Sender {
     head: Commit,
     /// Up to this number, all were looked for.
     looked_for: u64,
+    /// When it got so far, for those that are not proven.
+    looked_at: Vec<(u64, Micros)>,
     /// Later ones that arrived.
     arrived: BTreeMap<u64, Commit>,
     gap: Option<Gap>,
@@ -432,7 +438,6 @@ struct Gap {
     first: u64,
     /// The number of the next commit that is there.
     until: u64,
-    since: Micros,
     pieces_done: usize,
     /// Whether the result is gone, and the window is to be queried anew.
     result_is_lost: bool,
@@ -468,8 +473,13 @@ impl Deliveries {
         wanted
     }
 
+    /// Notes whether the rows have no key.
+    pub fn know_key(&mut self, is_keyless: bool) {
+        self.is_keyless = is_keyless;
+    }
+
     /// Takes the witnesses that were found.
-    pub fn take(&mut self, witnesses: Vec<Commit>) {
+    pub fn take(&mut self, witnesses: Vec<Commit>, now: Micros) {
         for witness in witnesses {
             if let Some(sender) = self.senders.get_mut(&witness.owner)
                 && witness.number > sender.proven
@@ -478,6 +488,7 @@ impl Deliveries {
             }
         }
         for sender in self.senders.values_mut() {
+            sender.note_look(now);
             sender.advance();
         }
     }
@@ -498,7 +509,8 @@ impl Deliveries {
 
     /// Tells what has to be read again next, if something is lost.
     pub fn loss(&mut self, now: Micros) -> Option<Loss> {
-        self.senders.values_mut().find_map(|sender| sender.loss(now))
+        let near = if self.is_keyless { NEAR } else { 0 };
+        self.senders.values_mut().find_map(|sender| sender.loss(near, now))
     }
 
     /// Notes that a loss is being mended; it is tried again after a while, unless that works.
@@ -541,7 +553,16 @@ impl Sender {
     /// What is older than the witnesses that are kept at any rate is taken for proven.
     fn new(head: Commit) -> Sender {
         let proven = head.number.saturating_sub(WITNESSES);
-        Sender { proven, last: None, saved: None, head, looked_for: 0, arrived: BTreeMap::new(), gap: None }
+        Sender {
+            proven,
+            last: None,
+            saved: None,
+            head,
+            looked_for: 0,
+            looked_at: Vec::new(),
+            arrived: BTreeMap::new(),
+            gap: None,
+        }
     }
 
     /// Returns the numbers whose witnesses are looked for next. Behind a stretch that is missing as a whole, further ones
@@ -555,6 +576,35 @@ impl Sender {
         self.looked_for = last;
         let first = first.max((number + 1).saturating_sub(WITNESSES_KEPT_LONG));
         (first..=last).filter(|number| !self.arrived.contains_key(number))
+    }
+
+    fn note_look(&mut self, now: Micros) {
+        if self.looked_at.last().is_none_or(|(number, _)| *number < self.looked_for) {
+            self.looked_at.push((self.looked_for, now));
+        }
+    }
+
+    /// Returns since when a commit is looked for.
+    fn looked_for_since(&self, number: u64) -> Option<Micros> {
+        self.looked_at.iter().find(|(until, _)| *until >= number).map(|(_, at)| *at)
+    }
+
+    /// Returns the commit that is there behind what is missing next: behind several stretches if less than so much is
+    /// between them.
+    fn next_there(&self, near: u64) -> Option<&Commit> {
+        let mut arrived = self.arrived.values();
+        let mut next = arrived.next()?;
+        let mut before = next.number;
+        for commit in arrived {
+            if commit.number > before + 1 {
+                if before + 1 - next.number >= near {
+                    break;
+                }
+                next = commit;
+            }
+            before = commit.number;
+        }
+        Some(next)
     }
 
     fn advance(&mut self) {
@@ -573,15 +623,19 @@ impl Sender {
     fn prove(&mut self, commit: Commit) {
         self.proven = commit.number;
         self.arrived = self.arrived.split_off(&(self.proven + 1));
+        self.looked_at.retain(|(number, _)| *number > self.proven);
         self.last = Some(commit);
         self.gap = None;
     }
 
-    fn loss(&mut self, now: Micros) -> Option<Loss> {
+    fn loss(&mut self, near: u64, now: Micros) -> Option<Loss> {
         if self.proven >= self.head.number {
             return None;
         }
-        let next = self.arrived.first_key_value().map(|(_, commit)| commit.clone());
+        let first = self.proven + 1;
+        let known = self.gap.filter(|gap| gap.first == first);
+        let next =
+            known.and_then(|gap| self.arrived.get(&gap.until)).or_else(|| self.next_there(near)).cloned();
         if next.is_none() && self.looked_for < self.head.number {
             return None;
         }
@@ -592,10 +646,10 @@ impl Sender {
             }
             None => (self.head.number + 1, self.head.clone()),
         };
-        let first = self.proven + 1;
-        let known = self.gap.filter(|gap| (gap.first, gap.until) == (first, until));
-        let gap = *self.gap.insert(known.unwrap_or_else(|| Gap::new(first, until, now)));
-        if now.since(gap.since) < PATIENCE_US || now < gap.not_before {
+        let known = known.filter(|gap| gap.until == until);
+        let gap = *self.gap.insert(known.unwrap_or_else(|| Gap::new(first, until)));
+        let since = self.looked_for_since(until - 1).unwrap_or(now);
+        if now.since(since) < PATIENCE_US || now < gap.not_before {
             return None;
         }
         let mut pieces = pieces(self.last.as_ref(), &end);
@@ -603,7 +657,7 @@ impl Sender {
             // Numbers that no commit got: their worker ended before.
             self.prove(Commit { number: until - 1, ..end });
             self.advance();
-            return self.loss(now);
+            return self.loss(near, now);
         }
         let is_last = gap.pieces_done + 1 == pieces.len();
         let mut piece = pieces.swap_remove(gap.pieces_done);
@@ -620,16 +674,8 @@ impl Sender {
 }
 
 impl Gap {
-    fn new(first: u64, until: u64, since: Micros) -> Gap {
-        Gap {
-            first,
-            until,
-            since,
-            pieces_done: 0,
-            result_is_lost: false,
-            attempts: 0,
-            not_before: Micros::MIN,
-        }
+    fn new(first: u64, until: u64) -> Gap {
+        Gap { first, until, pieces_done: 0, result_is_lost: false, attempts: 0, not_before: Micros::MIN }
     }
 }
 

@@ -28,7 +28,7 @@ impl Engine {
     /// Takes the witnesses that were found. Returns whether the engine rests, and had better be woken to mend a loss; and
     /// what the node should keep of how far nothing is missing.
     pub fn arrived(&mut self, witnesses: Vec<Commit>, now: Micros) -> (bool, Vec<Commit>) {
-        self.deliveries.take(witnesses);
+        self.deliveries.take(witnesses, now);
         (self.deliveries.loss(now).is_some() && self.rests_until_poll(), self.deliveries.proofs())
     }
 

@@ -55,6 +55,7 @@ impl Engine {
         self.step_back_behind_the_clock();
         self.sizes.follow_lag(self.lag_s(moment.now), &self.config.pace);
         self.sizes.restore_page(&self.config.pace);
+        self.deliveries.know_key(described.projection.key.is_empty());
         if let Some(loss) = self.deliveries.loss(moment.now) {
             return self.mend(loss, described, moment);
         }

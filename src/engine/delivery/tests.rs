@@ -49,7 +49,7 @@ fn look(deliveries: &mut Deliveries, commits: &[Commit], lost: &[u64]) {
         let wanted = deliveries.wanted(commits.last().cloned().into_iter().collect());
         let is_there = |commit: &&Commit| !lost.contains(&commit.number);
         let is_wanted = |commit: &&Commit| wanted.contains(&(commit.owner.clone(), commit.number));
-        deliveries.take(commits.iter().filter(is_there).filter(is_wanted).cloned().collect());
+        deliveries.take(commits.iter().filter(is_there).filter(is_wanted).cloned().collect(), seconds(0));
         if wanted == before {
             return;
         }
@@ -266,11 +266,36 @@ fn a_node_that_was_away_misses_what_was_overwritten_meanwhile_and_a_new_one_does
 
 #[test]
 fn nothing_counts_as_lost_that_was_not_looked_for_yet() {
+    let portions: Vec<Portion> = (0..3_000).map(|at| portion("one", 3_000, at, at + 1)).collect();
+    let commits = commits(&portions);
+    let mut deliveries = returned(&commits);
+    let wanted = deliveries.wanted(commits.last().cloned().into_iter().collect());
+    let arrived: Vec<Commit> = commits[100..].iter().take(wanted.len()).cloned().collect();
+    assert!(arrived.last().unwrap().number < 3_000);
+    deliveries.take(arrived, seconds(0));
+    assert_eq!(loss_after_a_while(&mut deliveries), None);
+}
+
+/// The losses that a node mends at once after ten seconds, as first number and count.
+fn losses_at_once(lost: &[u64], is_keyless: bool) -> Vec<(u64, u64)> {
     let commits = many_commits();
     let mut deliveries = returned(&commits);
-    deliveries.wanted(commits.last().cloned().into_iter().collect());
-    deliveries.take(commits[100..356].to_vec());
-    assert_eq!(loss_after_a_while(&mut deliveries), None);
+    deliveries.know_key(is_keyless);
+    look(&mut deliveries, &commits, lost);
+    deliveries.loss(seconds(0));
+    let next = || {
+        let loss = deliveries.loss(seconds(10))?;
+        deliveries.mended(&loss);
+        Some((loss.first, loss.count))
+    };
+    std::iter::from_fn(next).collect()
+}
+
+#[test]
+fn several_losses_are_mended_without_a_pause_and_near_ones_of_rows_without_key_as_one() {
+    let lost = [150, 200, 201, 230, 1_000, 2_000];
+    assert_eq!(losses_at_once(&lost, true), [(150, 81), (1_000, 1), (2_000, 1)]);
+    assert_eq!(losses_at_once(&lost, false), [(150, 1), (200, 2), (230, 1), (1_000, 1), (2_000, 1)]);
 }
 
 #[test]
