@@ -4,7 +4,7 @@
 //! numbered witness behind its rows. A node that has a later number and misses an earlier one has lost a commit. The
 //! witnesses around the gap tell which rows of which result it had.
 
-use super::retention::{Retention, WITNESSES, WITNESSES_KEPT_LONG};
+use super::retention::{self, Retention, WITNESSES, WITNESSES_KEPT_LONG};
 use crate::bigquery::page::JobReference;
 use crate::bigquery::sql::Window;
 use crate::time::{Micros, SECOND_US, instant};
@@ -77,6 +77,9 @@ pub struct Commit {
     /// Where its witness is, until another one takes the place.
     #[serde(default)]
     pub place: u64,
+    /// From this commit on, all witnesses are still there.
+    #[serde(default)]
+    pub kept_from: u64,
     /// The time that Harper took for that of the writing.
     #[serde(with = "instant", default)]
     pub stamp: Option<Micros>,
@@ -180,6 +183,7 @@ impl Commit {
             owner,
             number: 0,
             place: 0,
+            kept_from: 0,
             stamp: None,
             rows: Portion::default(),
             result: 0,
@@ -318,6 +322,8 @@ impl Outbox {
             }
         };
         let number = number + 1;
+        let place = self.retention.place(number, is_somebody_away);
+        let before_it = self.last.as_ref().map(|last| (last.place, last.kept_from));
         if number.is_multiple_of(WITNESSES) {
             past.age(result - 1);
         }
@@ -329,7 +335,8 @@ impl Outbox {
             table_id: table_id.to_owned(),
             owner,
             number,
-            place: self.retention.place(number, is_somebody_away),
+            place,
+            kept_from: retention::kept_from(number, place, before_it),
             stamp,
             rows,
             result,
@@ -550,9 +557,12 @@ impl Deliveries {
 }
 
 impl Sender {
-    /// What is older than the witnesses that are kept at any rate is taken for proven.
+    /// What is older than the witnesses that are kept is taken for proven.
     fn new(head: Commit) -> Sender {
-        let proven = head.number.saturating_sub(WITNESSES);
+        let proven = match head.kept_from {
+            0 => head.number.saturating_sub(WITNESSES),
+            kept_from => kept_from - 1,
+        };
         Sender {
             proven,
             last: None,

@@ -16,6 +16,19 @@ pub fn places(number: u64) -> [u64; 2] {
     [number % WITNESSES, WITNESSES + number % WITNESSES_KEPT_LONG]
 }
 
+/// Returns from which commit on all witnesses are there once this one has its place; `before` are the place of the one
+/// before, and what was kept then.
+pub fn kept_from(number: u64, place: u64, before: Option<(u64, u64)>) -> u64 {
+    let is_long = |place: u64| place >= WITNESSES;
+    let at_any_rate = number.saturating_sub(WITNESSES - 1).max(1);
+    let kept = match before {
+        Some((place_before, kept_before)) if is_long(place) && is_long(place_before) => kept_before,
+        _ if is_long(place) => number.saturating_sub(WITNESSES).max(1),
+        _ => at_any_rate,
+    };
+    kept.max((number + 1).saturating_sub(WITNESSES_KEPT_LONG)).min(at_any_rate)
+}
+
 /// Tells for how long witnesses have to be kept: a node that returns looks for those of the time in which it was away.
 #[derive(Debug, Default)]
 pub struct Retention {
@@ -42,6 +55,7 @@ impl Retention {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn after(commits: u64, each_s: i64) -> Retention {
         let mut retention = Retention::default();
@@ -58,6 +72,28 @@ mod tests {
         assert_eq!(place(&after(300, 10), true), 256 + 70_000 % 16_384);
         assert_eq!(place(&after(300, 1), false), 256 + 70_000 % 16_384);
         assert_eq!(place(&after(100, 1), false), 70_000 % 256);
+    }
+
+    #[test]
+    fn whatever_is_said_to_be_kept_is_in_its_place_still() {
+        let mut retention = Retention::default();
+        let mut there: BTreeMap<u64, u64> = BTreeMap::new();
+        let (mut before, mut furthest, mut now) = (None, 0, 0);
+        for number in 1..=40_000_u64 {
+            // Slow ones, fast ones, and some while a node is away.
+            now += if number % 5_000 < 1_500 { 10 } else { 1 };
+            let place = retention.place(number, number % 7_000 < 300);
+            let kept = kept_from(number, place, before);
+            there.insert(place, number);
+            assert!(
+                (kept..=number).all(|one| places(one).iter().any(|at| there.get(at) == Some(&one))),
+                "{number}"
+            );
+            retention.note(number, Micros(now * SECOND_US));
+            before = Some((place, kept));
+            furthest = furthest.max(number - kept);
+        }
+        assert!(furthest > 3_000, "{furthest}");
     }
 
     #[test]

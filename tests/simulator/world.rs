@@ -352,12 +352,18 @@ impl World {
         let mut transaction = Transaction::default();
         for write in writes {
             match write {
-                Write::Head(head) => transaction.head = Some(*head),
+                Write::Head(mut head) => {
+                    if self.source.habits.forgets {
+                        head.kept_from = 0;
+                    }
+                    transaction.head = Some(*head);
+                }
                 Write::Put(id, row) => transaction.rows.push((id, row)),
                 Write::Delete(id) => transaction.replaced.push(id),
                 Write::Witness(mut witness) => {
                     if self.source.habits.forgets {
                         [witness.place, _] = places(witness.number);
+                        witness.kept_from = 0;
                     }
                     transaction.witness = Some(*witness);
                 }

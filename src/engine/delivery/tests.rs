@@ -19,7 +19,7 @@ fn commits(portions: &[Portion]) -> Vec<Commit> {
             false,
             false,
         );
-        outbox.made(commit.clone(), Micros(0));
+        outbox.made(commit.clone(), seconds(number as i64 * 10));
         commit
     };
     portions.iter().enumerate().map(of).collect()
