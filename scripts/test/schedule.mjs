@@ -7,7 +7,7 @@ const SHARED_MAX = process.env.BIGQUERY_EMULATOR_HOST ? 1 : availableParallelism
 
 /**
  * Runs jobs: several of the shared ones at a time, and at the end, one by one, those that need the machine for themselves.
- * Those of cargo run one after the other. They need one core and nothing else, so they fill up the end.
+ * Those of cargo run one after the other. They need one core and nothing else, so they fill up the end if that is long.
  *
  * @param {import('./suites.mjs').Job[]} jobs
  * @param {(job: import('./suites.mjs').Job, environment: Record<string, string>) => Promise<void>} run
@@ -16,8 +16,8 @@ export async function runJobs(jobs, run) {
 	const inLane = (lane) => jobs.filter((job) => job.lane === lane);
 	const [cargo, shared, alone] = ['cargo', 'shared', 'alone'].map(inLane);
 	const lanes = Array.from({ length: SHARED_MAX }, () => runLane(shared, run));
-	const first = alone.length > 0 ? prepareAll(cargo) : runLane(cargo, run);
-	await Promise.all([first, ...lanes]);
+	const isEndLong = alone.some(({ suite }) => suite === 'integration');
+	await Promise.all([isEndLong ? prepareAll(cargo) : runLane(cargo, run), ...lanes]);
 	await Promise.all([runLane(cargo, run), runLane(alone, run)]);
 }
 
