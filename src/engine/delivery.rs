@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 
 /// After so many commits that arrived, a node keeps how far nothing is missing: while it is away, witnesses are replaced.
 const SAVED_EVERY: u64 = 100;
-/// So many witnesses are looked for at a time.
+/// So many witnesses are looked for at a time, of all workers together, but of each one at least the second number.
 const LOOKED_FOR: u64 = 2_048;
+const LOOKED_FOR_EACH: u64 = 256;
 /// Losses of rows without key with fewer commits between them are mended as one, for each takes its time.
 const NEAR: u64 = 64;
 /// What does not arrive for so long, although later commits did, is lost.
@@ -469,13 +470,14 @@ impl Deliveries {
     /// Takes what workers tell of their last commits. Returns the commits whose witnesses should be looked for.
     pub fn wanted(&mut self, heads: Vec<Commit>) -> Vec<(String, u64)> {
         let mut wanted = Vec::new();
+        let most = (LOOKED_FOR / (heads.len() as u64).max(1)).max(LOOKED_FOR_EACH);
         for head in heads.into_iter().filter(|_| self.is_loaded) {
             let (owner, number) = (head.owner.clone(), head.number);
             let sender = self.senders.entry(owner.clone()).or_insert_with(|| Sender::new(head.clone()));
             if number > sender.head.number {
                 sender.head = head;
             }
-            wanted.extend(sender.wanted().map(|number| (owner.clone(), number)));
+            wanted.extend(sender.wanted(most).map(|number| (owner.clone(), number)));
         }
         wanted
     }
@@ -577,12 +579,12 @@ impl Sender {
 
     /// Returns the numbers whose witnesses are looked for next. Behind a stretch that is missing as a whole, further ones
     /// are.
-    fn wanted(&mut self) -> impl Iterator<Item = u64> {
+    fn wanted(&mut self, most: u64) -> impl Iterator<Item = u64> {
         let number = self.head.number;
         let reach = self.looked_for.max(self.proven);
-        let is_all_missing = self.arrived.is_empty() && reach < number;
-        let first = if is_all_missing { reach + 1 } else { self.proven + 1 };
-        let last = number.min(if is_all_missing { reach } else { self.proven } + LOOKED_FOR).max(reach);
+        let before = if self.arrived.is_empty() && reach < number { reach } else { self.proven };
+        let first = before + 1;
+        let last = number.min(before + most).max(reach);
         self.looked_for = last;
         let first = first.max((number + 1).saturating_sub(WITNESSES_KEPT_LONG));
         (first..=last).filter(|number| !self.arrived.contains_key(number))

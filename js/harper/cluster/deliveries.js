@@ -96,22 +96,19 @@ export class Deliveries {
 		// A node that was away for long looks for many witnesses, some at a time.
 		for (let round = 0; round < ROUNDS_MAX; round++) {
 			const missing = sync.missing(heads);
-			const found = await this.#find(table, missing);
-			if (this.#isOver()) return;
-			for (const proof of sync.arrived(found)) await putProof(proof, this.node, {});
-			if (found.length === 0 || found.length < missing.length) return;
+			let found = 0;
+			// Once even if there is nothing to find: what was missing before may count as lost by now.
+			for (let at = 0; at === 0 || at < missing.length; at += READ_AT_ONCE) {
+				const some = missing.slice(at, at + READ_AT_ONCE);
+				const witnesses = await Promise.all(some.map(([worker, number]) => readWitness(table, worker, number)));
+				if (this.#isOver()) return;
+				const there = witnesses.filter((witness) => witness !== null);
+				for (const proof of sync.arrived(there)) await putProof(proof, this.node, {});
+				found += there.length;
+				await new Promise((resolve) => setImmediate(resolve));
+			}
+			if (this.#isOver() || found === 0 || found < missing.length) return;
 		}
-	}
-
-	/** @param {string} table @param {[string, number][]} numbers */
-	async #find(table, numbers) {
-		const found = [];
-		for (let at = 0; at < numbers.length && !this.#isOver(); at += READ_AT_ONCE) {
-			const some = numbers.slice(at, at + READ_AT_ONCE);
-			found.push(...(await Promise.all(some.map(([worker, number]) => readWitness(table, worker, number)))));
-			await new Promise((resolve) => setImmediate(resolve));
-		}
-		return found.filter((witness) => witness !== null);
 	}
 
 	/** @param {string} table @param {{owner: string, number: number}[]} heads */
