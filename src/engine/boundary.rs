@@ -114,8 +114,8 @@ pub struct WriteOrder {
     /// The proof that nothing is missing on this node up to a commit of another worker. It is written in the same
     /// place.
     pub proof: Option<Commit>,
-    /// The request that will most likely be sent next. The host may start it meanwhile.
-    pub ahead: Option<Request>,
+    /// The requests that will most likely be sent next, in this order. The host may start them meanwhile.
+    pub ahead: Vec<Request>,
 }
 
 impl WriteOrder {
@@ -132,7 +132,7 @@ impl WriteOrder {
             head,
             witness: None,
             proof: None,
-            ahead: None,
+            ahead: Vec::new(),
         }
     }
 }

@@ -158,8 +158,8 @@ impl Engine {
         self.condition.succeed(Side::BigQuery);
         match progress {
             Progress::NeedsPage => {
-                self.sizes.learn_page(transfer.reading.page_rows_read(), &self.config.pace);
-                self.sizes.learn_row(transfer.reading.row_bytes());
+                let (rows, row_bytes) = (transfer.reading.page_rows_read(), transfer.reading.row_bytes());
+                self.sizes.learn_page(rows, row_bytes, &self.config.pace);
                 match transfer.next_page(self.sizes.page_rows()) {
                     Ok(request) => Next::Ask(Inquiry::Page(transfer), request),
                     Err(failure) => Next::fail(failure, Next::Load),
@@ -194,7 +194,7 @@ impl Engine {
             self.bill.poll_bytes = Some(bytes);
         }
         let checkpoints = self.bookkeeper(moment).of_batch(&transfer, &batch);
-        let ahead = transfer.page_ahead(self.sizes.page_rows()).filter(|_| page_starts);
+        let ahead = self.pages_ahead(&transfer, page_starts);
         // Rows of the future are read now by one worker, now by another.
         let is_of_future = transfer.described.projection.era > 0 && batch.newest > Some(plan.watermark);
         let replaces = is_of_future || transfer.task.replaces;
@@ -240,6 +240,12 @@ impl Engine {
             ahead,
         };
         Next::write(order, after)
+    }
+
+    /// Returns the requests for the next pages. They are given once for each page, when its first rows are written.
+    pub(super) fn pages_ahead(&self, transfer: &Transfer, page_starts: bool) -> Vec<Request> {
+        let pages = if page_starts { self.sizes.pages_ahead() } else { 0 };
+        transfer.pages_ahead(pages, self.sizes.page_rows())
     }
 
     /// Learns what a completely read window tells of the source, whether its last rows arrive in Harper or not.

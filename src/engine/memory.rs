@@ -38,7 +38,7 @@ pub struct Budget {
 #[derive(Debug, Clone, Copy, Default)]
 struct Held {
     page: usize,
-    /// A page that is fetched ahead.
+    /// Pages that are fetched ahead.
     ahead: usize,
     rows: usize,
 }
@@ -80,19 +80,20 @@ impl Budget {
     pub fn ask_ahead(&mut self, table: u32, bytes: usize) -> bool {
         let has_room = self.waiting.is_empty() && self.pages() + bytes <= self.pages_max;
         if let Some(held) = self.tables.get_mut(&table).filter(|_| has_room) {
-            held.ahead = bytes;
+            held.ahead += bytes;
         }
         has_room
     }
 
-    /// Makes the page that was fetched ahead the one that is read.
-    pub fn use_ahead(&mut self, table: u32) {
+    /// Makes a page that was fetched ahead, for which so much room was taken, the one that is read.
+    pub fn use_ahead(&mut self, table: u32, bytes: usize) {
         if let Some(held) = self.tables.get_mut(&table) {
-            held.page = std::mem::take(&mut held.ahead);
+            held.page = bytes;
+            held.ahead = held.ahead.saturating_sub(bytes);
         }
     }
 
-    /// Gives up the page that was fetched ahead. Returns the tables that got room by that.
+    /// Gives up the pages that were fetched ahead. Returns the tables that got room by that.
     pub fn forget_ahead(&mut self, table: u32) -> Vec<u32> {
         if let Some(held) = self.tables.get_mut(&table) {
             held.ahead = 0;
@@ -186,11 +187,21 @@ mod tests {
         let mut budget = Budget::new(4 * 40 * MB);
         let (one, other) = (budget.join(), budget.join());
         assert!(budget.ask(one, 20 * MB) && budget.ask_ahead(one, 20 * MB) && !budget.ask(other, MB));
-        budget.use_ahead(one);
+        budget.use_ahead(one, 20 * MB);
         assert_eq!(budget.hold(one, page(20 * MB)), [other]);
         assert!(!budget.ask_ahead(one, 20 * MB) && budget.ask_ahead(one, 19 * MB));
         assert!(budget.forget_ahead(one).is_empty());
         assert!(budget.ask_ahead(other, 19 * MB));
+    }
+
+    #[test]
+    fn several_pages_are_fetched_ahead_and_each_has_its_room() {
+        let mut budget = Budget::new(4 * 40 * MB);
+        let one = budget.join();
+        assert!(budget.ask(one, 10 * MB) && budget.ask_ahead(one, 10 * MB) && budget.ask_ahead(one, 15 * MB));
+        assert!(!budget.ask_ahead(one, 10 * MB));
+        budget.use_ahead(one, 10 * MB);
+        assert!(budget.ask_ahead(one, 10 * MB) && !budget.ask_ahead(one, 10 * MB));
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Engine {
         } else {
             loss.stamp
         };
-        let ahead = transfer.page_ahead(self.sizes.page_rows()).filter(|_| page_starts);
+        let ahead = self.pages_ahead(&transfer, page_starts);
         let is_complete = transfer.reading.is_complete();
         let is_mended = is_complete && loss.is_last;
         // A former result has the rows of some partitions alone, and perhaps only some of them are read.

@@ -11,6 +11,8 @@ pub struct Sizes {
     phase: Phase,
     /// Rows to ask for per page.
     page_rows: u64,
+    /// Pages do not grow above this: BigQuery would cut them again.
+    page_rows_max: u64,
     /// What a row takes on a page, as far as is known.
     row_bytes: Option<u64>,
     /// Whether BigQuery is to number identical rows, because they could not be counted here.
@@ -28,6 +30,12 @@ struct WindowSize {
     halvings: u32,
 }
 
+/// Pages of large rows are made about this large: if BigQuery cuts a page, those fetched ahead were fetched in vain.
+const PAGE_BYTES: u64 = PAGE_BYTES_MAX as u64 / 4 * 3;
+/// A page that came with fewer rows than wanted, and with so many bytes, was cut for its bytes.
+const CUT_BYTES_MIN: u64 = 1 << 20;
+/// More pages are not fetched ahead, however small they are.
+const PAGES_AHEAD_MAX: usize = 3;
 /// Less is not reckoned for a page.
 const PAGE_BYTES_MIN: usize = 64 << 10;
 /// Windows are not made smaller than this.
@@ -48,6 +56,7 @@ impl Sizes {
         Sizes {
             phase: Phase::Initial,
             page_rows: pace.page_rows.initial,
+            page_rows_max: u64::MAX,
             row_bytes: None,
             is_numbered: false,
             batch: BatchSize::default(),
@@ -95,6 +104,11 @@ impl Sizes {
         expected.clamp(PAGE_BYTES_MIN, PAGE_BYTES_MAX)
     }
 
+    /// Returns how many pages to ask for while one is being read, so that BigQuery's answers are never waited for.
+    pub fn pages_ahead(&self) -> usize {
+        (PAGE_BYTES_MAX / self.page_bytes()).clamp(1, PAGES_AHEAD_MAX)
+    }
+
     /// Learns what a row takes on a page.
     pub fn learn_row(&mut self, bytes: Option<u64>) {
         self.row_bytes = bytes.or(self.row_bytes);
@@ -117,17 +131,33 @@ impl Sizes {
 
     /// Asks for pages as large as the phase has them.
     pub fn restore_page(&mut self, pace: &Pace) {
-        self.page_rows = self.phase.page_rows(pace);
+        self.page_rows_max = u64::MAX;
+        self.page_rows = self.phase.page_rows(pace).min(self.rows_within(PAGE_BYTES));
     }
 
-    /// Asks for no more rows than BigQuery put into the last page, or the page fetched ahead would miss its start; and
-    /// for more again once pages come full.
-    pub fn learn_page(&mut self, rows: u64, pace: &Pace) {
+    /// Learns how many rows came on a page that is not the last one, and what each took there. Asks for no more rows than
+    /// BigQuery put into it, or pages that are fetched ahead would miss their starts; and for more again once pages come
+    /// full.
+    pub fn learn_page(&mut self, rows: u64, row_bytes: Option<u64>, pace: &Pace) {
+        self.learn_row(row_bytes);
+        let bytes = rows.saturating_mul(row_bytes.unwrap_or(0));
         if rows > 0 && rows < self.page_rows {
             self.page_rows = rows;
-        } else if rows > 0 {
-            self.page_rows = (self.page_rows * 2).min(self.phase.page_rows(pace));
+            if bytes >= CUT_BYTES_MIN {
+                self.page_rows_max = rows;
+            }
+        } else if rows > 0 && self.page_rows * 2 <= self.rows_within(PAGE_BYTES) {
+            self.page_rows = (self.page_rows * 2).min(self.phase.page_rows(pace)).min(self.page_rows_max);
         }
+        // The sizes of rows vary, so pages are made smaller only where they are too large, and then by more than that.
+        if self.page_rows > self.rows_within(PAGE_BYTES_MAX as u64) {
+            self.page_rows = self.rows_within(PAGE_BYTES);
+        }
+    }
+
+    /// Returns how many rows fit in so many bytes, as far as is known.
+    fn rows_within(&self, bytes: u64) -> u64 {
+        self.row_bytes.map_or(u64::MAX, |row_bytes| (bytes / row_bytes.max(1)).max(1))
     }
 }
 
@@ -187,13 +217,50 @@ mod tests {
     fn pages_follow_what_bigquery_gives_and_grow_again_up_to_the_phase_s_size() {
         let pace = table_with(json!({"sync": {"initialBatchSize": 1_000}})).pace;
         let mut sizes = Sizes::new(&pace);
-        sizes.learn_page(300, &pace);
+        sizes.learn_page(300, Some(100), &pace);
         assert_eq!(sizes.page_rows(), 300);
-        sizes.learn_page(0, &pace);
+        sizes.learn_page(0, None, &pace);
         assert_eq!(sizes.page_rows(), 300);
-        sizes.learn_page(300, &pace);
-        sizes.learn_page(600, &pace);
+        sizes.learn_page(300, Some(100), &pace);
+        sizes.learn_page(600, Some(100), &pace);
         assert_eq!(sizes.page_rows(), 1_000);
+    }
+
+    #[test]
+    fn pages_that_bigquery_cut_for_their_bytes_do_not_grow_again_in_this_window() {
+        let pace = table_with(json!({"sync": {"initialBatchSize": 10_000}})).pace;
+        let mut sizes = Sizes::new(&pace);
+        sizes.learn_page(4_000, Some(1_000), &pace);
+        sizes.learn_page(4_000, Some(1_000), &pace);
+        assert_eq!(sizes.page_rows(), 4_000);
+        sizes.restore_page(&pace);
+        assert_eq!(sizes.page_rows(), 10_000);
+    }
+
+    #[test]
+    fn pages_of_large_rows_have_fewer_of_them_and_keep_their_size_while_rows_vary_a_little() {
+        let pace = table_with(json!({"sync": {"initialBatchSize": 10_000}})).pace;
+        let mut sizes = Sizes::new(&pace);
+        sizes.learn_page(10_000, Some(4_000), &pace);
+        let rows = sizes.page_rows();
+        assert_eq!(rows, PAGE_BYTES / 4_000);
+        for row_bytes in [4_100, 3_900, 4_800] {
+            sizes.learn_page(rows, Some(row_bytes), &pace);
+            assert_eq!(sizes.page_rows(), rows);
+        }
+        sizes.learn_page(rows, Some(900), &pace);
+        assert_eq!(sizes.page_rows(), 2 * rows);
+    }
+
+    #[test]
+    fn small_pages_are_fetched_three_ahead_and_large_ones_within_the_bytes_of_the_largest() {
+        let pace = table_with(json!({"sync": {"initialBatchSize": 10_000}})).pace;
+        let mut sizes = Sizes::new(&pace);
+        assert_eq!(sizes.pages_ahead(), 1);
+        for (row_bytes, pages) in [(150, 3), (700, 2), (1_500, 1), (1, 3), (1 << 30, 1)] {
+            sizes.learn_row(Some(row_bytes));
+            assert_eq!(sizes.pages_ahead(), pages, "{row_bytes}");
+        }
     }
 
     #[test]

@@ -158,11 +158,13 @@ impl Transfer {
         Ok(request::read_result(job, self.reading.offset, page_rows))
     }
 
-    /// Returns the request for the page behind the one that was just begun, if there is one.
-    pub fn page_ahead(&self, page_rows: u64) -> Option<Request> {
-        let page_end = self.reading.offset - self.reading.page_rows_read() + page_rows;
-        let job = self.reading.job.as_ref().filter(|_| page_end < self.reading.end())?;
-        Some(request::read_result(job, page_end, page_rows))
+    /// Returns the requests for so many pages behind the one that is being read, as far as there are any.
+    pub fn pages_ahead(&self, pages: usize, page_rows: u64) -> Vec<Request> {
+        let Some(job) = &self.reading.job else { return Vec::new() };
+        let page_start = self.reading.offset - self.reading.page_rows_read();
+        let starts = (1..).map(|page: u64| page_start + page * page_rows);
+        let starts = starts.take_while(|start| *start < self.reading.end()).take(pages);
+        starts.map(|start| request::read_result(job, start, page_rows)).collect()
     }
 
     /// Returns what is stored of the window while it is being read.
@@ -315,12 +317,20 @@ mod tests {
     }
 
     #[test]
-    fn the_page_ahead_ends_with_the_result() {
+    fn the_pages_ahead_end_with_the_result() {
         let mut transfer = transfer(1, 5);
-        assert!(transfer.page_ahead(4).unwrap().path.contains("startIndex=4"));
-        assert_eq!(transfer.page_ahead(5), None);
+        let starts = |transfer: &Transfer, pages, page_rows| -> Vec<String> {
+            let requests = transfer.pages_ahead(pages, page_rows);
+            requests
+                .into_iter()
+                .filter_map(|one| one.path.split(['=', '&']).nth(1).map(str::to_owned))
+                .collect()
+        };
+        assert_eq!(starts(&transfer, 1, 2), ["2"]);
+        assert_eq!(starts(&transfer, 3, 2), ["2", "4"]);
+        assert!(starts(&transfer, 3, 5).is_empty());
         transfer.reading.job = None;
-        assert_eq!(transfer.page_ahead(4), None);
+        assert!(starts(&transfer, 3, 4).is_empty());
         assert_eq!(transfer.next_page(4).unwrap_err().kind, Kind::ResponseMalformed);
     }
 

@@ -18,6 +18,7 @@ use crate::time::{Micros, SECOND_US};
 use gloo_timers::future::TimeoutFuture;
 use js_sys::{Date, Math, Promise};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -42,13 +43,22 @@ pub struct Driver {
     /// Whether a rest should end early.
     woken: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    ahead: RefCell<Option<(Request, Promise)>>,
+    /// The pages that are fetched ahead, in the order in which they will be asked for.
+    ahead: RefCell<VecDeque<Ahead>>,
     /// The target table that is needed.
     target: RefCell<Option<Box<Target>>>,
     /// The range of cursors in which all rows have their newest ids once the current batch is stored.
     renewed: RefCell<Option<Renewed>>,
     /// The current search for the rows that new rows replace.
     succession: RefCell<Option<Succession>>,
+}
+
+/// A request that was started before it was asked for.
+struct Ahead {
+    request: Request,
+    answer: Promise,
+    /// The room that was taken for its answer.
+    bytes: usize,
 }
 
 impl Driver {
@@ -64,7 +74,7 @@ impl Driver {
             stopping: Cell::new(false),
             woken: Cell::new(false),
             waker: RefCell::new(None),
-            ahead: RefCell::new(None),
+            ahead: RefCell::default(),
             target: RefCell::new(None),
             renewed: RefCell::new(None),
             succession: RefCell::new(None),
@@ -175,7 +185,7 @@ impl Driver {
     /// Runs until the engine halts, and then releases its part of the worker's memory.
     pub async fn run(&self, host: &Host) {
         self.run_engine(host).await;
-        self.ahead.take();
+        self.ahead.borrow_mut().clear();
         self.pool.leave(self.table);
     }
 
@@ -236,13 +246,14 @@ impl Driver {
     }
 
     async fn send(&self, host: &Host, request: Request) -> Result<Answer, Failure> {
-        let ahead = self.ahead.take();
+        let ahead = self.ahead.borrow_mut().pop_front();
         let promise = match ahead {
-            Some((started, promise)) if started == request => {
-                self.pool.use_ahead(self.table);
-                promise
+            Some(Ahead { request: started, answer, bytes }) if started == request => {
+                self.pool.use_ahead(self.table, bytes);
+                answer
             }
             _ => {
+                self.ahead.borrow_mut().clear();
                 self.pool.forget_ahead(self.table);
                 if !self.has_room(request.purpose).await {
                     return Err(Failure::new(Kind::Unreachable, "the sync was stopped"));
@@ -268,17 +279,38 @@ impl Driver {
     }
 
     async fn write(&self, host: &Host, order: WriteOrder) -> Result<crate::engine::Receipt, Failure> {
-        let bytes = self.engine.borrow().need().next_page;
-        if let Some(request) = &order.ahead
-            && self.pool.room_ahead(self.table, bytes)
-        {
-            self.ahead.replace(Some((request.clone(), start(host, request))));
-        }
+        self.fetch_ahead(host, &order.ahead);
         let converted = convert::order(&order)
             .map_err(|_| Failure::new(Kind::HarperWrite, "the batch could not be handed to JavaScript"))?;
         self.renewed.replace(order.renewed.clone());
         drop(order);
         settle(host.write(converted), Kind::HarperWrite).await.map(|value| convert::receipt(&value))
+    }
+
+    /// Starts the requests that were not started yet, as far as there is memory for their answers.
+    fn fetch_ahead(&self, host: &Host, requests: &[Request]) {
+        if requests.is_empty() {
+            return;
+        }
+        if !self
+            .ahead
+            .borrow()
+            .iter()
+            .map(|ahead| &ahead.request)
+            .eq(requests.iter().take(self.ahead.borrow().len()))
+        {
+            self.ahead.borrow_mut().clear();
+            self.pool.forget_ahead(self.table);
+        }
+        let bytes = self.engine.borrow().need().next_page;
+        let started = self.ahead.borrow().len();
+        for request in requests.iter().skip(started) {
+            if !self.pool.room_ahead(self.table, bytes) {
+                return;
+            }
+            let answer = start(host, request);
+            self.ahead.borrow_mut().push_back(Ahead { request: request.clone(), answer, bytes });
+        }
     }
 
     /// Waits for a time, or until the run has to end or the cluster has changed.

@@ -58,12 +58,12 @@ impl Pool {
         self.budget.borrow_mut().ask_ahead(table, bytes)
     }
 
-    /// Makes the page that was fetched ahead the one that is read.
-    pub fn use_ahead(&self, table: u32) {
-        self.budget.borrow_mut().use_ahead(table);
+    /// Makes a page that was fetched ahead, for which so much room was taken, the one that is read.
+    pub fn use_ahead(&self, table: u32, bytes: usize) {
+        self.budget.borrow_mut().use_ahead(table, bytes);
     }
 
-    /// Gives up the page that was fetched ahead.
+    /// Gives up the pages that were fetched ahead.
     pub fn forget_ahead(&self, table: u32) {
         self.wake(self.budget.borrow_mut().forget_ahead(table));
     }

@@ -40,6 +40,7 @@ afterEach(() => {
 	proxy.reset();
 	proxy.clockSkewMs = 0;
 	proxy.gzip = false;
+	proxy.network.set({});
 });
 
 /** @param {object} body */
@@ -214,6 +215,37 @@ describe('faults', () => {
 		const [query, list] = proxy.requests();
 		assert.deepEqual([query.status, query.sql, query.method], [200, SELECT, 'POST']);
 		assert.deepEqual([list.status, list.fault?.reason], [429, 'rateLimitExceeded']);
+	});
+});
+
+describe('the network', () => {
+	/** @param {() => Promise<unknown>} action */
+	const duration_ms = async (action) => {
+		const began_ms = performance.now();
+		await action();
+		return performance.now() - began_ms;
+	};
+	const describeTable = async () => {
+		const response = await fetch(`${proxy.url}/bigquery/v2/projects/test-project/datasets/${dataset}/tables/positions`);
+		return (await response.arrayBuffer()).byteLength;
+	};
+
+	test('delays_the_answers_of_some_routes_and_lets_them_wait_side_by_side', async () => {
+		proxy.network.set({ delaysMs: { 'tables.get': 400 } });
+		const together_ms = await duration_ms(() => Promise.all([describeTable(), describeTable(), describeTable()]));
+		assert.ok(together_ms >= 400, `${together_ms} ms`);
+		const log = proxy.requests('tables.get');
+		assert.ok(log[2].at - log[0].at < 400, 'no request waited for the answer of another one');
+		proxy.network.set({ delaysMs: { 'jobs.query': 400 } });
+		await describeTable();
+	});
+
+	test('shares_one_line_among_all_answers', async () => {
+		const bytes = await describeTable();
+		proxy.network.set({ bytesPerSecond: bytes * 5 });
+		const both_ms = await duration_ms(() => Promise.all([describeTable(), describeTable()]));
+		// Two answers of a fifth of a second each; timers may be a little early.
+		assert.ok(both_ms >= 390, `${both_ms} ms`);
 	});
 });
 

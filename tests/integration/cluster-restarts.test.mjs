@@ -19,7 +19,7 @@ const ROWS_BETWEEN = [300, 1_000];
 /** Of each batch, so that there are many. */
 const PAGE_ROWS = 250;
 /** Pages are slow while nodes end, so that none ends when all is read. */
-const BYTES_PER_SECOND = size(17_000, 15_000);
+const BYTES_PER_SECOND = size(6_000, 5_000);
 
 /** @type {import('./support/source.mjs').Source} */
 let source;

@@ -279,6 +279,8 @@ test('bigquery_is_left_alone_for_as_long_as_retry_after_says', async () => {
 	const proxy = await source.addProxy();
 	const retryAfterS = 3;
 	const config = configuration(proxy.url, run);
+	// Only one page comes by itself, so that no other one is under way when it is refused.
+	config.bigquery.batchSize = (2 / 3) * ROWS;
 	const running = await startComponent({ config: { ...config, sync: { ...config.sync, autoStart: false } } });
 	// The look at the columns, at the start and after minutes again, asks BigQuery beside the sync.
 	const search = { operation: 'search_by_value', table: 'SchemaLock', attribute: 'id', value: '*' };
@@ -287,9 +289,9 @@ test('bigquery_is_left_alone_for_as_long_as_retry_after_says', async () => {
 			(/** @type {any} */ { checkedAt }) => checkedAt
 		);
 	await until(hasLooked, { deadlineMs: PATIENCE_MS, what: 'the first look at the columns' });
-	for (const route of /** @type {const} */ (['tables.get', 'jobs.query', 'getQueryResults'])) {
-		proxy.faults.add({ route, nth: 2, fault: FAULT.rateLimited({ retryAfterS }) });
-	}
+	const fault = FAULT.rateLimited({ retryAfterS });
+	for (const route of /** @type {const} */ (['tables.get', 'jobs.query'])) proxy.faults.add({ route, nth: 2, fault });
+	proxy.faults.add({ route: 'getQueryResults', nth: 1, fault });
 	await postControl(running.harper, { action: 'start' });
 	const rest = keepChanging(table);
 	try {

@@ -11,7 +11,7 @@ import { configuration, core, encode, recordsOf } from './support/core.mjs';
 
 const TS = { name: 'ts', type: 'TIMESTAMP' };
 
-test('pages are asked for by offset, one ahead, and none twice', async () => {
+test('pages are asked for by offset, and none twice', async () => {
 	const fields = [TS, { name: 'n', type: 'INTEGER' }];
 	const rows = Array.from({ length: 2_500 }, (_, n) => ({ ts: String(n), n: String(n) }));
 	const page = (offset, wanted) =>
@@ -31,6 +31,39 @@ test('pages are asked for by offset, one ahead, and none twice', async () => {
 		2_500
 	);
 	assert.ok(host.orders.every((order) => order.rows <= 1_000));
+});
+
+test('of a long result three pages are under way at a time, and each is asked for once', async () => {
+	const fields = [TS, { name: 'n', type: 'INTEGER' }];
+	const rows = Array.from({ length: 10_000 }, (_, n) => ({ ts: String(n), n: String(n) }));
+	const page = (offset, wanted) =>
+		encode(wirePage({ fields, rows: rows.slice(offset, offset + wanted), totalRows: rows.length }));
+	const host = new MemoryHost({ fields, page });
+	const { send } = host;
+	let [underWay, most] = [0, 0];
+	host.send = async (request) => {
+		if (request.purpose !== 'readResult') return send.call(host, request);
+		most = Math.max(most, ++underWay);
+		const answer = await send.call(host, request);
+		// It comes when a further batch is written, or when nothing else is done.
+		await new Promise((resolve) => setTimeout(resolve, 5));
+		underWay--;
+		return answer;
+	};
+	const sync = configuration({ batchSize: 1_000 }).table('t', { node: 'n', index: 0 });
+	const ended = host.run(sync);
+	await host.idle;
+	sync.stop();
+	await ended;
+	const offsets = host.requests
+		.filter(({ purpose }) => purpose === 'readResult')
+		.map(({ path }) => Number(/startIndex=(\d+)/.exec(path)?.[1]));
+	assert.deepEqual(offsets, [1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 7_000, 8_000, 9_000]);
+	assert.equal(most, 3);
+	assert.equal(
+		host.orders.reduce((sum, order) => sum + order.rows, 0),
+		rows.length
+	);
 });
 
 test('a failure of the host is told with its code, and the sync goes on by itself', async () => {

@@ -1,6 +1,6 @@
 /**
  * A proxy in front of a BigQuery emulator that fails on command and adds what emulators lack: bytes billed, limits on
- * them, dry runs, modification times and a clock.
+ * them, dry runs, modification times, a clock and a slow network.
  */
 
 import http from 'node:http';
@@ -9,6 +9,7 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 
 import { Billing, MINIMUM_BYTES } from './billing.mjs';
 import { Faults, errorBody } from './faults.mjs';
+import { Network } from './network.mjs';
 import { Modifications, emulatedBytes, endless, throttled } from './proxied-answers.mjs';
 import { classify } from './routes.mjs';
 import { refusalOf } from './service-limits.mjs';
@@ -84,6 +85,8 @@ export class FaultProxy {
 		this.url = '';
 		/** Rules for faults; change them at any time. */
 		this.faults = new Faults();
+		/** What lies between the proxy and its clients; change its settings at any time. */
+		this.network = new Network();
 		/** BigQuery's clock minus this machine's, in ms; seen in the Date header and in modification times. */
 		this.clockSkewMs = 0;
 		/** False hands out the emulator's own times, which never change: an endpoint without this service. */
@@ -207,6 +210,7 @@ export class FaultProxy {
 			const message = `Not found: Job ${route.project}:${route.jobId}`;
 			return sendJson(response, seen, 404, errorBody(404, 'notFound', message));
 		}
+		await this.network.delay(route.route);
 		if (fault && ['error', 'hang', 'reset'].includes(fault.kind)) {
 			if (fault.executed) await this.#discardAnswer(exchange);
 			return this.#fail(exchange, fault);
@@ -273,7 +277,7 @@ export class FaultProxy {
 		}
 		response.statusCode = status;
 		const mustRewrite = status === 200 && REWRITTEN.has(route.route);
-		if (!mustRewrite && !fault && !this.gzip) {
+		if (!mustRewrite && !fault && !this.gzip && !this.network.isLimited) {
 			if (headers['content-length']) response.setHeader('content-length', headers['content-length']);
 			await pipeline(answer, response).catch(() => response.destroy());
 			return;
@@ -308,7 +312,8 @@ export class FaultProxy {
 			await pipeline(throttled(bytes, fault.bytesPerSecond ?? 20_000), response).catch(() => response.destroy());
 			return;
 		}
-		response.end(bytes);
+		if (!this.network.isLimited) return void response.end(bytes);
+		await pipeline(this.network.carry(bytes), response).catch(() => response.destroy());
 	}
 
 	/**

@@ -197,12 +197,23 @@ export class HarperNode {
 		const before = this.#process;
 		await this.operation({ operation: 'restart' });
 		const successor = () => existsSync(this.#pidFile) && Number(readFileSync(this.#pidFile, 'utf8'));
-		const what = `${this.name} to restart`;
-		const pid = await until(() => successor() !== before?.pid && successor(), { deadlineMs: START_DEADLINE_MS, what });
-		this.#process = adoptProcess(Number(pid));
+		const wait = { deadlineMs: START_DEADLINE_MS, everyMs: 100 };
+		const pid = await until(() => successor() !== before?.pid && successor(), {
+			...wait,
+			what: `${this.name} to put another process in its place`,
+		}).catch((error) => {
+			throw new Error(`${error.message}\n${this.#story()}`);
+		});
+		const running = adoptProcess(Number(pid));
+		this.#process = running;
 		await before?.stop();
 		const answers = async () => (await this.request('/').catch(() => undefined)) !== undefined;
-		await until(answers, { deadlineMs: START_DEADLINE_MS, everyMs: 100, what });
+		const outcome = async () => (running.isAlive() ? await answers() : /** @type {const} */ ('gone'));
+		const what = `${this.name}, which restarted itself, to answer`;
+		if ((await until(outcome, { ...wait, what })) !== 'gone') return;
+		console.log(`Harper ${this.name} ended while it restarted itself and is started again`);
+		rmSync(this.#pidFile, { force: true });
+		await this.start();
 	}
 
 	/** Cuts the connections that other nodes have made to this one, until heal(); those that it has made remain. */

@@ -8,7 +8,7 @@ import { PATIENCE_MS, assertEqual, readControl, startComponent, untilAllRest } f
 const PAGE_ROWS = 500;
 /** A life of Harper gets so many new pages at once, and further ones so slowly that each takes seconds. */
 const PAGES_EACH_LIFE = 8;
-const BYTES_PER_SECOND = 40_000;
+const BYTES_PER_SECOND = 15_000;
 /** An ending comes when so many rows more are in Harper, and then some milliseconds later. */
 const ROWS_BETWEEN = [300, 2_000];
 const EXTRA_MS_MAX = 60;
