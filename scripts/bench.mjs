@@ -15,24 +15,34 @@ async function main() {
 	}
 	await ensureBuilt();
 	// What set-up needs comes with Node.js; all else is loaded once set-up has installed it.
-	const { printDecoding, printSync, printWorkers, printIndexes } = await import('./bench/report.mjs');
+	const report = await import('./bench/report.mjs');
+	const { printDecoding, printWorkers, printIndexes } = report;
+	const { parts } = options;
 	/** @type {Record<string, unknown>} */
 	const json = { rows: options.rows };
-	if (options.parts.includes('decode')) {
+	if (parts.includes('decode')) {
 		const { measureDecoding } = await import('./bench/decoding.mjs');
 		const rows = Math.min(options.rows, DECODE_ROWS_MAX);
 		Object.assign(json, printDecoding(await measureDecoding({ rows, rounds: options.rounds })));
 	}
 	const measuring = { ...options, profile: options.profile && path.resolve(options.profile) };
-	if (options.parts.includes('sync')) {
-		const { measureSync } = await import('./bench/syncing.mjs');
-		Object.assign(json, printSync(await measureSync(measuring)));
+	if (parts.includes('sync') || parts.includes('delayed')) {
+		const { measureEmulator, measurePrepared } = await import('./bench/syncing.mjs');
+		print();
+		const emulator = parts.includes('sync') ? await measureEmulator(measuring) : undefined;
+		const rounds = await measurePrepared(measuring);
+		if (emulator) Object.assign(json, report.printSync({ emulator, rounds }));
+		if (parts.includes('delayed')) Object.assign(json, report.printDelayed(rounds));
 	}
-	if (options.parts.includes('workers')) {
+	if (parts.includes('freshness')) {
+		const { measureFreshness } = await import('./bench/freshness.mjs');
+		Object.assign(json, report.printFreshness(await measureFreshness()));
+	}
+	if (parts.includes('workers')) {
 		const { measureWorkers } = await import('./bench/workers.mjs');
 		Object.assign(json, printWorkers(await measureWorkers(measuring)));
 	}
-	if (options.parts.includes('indexes')) {
+	if (parts.includes('indexes')) {
 		const { measureIndexes } = await import('./bench/indexes.mjs');
 		Object.assign(json, printIndexes(await measureIndexes(measuring)));
 	}

@@ -1,20 +1,22 @@
 import { parseArgs } from 'node:util';
 import { ExpectedFailure } from '../terminal.mjs';
 
-const PARTS = ['decode', 'sync', 'workers', 'indexes'];
+const PARTS = ['decode', 'sync', 'delayed', 'freshness', 'workers', 'indexes'];
 /** What is measured unless something is asked for. */
-const USUAL_PARTS = ['decode', 'sync'];
+const USUAL_PARTS = ['decode', 'sync', 'delayed', 'freshness'];
 
 export const USAGE = `Measures what copying a row costs, in the core alone and on the whole way from BigQuery to Harper.
 
 npm run bench -- [--only PART] [--rows N] [--rounds N] [--profile PATH] [--json]
 
-  --only PART     measures one of these parts; the default is decode and sync
+  --only PART     measures one of these parts; the default is all but the last two
                   decode: pages to records, in the core and in plain JavaScript, without a server
                   sync: the whole way, against a bare loop of Harper's transactions that writes the same rows
+                  delayed: the sync of prepared pages through a slow network, against the same without delay
+                  freshness: the time from a row's appearance in BigQuery until it is in Harper
                   workers: the sync with 1, 2 and 4 worker threads of one Harper, against as many bare loops
                   indexes: the sync into tables with 0, 1 and 3 indexed attributes, against the bare loop
-  --rows N        rows to copy, default 1,000,000; decode uses at most 200,000 of them
+  --rows N        rows to copy, default 200,000; decode uses at most 200,000 of them
   --rounds N      number of rounds, default 3; the results are the medians of all rounds
   --profile PATH  writes CPU profiles of one of Harper's workers to PATH.sync.cpuprofile and
                   PATH.ceiling.cpuprofile, which Chrome's developer tools show; the results then
@@ -24,7 +26,8 @@ npm run bench -- [--only PART] [--rows N] [--rounds N] [--profile PATH] [--json]
   --help          prints this
 
 All parts but decode install and start Harper (npm package harperdb, which has its own licence terms:
-https://harperdb.io/legal/end-user-license-agreement). The part sync also installs and starts a BigQuery emulator.
+https://harperdb.io/legal/end-user-license-agreement). The parts sync and freshness also install and start a
+BigQuery emulator.
 Do not publish results of Harper itself.`;
 
 /**
@@ -48,7 +51,7 @@ export function readOptions(args) {
 			args,
 			options: {
 				only: { type: 'string' },
-				rows: { type: 'string', default: '1000000' },
+				rows: { type: 'string', default: '200000' },
 				rounds: { type: 'string', default: '3' },
 				profile: { type: 'string' },
 				json: { type: 'boolean', default: false },

@@ -1,13 +1,17 @@
 /**
  * A BigQuery that has every answer ready: one table of sample rows in the wire format, in a file, of which it sends
- * ranges. It costs almost nothing per row, so that what it feeds is the limit. Runs as a worker thread.
+ * ranges. It costs almost nothing per row, so that what it feeds is the limit. A slow network can lie in front of it.
+ * Runs as a worker thread.
  */
 
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { parentPort, workerData } from 'node:worker_threads';
 import { Billing } from '../../tests/support/billing.mjs';
+import { Network } from '../../tests/support/network.mjs';
+import { classify } from '../../tests/support/routes.mjs';
 import { VESSEL_SCHEMA, vesselPositions } from '../../tests/support/samples.mjs';
 import { temporaryFolder } from '../../tests/support/processes.mjs';
 import { wireCell } from '../../tests/support/wire.mjs';
@@ -136,6 +140,7 @@ class PageServer {
 	/** @type {string[]} */
 	#asked = [];
 	#server = http.createServer((request, response) => this.#serve(request, response));
+	network = new Network();
 
 	/** @param {PreparedTable} table */
 	constructor(table) {
@@ -165,10 +170,12 @@ class PageServer {
 		const url = new URL(request.url ?? '/', 'http://localhost');
 		const chunks = [];
 		request.on('data', (chunk) => chunks.push(chunk));
-		request.on('end', () => {
+		request.on('end', async () => {
+			await this.network.delay(classify(request.method, url.pathname).route);
 			const { status, body } = this.#answer(request.method, url, Buffer.concat(chunks).toString());
 			response.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length });
-			response.end(body);
+			if (!this.network.isLimited) return response.end(body);
+			await pipeline(this.network.carry(body), response).catch(() => response.destroy());
 		});
 	}
 
@@ -254,6 +261,11 @@ const server = new PageServer(table);
 parentPort?.on('message', async (message) => {
 	if (message === 'bill') {
 		parentPort?.postMessage({ bill: await server.bill() });
+		return;
+	}
+	if (message.network !== undefined) {
+		server.network.set(message.network);
+		parentPort?.postMessage({});
 		return;
 	}
 	table.remove();

@@ -36,10 +36,11 @@ function cell(value) {
 }
 
 /**
- * @param {Awaited<ReturnType<typeof import('./syncing.mjs').measureSync>>} measured
+ * @param {{emulator: import('./syncing.mjs').Measured, rounds: any[]}} measured Rounds with the bare loop.
  * @returns {Record<string, unknown>} For the line of JSON.
  */
 export function printSync({ emulator, rounds }) {
+	const alike = rounds.map(({ sync, ceiling }) => ({ sync, ceiling: alikeOf(sync, ceiling) }));
 	const of = (what, read) => median(rounds.map((round) => read(round[what])));
 	const prepared_rows_per_s = of('sync', (run) => run.rowsPerS);
 	const ceiling_rows_per_s = of('ceiling', (run) => run.rowsPerS);
@@ -53,9 +54,15 @@ export function printSync({ emulator, rounds }) {
 		ceiling_rows_per_s,
 		ceiling_cpu_us_per_row: of('ceiling', (run) => run.cpuUsPerRow),
 		ceiling_transaction_rows: of('ceiling', (run) => run.transactionRows),
+		prepared_transaction_rows: of('sync', (run) => run.transactionRows),
 		sync_to_ceiling: emulator.rowsPerS / ceiling_rows_per_s,
 		prepared_to_ceiling,
 		prepared_to_ceiling_cpu: median(rounds.map(({ sync, ceiling }) => ceiling.cpuUsPerRow / sync.cpuUsPerRow)),
+		prepared_to_ceiling_at_its_size: median(alike.map(({ sync, ceiling }) => sync.rowsPerS / ceiling.rowsPerS)),
+		prepared_to_ceiling_cpu_at_its_size: median(
+			alike.map(({ sync, ceiling }) => ceiling.cpuUsPerRow / sync.cpuUsPerRow)
+		),
+		own_cpu_us_per_row: median(alike.map(({ sync, ceiling }) => sync.cpuUsPerRow - ceiling.cpuUsPerRow)),
 		peak_rss_growth_mb: largest([emulator, ...rounds.map(({ sync }) => sync)], ({ memory }) => memory.rss_mb),
 		peak_anonymous_growth_mb: largest(
 			[emulator, ...rounds.map(({ sync }) => sync)],
@@ -68,6 +75,59 @@ export function printSync({ emulator, rounds }) {
 	const json = Object.fromEntries(Object.entries(figures).map(([name, value]) => [name, rounded(value)]));
 	printFigures(json, limited_by);
 	return { ...json, limited_by };
+}
+
+/** The bare loop with transactions that are about as large as those of the sync. */
+function alikeOf({ transactionRows }, { sizes }) {
+	const distance = (size) => Math.abs(Math.log(size.transactionRows / transactionRows));
+	return sizes.reduce((best, size) => (distance(size) < distance(best) ? size : best));
+}
+
+/**
+ * @param {any[]} rounds Those with delays.
+ * @returns {Record<string, unknown>} For the line of JSON.
+ */
+export function printDelayed(rounds) {
+	/** @returns {any} */
+	const of = (read) => rounded(median(rounds.map(read)));
+	const json = {
+		delayed_to_undelayed: of(({ sync, delayed }) => delayed.rowsPerS / sync.rowsPerS),
+		delayed_before_ms: of(({ delayed }) => delayed.beforeMs),
+		undelayed_before_ms: of(({ sync }) => sync.beforeMs),
+		delayed_to_undelayed_after_the_first_rows: of(
+			({ sync, delayed }) => (sync.elapsedMs - sync.beforeMs) / (delayed.elapsedMs - delayed.beforeMs)
+		),
+	};
+	print();
+	print('The same through a slow network: a page after 0.3 s, a query after 1 s, 100 MB/s (medians):');
+	print();
+	printRow('rows/s, of those without delay', percent(json.delayed_to_undelayed));
+	printRow('  once the first rows are there', percent(json.delayed_to_undelayed_after_the_first_rows));
+	printRow('until the first rows are there, s', (json.delayed_before_ms / 1_000).toFixed(1));
+	printRow('  without delay', (json.undelayed_before_ms / 1_000).toFixed(1));
+	print();
+	return json;
+}
+
+/**
+ * @param {{pollMs: number, p50_ms: number, p99_ms: number, max_ms: number}} measured
+ * @returns {Record<string, unknown>} For the line of JSON.
+ */
+export function printFreshness({ pollMs, p50_ms, p99_ms, max_ms }) {
+	print();
+	print(
+		`From a row's appearance in BigQuery to Harper, with a load every second and a poll every ${pollMs / 1_000} s:`
+	);
+	print();
+	printRow('s: p50', (p50_ms / 1_000).toFixed(2));
+	printRow('  p99', (p99_ms / 1_000).toFixed(2));
+	print();
+	return {
+		freshness_poll_ms: pollMs,
+		freshness_p50_ms: rounded(p50_ms),
+		freshness_p99_ms: rounded(p99_ms),
+		freshness_max_ms: rounded(max_ms),
+	};
 }
 
 function latency(prefix, of) {
@@ -197,8 +257,13 @@ function printFigures(json, limited_by) {
 	row('', 'emulator', 'prepared', 'bare loop');
 	row('rows/s', count(json.sync_rows_per_s), count(json.prepared_rows_per_s), count(json.ceiling_rows_per_s));
 	row('  of the bare loop', percent(json.sync_to_ceiling), percent(json.prepared_to_ceiling), '');
+	row('  of one with transactions as large', '', percent(json.prepared_to_ceiling_at_its_size), '');
+	row('rows per transaction', '', count(json.prepared_transaction_rows), count(json.ceiling_transaction_rows));
 	const cpu = [json.sync_cpu_us_per_row, json.prepared_cpu_us_per_row, json.ceiling_cpu_us_per_row];
 	row('CPU of Harper’s process, µs per row', ...cpu.map((value) => value.toFixed(1)));
+	row('  the bare loop’s, of it', '', percent(json.prepared_to_ceiling_cpu), '');
+	row('  of one with transactions as large', '', percent(json.prepared_to_ceiling_cpu_at_its_size), '');
+	row('difference to that: the component’s own', '', json.own_cpu_us_per_row.toFixed(1), '');
 	row('an unrelated GET, ms: p50', ...ms('get_p50'));
 	row('  p99', ...ms('get_p99'));
 	row('  longest', ...ms('get_max'));

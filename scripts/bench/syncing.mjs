@@ -15,7 +15,7 @@ import {
 	vesselPositions,
 } from '../../tests/support/index.mjs';
 import { repository } from '../setup.mjs';
-import { busy, hint, print, step } from '../terminal.mjs';
+import { busy, hint, step } from '../terminal.mjs';
 import { LatencyProbe } from './latency.mjs';
 import { MemoryWatch } from './memory.mjs';
 
@@ -32,6 +32,11 @@ const LOOK_EVERY_MS = 500;
 /** The slowest copying that is still waited for. */
 const ROWS_PER_S_MIN = 500;
 const DEADLINE_MS = 120_000;
+/** Answers of the service come about so late, and so much of them passes a line of a gigabit. */
+export const SLOW_NETWORK = {
+	delaysMs: { 'tables.get': 300, 'jobs.query': 1_000, 'jobs.insert': 1_000, 'getQueryResults': 300 },
+	bytesPerSecond: 100_000_000,
+};
 /** A histogram of delays holds this interval itself. */
 const LOOP_RESOLUTION_MS = 1;
 
@@ -39,6 +44,7 @@ const LOOP_RESOLUTION_MS = 1;
  * @typedef {{rows: number, profile?: string}} Options profile: where a worker's CPU profiles go, without their ending.
  *
  * @typedef {object} Measured What one run came to.
+ * @property {number} elapsedMs
  * @property {number} rowsPerS
  * @property {number} cpuUsPerRow Of the whole Harper process.
  * @property {number} warmCpuUsPerRow Of the second half of the rows.
@@ -49,33 +55,61 @@ const LOOP_RESOLUTION_MS = 1;
  * @property {{p99_ms: number, max_ms: number}} machine Delays of this process, which is idle: what the machine itself adds.
  * @property {{rss_mb: number | null, anonymous_mb: number | null}} memory
  * @property {number} [beforeMs] Of the sync: from the command to start until each worker has committed rows.
- * @property {number} [transactionRows] Of the ceiling: the size that was fastest.
+ * @property {number} [transactionRows] Of the sync: on average; of the ceiling: the size that was fastest.
+ * @property {{transactionRows: number, rowsPerS: number, cpuUsPerRow: number}[]} [sizes] Of the ceiling, the fastest first.
  */
 
 /**
- * Measures the whole way once with an emulator; and in rounds, each in a Harper of its own, with prepared pages and
- * then the bare loop.
- *
- * @param {Options & {rounds: number}} options
+ * Measures the whole way once with an emulator.
+ * @param {Options} options
  */
-export async function measureSync(options) {
-	print();
-	const emulator = await fromSource('emulator', Source.emulator, options.rows, (source) => {
+export function measureEmulator(options) {
+	return fromSource('emulator', Source.emulator, options.rows, (source) => {
 		return inHarper(source, (harper) => told('emulator', harper.sync(options)));
 	});
-	const rounds = await fromSource('prepared pages', Source.prepared, options.rows, async (source) => {
+}
+
+/**
+ * @typedef {{sync: Measured, ceiling?: Measured, delayed?: Measured}} Round
+ */
+
+/**
+ * Measures the way of prepared pages in rounds, and in the same rounds what it is compared with: the bare loop, which
+ * runs in the same Harper, and the same way through a slow network, in a Harper of its own.
+ * @param {Options & {rounds: number, parts: string[]}} options
+ * @returns {Promise<Round[]>}
+ */
+export function measurePrepared(options) {
+	const withLoop = options.parts.includes('sync');
+	const withDelays = options.parts.includes('delayed');
+	return fromSource('prepared pages', Source.prepared, options.rows, async (source) => {
+		/** @type {Round[]} */
 		const measured = [];
-		for (let round = 1; round <= options.rounds; round++) {
-			measured.push(
-				await inHarper(source, async (harper) => {
-					const sync = await told(`prepared ${round}`, harper.sync(options));
-					return { sync, ceiling: await told(`bare loop ${round}`, harper.ceiling(options)) };
-				})
-			);
+		for (let number = 1; number <= options.rounds; number++) {
+			const round = await inHarper(source, async (harper) => {
+				const sync = await told(`prepared ${number}`, harper.sync(options));
+				return withLoop ? { sync, ceiling: await told(`bare loop ${number}`, harper.ceiling(options)) } : { sync };
+			});
+			measured.push(withDelays ? { ...round, delayed: await throughNetwork(source, options, number) } : round);
 		}
 		return measured;
 	});
-	return { emulator, rounds };
+}
+
+/**
+ * @param {Source} source
+ * @param {Options} options
+ * @param {number} number
+ */
+async function throughNetwork(source, options, number) {
+	await source.setNetwork(SLOW_NETWORK);
+	try {
+		return await inHarper(source, (harper) =>
+			told(`delayed ${number}`, harper.sync({ ...options, profile: undefined }))
+		);
+	} finally {
+		await source.setNetwork({});
+	}
 }
 
 /**
@@ -142,11 +176,13 @@ export class Source {
 	 * @param {string} url
 	 * @param {() => Promise<unknown>} stop
 	 * @param {() => Promise<Bill>} bill What the queries since the last bill are billed.
+	 * @param {(settings: Parameters<import('../../tests/support/network.mjs').Network['set']>[0]) => Promise<unknown>} [setNetwork]
 	 */
-	constructor(url, stop, bill) {
+	constructor(url, stop, bill, setNetwork = () => Promise.reject(new Error('there is no network to slow down'))) {
 		this.url = url;
 		this.stop = stop;
 		this.bill = bill;
+		this.setNetwork = setNetwork;
 	}
 
 	/** @param {number} rows */
@@ -176,7 +212,11 @@ export class Source {
 			worker.postMessage('bill');
 			return (await told()).bill;
 		};
-		return new Source(`http://127.0.0.1:${port}`, async () => worker.postMessage('stop'), bill);
+		const setNetwork = (/** @type {object} */ network) => {
+			worker.postMessage({ network });
+			return told();
+		};
+		return new Source(`http://127.0.0.1:${port}`, async () => worker.postMessage('stop'), bill, setNetwork);
 	}
 }
 
@@ -315,7 +355,7 @@ async function ended(harper, what, rows) {
 function rates({ elapsedMs, cpuMs, warm, sizes, ...rest }, rows) {
 	const warmCpuUsPerRow = (warm.cpuMs * 1_000) / warm.rows;
 	const perRow = { rowsPerS: (rows * 1_000) / elapsedMs, cpuUsPerRow: (cpuMs * 1_000) / rows, warmCpuUsPerRow };
-	const all = { ...rest, ...perRow };
+	const all = { ...rest, elapsedMs, ...perRow };
 	if (sizes === undefined) return all;
 	const rated = Object.entries(sizes)
 		.filter(([, spent]) => spent.rows > 0)

@@ -66,7 +66,16 @@ async function sync({ rows, id }, state) {
 	const all = meter.read();
 	// Threads that are new compile first what they run, each for itself.
 	const warm = { rows: rows - half.rows, cpuMs: all.cpuMs - half.cpuMs };
-	return { ...all, beforeMs, warm };
+	return { ...all, beforeMs, warm, transactionRows: Math.round(rows / (await commitsOf(id))) };
+}
+
+/** Commits of rows, of all workers. */
+async function commitsOf(id) {
+	let commits = 0;
+	for await (const checkpoint of tables.SyncCheckpoint.search({ conditions: [{ attribute: 'tableId', value: id }] })) {
+		commits += (await tables.SyncBatch.get(`${id}:${checkpoint.owner}`))?.number ?? 0;
+	}
+	return commits;
 }
 
 /** Rows that were copied, and the workers that have copied any. */
