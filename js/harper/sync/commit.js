@@ -2,6 +2,7 @@
 
 import { findTable } from '../database.js';
 import { assembleRecords } from './batch.js';
+import { bundlePrefetches } from './prefetches.js';
 import { comparableText, succeed } from './succession.js';
 import { Turn } from './turn.js';
 import { putHead, putProof, putWitness } from './witnesses.js';
@@ -49,6 +50,7 @@ const COMMIT_START_MS = 1;
  *   only make it longer.
  */
 export async function commit({ table, layout, writer }, order, { core, onWait } = {}) {
+	bundlePrefetches(table);
 	const syncedAt = new Date().toISOString();
 	const before = performance.eventLoopUtilization();
 	const assembled = assembleRecords(layout, order, syncedAt);
