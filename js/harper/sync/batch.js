@@ -25,7 +25,7 @@ const CONVERSIONS = {
 export function assembleRecords(layout, batch, syncedAt) {
 	if (batch.rows === 0) return [];
 	const [ids, ...texts] = JSON.parse(batch.text);
-	const records = ids.map((/** @type {string | number} */ id) => ({ id }));
+	const records = copies(layout, syncedAt, ids);
 	let nextNumber = 0;
 	let nextText = 0;
 	for (const { name, carrier } of layout.columns) {
@@ -38,8 +38,20 @@ export function assembleRecords(layout, batch, syncedAt) {
 		records[batch.nulls[at + 1]][layout.columns[batch.nulls[at]].name] = null;
 	}
 	for (const patch of batch.patches) applyPatch(records[patch.row], layout.columns[patch.column].name, patch);
-	for (const record of records) record._syncedAt = syncedAt;
 	return records;
+}
+
+/** Makes a record for each id. Copies of one record with all attributes are faster than records that grow. */
+function copies({ columns }, syncedAt, ids) {
+	/** @type {Record<string, any>} */
+	const template = { id: null };
+	for (const { name } of columns) template[name] = null;
+	template._syncedAt = syncedAt;
+	return ids.map((/** @type {string | number} */ id) => {
+		const record = { ...template };
+		record.id = id;
+		return record;
+	});
 }
 
 /** Column after column is faster than record after record. */
