@@ -22,7 +22,7 @@ export function measureIndexes(options) {
 			for (const indexes of COUNTS) {
 				const schema = [TARGET, CEILING_TARGET].map((table) => declaration(table, indexes)).join('');
 				const measure = (harper) => measureOne(harper, { round, indexes, options });
-				measured.push(await inHarper(source, measure, { schema }));
+				measured.push(await inHarper(source, measure, { schema, pace: options.pace }));
 			}
 			rounds.push(measured);
 		}

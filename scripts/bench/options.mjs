@@ -2,12 +2,13 @@ import { parseArgs } from 'node:util';
 import { ExpectedFailure } from '../terminal.mjs';
 
 const PARTS = ['decode', 'sync', 'delayed', 'freshness', 'workers', 'indexes'];
+const PACES = ['gentle', 'fast'];
 /** What is measured unless something is asked for. */
 const USUAL_PARTS = ['decode', 'sync', 'delayed', 'freshness'];
 
 export const USAGE = `Measures what copying a row costs, in the core alone and on the whole way from BigQuery to Harper.
 
-npm run bench -- [--only PART] [--rows N] [--rounds N] [--profile PATH] [--json]
+npm run bench -- [--only PART] [--rows N] [--rounds N] [--pace WORD] [--profile PATH] [--json]
 
   --only PART     measures one of these parts; the default is all but the last two
                   decode: pages to records, in the core and in plain JavaScript, without a server
@@ -18,6 +19,7 @@ npm run bench -- [--only PART] [--rows N] [--rounds N] [--profile PATH] [--json]
                   indexes: the sync into tables with 0, 1 and 3 indexed attributes, against the bare loop
   --rows N        rows to copy, default 200,000; decode uses at most 200,000 of them
   --rounds N      number of rounds, default 3; the results are the medians of all rounds
+  --pace WORD     gentle or fast: the sync's configured pace, default gentle
   --profile PATH  writes CPU profiles of one of Harper's workers to PATH.sync.cpuprofile and
                   PATH.ceiling.cpuprofile, which Chrome's developer tools show; the results then
                   include the profiler's own cost. The parts workers and indexes insert the number of workers or
@@ -36,6 +38,7 @@ Do not publish results of Harper itself.`;
  * @property {string[]} parts
  * @property {number} rows
  * @property {number} rounds
+ * @property {string} pace
  * @property {string | undefined} profile
  * @property {boolean} json
  */
@@ -53,6 +56,7 @@ export function readOptions(args) {
 				only: { type: 'string' },
 				rows: { type: 'string', default: '200000' },
 				rounds: { type: 'string', default: '3' },
+				pace: { type: 'string', default: 'gentle' },
 				profile: { type: 'string' },
 				json: { type: 'boolean', default: false },
 				help: { type: 'boolean', default: false },
@@ -63,6 +67,9 @@ export function readOptions(args) {
 	}
 	if (values.only !== undefined && !PARTS.includes(values.only)) {
 		throw new ExpectedFailure(`--only is ${values.only}; it takes one of ${PARTS.join(', ')}.`);
+	}
+	if (!PACES.includes(values.pace)) {
+		throw new ExpectedFailure(`--pace is ${values.pace}; it takes one of ${PACES.join(', ')}.`);
 	}
 	return {
 		...values,

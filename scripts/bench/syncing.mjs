@@ -41,7 +41,7 @@ export const SLOW_NETWORK = {
 const LOOP_RESOLUTION_MS = 1;
 
 /**
- * @typedef {{rows: number, profile?: string}} Options profile: where a worker's CPU profiles go, without their ending.
+ * @typedef {{rows: number, pace?: string, profile?: string}} Options profile: where a worker's CPU profiles go, without their ending.
  *
  * @typedef {object} Measured What one run came to.
  * @property {number} elapsedMs
@@ -65,7 +65,7 @@ const LOOP_RESOLUTION_MS = 1;
  */
 export function measureEmulator(options) {
 	return fromSource('emulator', Source.emulator, options.rows, (source) => {
-		return inHarper(source, (harper) => told('emulator', harper.sync(options)));
+		return inHarper(source, (harper) => told('emulator', harper.sync(options)), options);
 	});
 }
 
@@ -86,10 +86,14 @@ export function measurePrepared(options) {
 		/** @type {Round[]} */
 		const measured = [];
 		for (let number = 1; number <= options.rounds; number++) {
-			const round = await inHarper(source, async (harper) => {
-				const sync = await told(`prepared ${number}`, harper.sync(options));
-				return withLoop ? { sync, ceiling: await told(`bare loop ${number}`, harper.ceiling(options)) } : { sync };
-			});
+			const round = await inHarper(
+				source,
+				async (harper) => {
+					const sync = await told(`prepared ${number}`, harper.sync(options));
+					return withLoop ? { sync, ceiling: await told(`bare loop ${number}`, harper.ceiling(options)) } : { sync };
+				},
+				options
+			);
 			measured.push(withDelays ? { ...round, delayed: await throughNetwork(source, options, number) } : round);
 		}
 		return measured;
@@ -104,8 +108,10 @@ export function measurePrepared(options) {
 async function throughNetwork(source, options, number) {
 	await source.setNetwork(SLOW_NETWORK);
 	try {
-		return await inHarper(source, (harper) =>
-			told(`delayed ${number}`, harper.sync({ ...options, profile: undefined }))
+		return await inHarper(
+			source,
+			(harper) => told(`delayed ${number}`, harper.sync({ ...options, profile: undefined })),
+			options
 		);
 	} finally {
 		await source.setNetwork({});
@@ -140,7 +146,7 @@ export async function fromSource(name, open, rows, use) {
  * @template T
  * @param {Source} source
  * @param {(harper: BenchHarper) => Promise<T>} use
- * @param {{threads?: number, schema?: string}} [options] See {@link BenchHarper.start}.
+ * @param {{threads?: number, schema?: string, pace?: string}} [options] See {@link BenchHarper.start}.
  * @returns {Promise<T>}
  */
 export async function inHarper(source, use, options) {
@@ -232,10 +238,10 @@ function firstTime(text) {
 export class BenchHarper {
 	/**
 	 * @param {Source} source
-	 * @param {{threads?: number, schema?: string}} [options] Worker threads, one by default; more tables.
+	 * @param {{threads?: number, schema?: string, pace?: string}} [options] Worker threads, one by default; more tables.
 	 */
-	static async start(source, { threads = 1, schema = '' } = {}) {
-		const application = benchApplication(source, schema);
+	static async start(source, { threads = 1, schema = '', pace } = {}) {
+		const application = benchApplication(source, { schema, pace });
 		const harper = await startHarper({ application: application.path, threads });
 		try {
 			await post(harper, '/BenchUnrelated/', { id: '1', text: 'unrelated' });
@@ -311,19 +317,19 @@ export class BenchHarper {
 	}
 }
 
-function configuration({ url }) {
+function configuration({ url }, pace) {
 	const tables = [{ id: TABLE, dataset: DATASET, table: TABLE, timestampColumn: 'timestamp', targetTable: TARGET }];
 	return {
 		bigquery: { projectId: 'test-project', apiEndpoint: url, tables },
-		sync: { autoStart: false, pollInterval: 600_000 },
+		sync: { autoStart: false, pollInterval: 600_000, ...(pace && { pace }) },
 	};
 }
 
-function benchApplication(source, schema) {
+function benchApplication(source, { schema, pace }) {
 	const application = pluginApplication({
 		component: repository,
 		name: COMPONENT,
-		config: configuration(source),
+		config: configuration(source, pace),
 		schema: readFileSync(path.join(INSIDE, 'schema.graphql'), 'utf8') + schema,
 	});
 	const file = path.join(application.path, 'config.yaml');

@@ -25,7 +25,12 @@ export function measureWorkers(options) {
 		for (let round = 1; round <= options.rounds; round++) {
 			const measured = [];
 			for (const threads of THREADS) {
-				measured.push(await inHarper(source, (harper) => measureOne(harper, { round, threads, options }), { threads }));
+				measured.push(
+					await inHarper(source, (harper) => measureOne(harper, { round, threads, options }), {
+						threads,
+						pace: options.pace,
+					})
+				);
 			}
 			rounds.push(measured);
 		}

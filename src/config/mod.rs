@@ -5,7 +5,9 @@ mod reader;
 mod table;
 
 pub use overrides::{HarperType, SchemaOverride};
-pub use table::{Columns, CursorUnit, IdType, PageRows, PartitionBy, Polling, SourceTable, TableConfig};
+pub use table::{
+    Columns, CursorUnit, IdType, Manner, PageRows, PartitionBy, Polling, SourceTable, TableConfig,
+};
 
 use crate::time::Micros;
 use crate::time::zone::{Zone, Zones};
@@ -292,6 +294,9 @@ pub struct Pace {
     pub zone: Zone,
     /// Rows requested per page, by phase.
     pub page_rows: PageRows,
+    /// How much room the sync leaves to others.
+    #[serde(rename = "pace")]
+    pub manner: Manner,
     /// Lag above which the phase is initial.
     pub catchup_threshold_s: u64,
     /// Lag below which the phase is steady.

@@ -30,7 +30,7 @@ pub const KEYS: [&str; 16] = [
     "sync",
 ];
 
-const SYNC_KEYS: [&str; 10] = [
+const SYNC_KEYS: [&str; 11] = [
     "startTimestamp",
     "initialBatchSize",
     "catchupBatchSize",
@@ -41,6 +41,7 @@ const SYNC_KEYS: [&str; 10] = [
     "lateness",
     "partitions",
     "autoStart",
+    "pace",
 ];
 
 /// BigQuery does not describe wildcards, so neither the columns nor the costs are known.
@@ -54,6 +55,16 @@ const MEMORY_BYTES_MIN: u64 = 64 << 20;
 /// The core has no more than 4 GiB.
 const MEMORY_BYTES_MAX: u64 = 3 << 30;
 const PAGE_ROWS_MAX: u64 = 100_000;
+
+/// How much room the sync leaves to other requests of the same thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manner {
+    /// Transactions are small, so that others wait for some milliseconds only.
+    Gentle,
+    /// Transactions are large, because they cost less per row.
+    Fast,
+}
 
 /// Which columns are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,6 +240,7 @@ impl<'z> Defaults<'z> {
             start: None,
             zone: Zone::default(),
             page_rows: PageRows { initial: 10_000, catchup: 1_000, steady: 500 },
+            manner: Manner::Gentle,
             catchup_threshold_s: 3_600,
             steady_threshold_s: 300,
             poll_interval_ms: 30_000,
@@ -322,6 +334,7 @@ fn read_sync(sync: &Section<'_>, pace: &mut Pace, start: &mut Option<Start>, par
     set(&mut pace.lateness_s, sync.whole("lateness", 0..=7 * DAY_S));
     set(partitions, sync.whole("partitions", 1..=4_096));
     set(&mut pace.auto_start, sync.flag("autoStart"));
+    set(&mut pace.manner, sync.choice("pace", &[("gentle", Manner::Gentle), ("fast", Manner::Fast)]));
 }
 
 impl Start {

@@ -3,7 +3,7 @@
 use super::memory::PAGE_BYTES_MAX;
 use super::phase::Phase;
 use crate::bigquery::table::PartitionUnit;
-use crate::config::Pace;
+use crate::config::{Manner, Pace};
 
 /// The sizes that an engine works with.
 #[derive(Debug)]
@@ -47,7 +47,23 @@ const HALVINGS_BY_DAY: u32 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchSize {
     rows: usize,
+    bounds: BatchBounds,
 }
+
+/// Between which sizes transactions stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BatchBounds {
+    rows_min: usize,
+    rows_max: usize,
+    /// Commits that keep the event loop busy for longer than this are made smaller.
+    slow_ms: u64,
+    /// Commits that keep it busy for less than this may grow.
+    fast_ms: u64,
+}
+
+/// Harper encodes all rows of a transaction at once, and other requests wait for so long.
+const GENTLE: BatchBounds = BatchBounds { rows_min: 100, rows_max: 250, slow_ms: 25, fast_ms: 15 };
+const FAST: BatchBounds = BatchBounds { rows_min: 250, rows_max: 1_000, slow_ms: 120, fast_ms: 80 };
 
 impl Sizes {
     /// Starts as one does who has read nothing.
@@ -59,7 +75,7 @@ impl Sizes {
             page_rows_max: u64::MAX,
             row_bytes: None,
             is_numbered: false,
-            batch: BatchSize::default(),
+            batch: BatchSize::new(pace.manner),
             window,
         }
     }
@@ -161,20 +177,14 @@ impl Sizes {
     }
 }
 
-impl Default for BatchSize {
-    fn default() -> BatchSize {
-        BatchSize { rows: 250 }
-    }
-}
-
 impl BatchSize {
-    const ROWS_MIN: usize = 200;
-    /// More rows would keep Harper's event loop busy for longer than requests should wait.
-    const ROWS_MAX: usize = 500;
-    /// Commits that keep it busy for longer than this are made smaller.
-    const SLOW_MS: u64 = 40;
-    /// Commits that keep it busy for less than this may grow.
-    const FAST_MS: u64 = 20;
+    fn new(manner: Manner) -> BatchSize {
+        let bounds = match manner {
+            Manner::Gentle => GENTLE,
+            Manner::Fast => FAST,
+        };
+        BatchSize { rows: bounds.rows_max / 2, bounds }
+    }
 
     /// Returns the rows to write per transaction.
     pub fn rows(self) -> usize {
@@ -183,10 +193,11 @@ impl BatchSize {
 
     /// Learns how long the commit of a batch kept the event loop busy.
     pub fn learn(&mut self, rows: usize, busy_ms: u64) {
-        if busy_ms > Self::SLOW_MS {
-            self.rows = (self.rows * 3 / 4).max(Self::ROWS_MIN);
-        } else if busy_ms < Self::FAST_MS && rows >= self.rows {
-            self.rows = (self.rows * 5 / 4).min(Self::ROWS_MAX);
+        let BatchBounds { rows_min, rows_max, slow_ms, fast_ms } = self.bounds;
+        if busy_ms > slow_ms {
+            self.rows = (self.rows * 3 / 4).max(rows_min);
+        } else if busy_ms < fast_ms && rows >= self.rows {
+            self.rows = (self.rows * 5 / 4).min(rows_max);
         }
     }
 }
@@ -199,18 +210,21 @@ mod tests {
 
     #[test]
     fn batches_shrink_when_commits_are_slow_and_grow_when_they_are_fast_within_bounds() {
-        let mut size = BatchSize::default();
-        for _ in 0..20 {
-            size.learn(size.rows, 500);
+        for manner in [Manner::Gentle, Manner::Fast] {
+            let mut size = BatchSize::new(manner);
+            let BatchBounds { rows_min, rows_max, slow_ms, .. } = size.bounds;
+            for _ in 0..20 {
+                size.learn(size.rows, 500);
+            }
+            assert_eq!(size.rows, rows_min);
+            for _ in 0..20 {
+                size.learn(size.rows, 1);
+            }
+            assert_eq!(size.rows, rows_max);
+            size.learn(3, 1);
+            size.learn(rows_max, slow_ms);
+            assert_eq!(size.rows, rows_max);
         }
-        assert_eq!(size.rows, BatchSize::ROWS_MIN);
-        for _ in 0..20 {
-            size.learn(size.rows, 1);
-        }
-        assert_eq!(size.rows, BatchSize::ROWS_MAX);
-        size.learn(3, 1);
-        size.learn(BatchSize::ROWS_MAX, 30);
-        assert_eq!(size.rows, BatchSize::ROWS_MAX);
     }
 
     #[test]

@@ -71,10 +71,12 @@ async function sync({ rows, id }, state) {
 
 /** Commits of rows, of all workers. */
 async function commitsOf(id) {
-	let commits = 0;
+	const owners = new Set();
 	for await (const checkpoint of tables.SyncCheckpoint.search({ conditions: [{ attribute: 'tableId', value: id }] })) {
-		commits += (await tables.SyncBatch.get(`${id}:${checkpoint.owner}`))?.number ?? 0;
+		owners.add(checkpoint.owner);
 	}
+	let commits = 0;
+	for (const owner of owners) commits += (await tables.SyncBatch.get(`${id}:${owner}`))?.number ?? 0;
 	return commits;
 }
 
