@@ -3,6 +3,8 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 
+/** Google's services compress answers only for clients that ask for it here, too. */
+const USER_AGENT = 'bigquery-sync (gzip)';
 const SCOPES = ['https://www.googleapis.com/auth/bigquery'];
 /** BigQuery's pages have at most 20 MB, so a longer answer cannot be a page. */
 const BODY_BYTES_MAX = 128 * 1024 * 1024;
@@ -80,7 +82,7 @@ export class BigQueryConnection {
 
 	async #headers(request, signal) {
 		/** @type {Record<string, string>} */
-		const headers = { 'accept': 'application/json', 'user-agent': 'bigquery-sync' };
+		const headers = { 'accept': 'application/json', 'user-agent': USER_AGENT };
 		if (request.body !== null) headers['content-type'] = 'application/json';
 		if (!this.connection.anonymous) {
 			headers.authorization = `Bearer ${await this.#accessToken(request.renewToken, signal)}`;

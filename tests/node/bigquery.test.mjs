@@ -16,11 +16,11 @@ const IN_FLIGHT_MIB = 32;
 /** @type {http.Server} */
 let server;
 let url = '';
-/** @type {(response: http.ServerResponse) => void} What the server does with the next request. */
+/** @type {(response: http.ServerResponse, request: http.IncomingMessage) => void} What the server does with the next request. */
 let answer;
 
 before(async () => {
-	server = http.createServer((_, response) => answer(response));
+	server = http.createServer((request, response) => answer(response, request));
 	await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(undefined)));
 	url = `http://127.0.0.1:${/** @type {import('node:net').AddressInfo} */ (server.address()).port}`;
 });
@@ -64,6 +64,20 @@ test('a chunked body is refused while it comes, and the connection is given up',
 		sent && sent.mebibytes >= REFUSED_MIB && sent.mebibytes <= REFUSED_MIB + IN_FLIGHT_MIB,
 		`${sent?.mebibytes}`
 	);
+});
+
+test('answers may come compressed, as google’s services send them to those who ask in both headers', async () => {
+	const text = JSON.stringify({ rows: Array.from({ length: 50_000 }, (_, n) => `row ${n}`) });
+	answer = (response, { headers }) => {
+		const isAsked = [headers['accept-encoding'], headers['user-agent']].every((header) =>
+			/\bgzip\b/.test(header ?? '')
+		);
+		if (isAsked) response.writeHead(200, { 'content-encoding': 'gzip' }).end(gzipSync(text));
+		else response.writeHead(500).end();
+	};
+	const { status, body } = await get();
+	assert.equal(status, 200);
+	assert.equal(Buffer.from(body).toString(), text);
 });
 
 test('a small compressed body that grows beyond the limit is refused too', async () => {
