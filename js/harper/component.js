@@ -10,6 +10,7 @@ import { Heartbeat } from './cluster/heartbeat.js';
 import { Reports } from './cluster/reports.js';
 import { Threads } from './cluster/threads.js';
 import { Commands } from './commands.js';
+import { regularly } from './pulse.js';
 import { Exposure } from './rest/exposure.js';
 import { completeTargets } from './schema/target.js';
 import { SchemaWatch } from './schema/watch.js';
@@ -50,8 +51,7 @@ export class Component {
 	#descriptions = new Descriptions(this.#threads);
 	/** @type {Reports} */
 	#reports;
-	/** @type {NodeJS.Timeout | undefined} */
-	#targetsTimer;
+	#stopCompleting = () => {};
 	/** @type {Heartbeat | undefined} */
 	#heartbeat;
 	/** @type {Deliveries | undefined} */
@@ -137,7 +137,7 @@ export class Component {
 	/** Ends everything, promptly and at a safe point. */
 	close() {
 		this.#closed = true;
-		clearInterval(this.#targetsTimer);
+		this.#stopCompleting();
 		this.#reports.stop();
 		this.#commands.stop();
 		this.#deliveries?.stop();
@@ -303,9 +303,8 @@ export class Component {
 	}
 
 	#completeTargetsFromNowOn() {
-		clearInterval(this.#targetsTimer);
-		this.#targetsTimer = setInterval(() => this.#completeTargets(), TARGETS_LOOK_MS);
-		this.#targetsTimer.unref();
+		this.#stopCompleting();
+		this.#stopCompleting = regularly(() => this.#completeTargets(), TARGETS_LOOK_MS);
 		this.#completeTargets();
 	}
 

@@ -5,6 +5,7 @@
 import { stat, utimes } from 'node:fs/promises';
 
 import { component } from './component.js';
+import { regularly } from './pulse.js';
 import { syncControl } from './rest/control.js';
 import { schemaDiff } from './rest/schema-diff.js';
 import { commitOwnAsWhole } from './sync/whole-commits.js';
@@ -45,12 +46,18 @@ export function handleApplication(scope) {
  */
 function run(current, scope, isApplication) {
 	let known = '';
+	/** @type {any} */
+	let knownFile = null;
 	const configure = () => {
-		if (scope.options.getRoot() === null) {
+		const file = scope.options.getRoot();
+		if (file === null) {
 			readAgain(scope.configFilePath);
 			return;
 		}
-		const root = isApplication ? scope.options.getRoot() : scope.options.getAll();
+		// Harper makes another object each time it reads the file.
+		if (file === knownFile) return;
+		knownFile = file;
+		const root = isApplication ? file : scope.options.getAll();
 		const text = JSON.stringify(root ?? {});
 		if (text === known) return;
 		known = text;
@@ -59,10 +66,9 @@ function run(current, scope, isApplication) {
 	configure();
 	current.followCommands();
 	// Harper's event tells only of changes in the component's own entry, not of an entry that comes back.
-	const look = setInterval(configure, CONFIGURATION_LOOK_MS);
-	look.unref();
+	const stopLooking = regularly(configure, CONFIGURATION_LOOK_MS);
 	scope.on?.('close', () => {
-		clearInterval(look);
+		stopLooking();
 		return current.close();
 	});
 }

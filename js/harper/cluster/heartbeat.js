@@ -4,6 +4,7 @@
  */
 
 import { readAll, readMembers } from '../database.js';
+import { regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
 
 /** How often a node writes its heartbeat and reads those of the others. */
@@ -14,8 +15,8 @@ const LOOK_MS = 1_000;
 const GATHER_MS = 100;
 
 export class Heartbeat {
-	/** @type {NodeJS.Timeout[]} */
-	#timers = [];
+	/** @type {(() => void)[]} What ends the regular looks. */
+	#stops = [];
 	#stopped = false;
 	/** @type {Set<string>} The cluster's nodes, as they were seen last. */
 	#members = new Set();
@@ -65,8 +66,7 @@ export class Heartbeat {
 		this.threads.on('hello', (hello) => this.#hear(hello));
 		this.threads.on('cluster', (sight) => this.#take(sight));
 		this.threads.on('who', () => this.#sight && this.isSpeaker() && this.threads.tell('cluster', this.#sight));
-		this.#timers = [setInterval(() => this.#beat(), this.beat_ms), setInterval(() => this.tell(), LOOK_MS)];
-		for (const timer of this.#timers) timer.unref();
+		this.#stops = [regularly(() => this.#beat(), this.beat_ms), regularly(() => this.tell(), LOOK_MS)];
 		if (this.index !== 0) this.threads.tell('who');
 		await this.#beat();
 	}
@@ -74,7 +74,7 @@ export class Heartbeat {
 	stop() {
 		this.#stopped = true;
 		clearTimeout(this.#gathering);
-		for (const timer of this.#timers) clearInterval(timer);
+		for (const stop of this.#stops) stop();
 	}
 
 	/** Tells the other threads what this one runs, if that has changed or was last told long ago. */
