@@ -1,6 +1,8 @@
 /** The operators' commands. They are stored in SyncControlState, and every worker of every node follows them. */
 
+import { Changes } from './changes.js';
 import { findTable, readAll } from './database.js';
+import { regularly } from './pulse.js';
 import { timeAfter } from './stamps.js';
 
 /** How often a worker looks for commands that were given to other workers. */
@@ -51,8 +53,8 @@ export async function recordWishes(ids, wanted, changedBy) {
 export class Commands {
 	#known = '';
 	#failing = false;
-	/** @type {NodeJS.Timeout | undefined} */
-	#timer;
+	#changes = new Changes();
+	#stop = () => {};
 
 	/** @param {() => void} onChange */
 	constructor(onChange) {
@@ -67,25 +69,28 @@ export class Commands {
 
 	/** Looks for changes from now on. */
 	watch() {
-		clearInterval(this.#timer);
-		this.#timer = setInterval(() => this.#look(), LOOK_MS);
-		this.#timer.unref();
+		this.#stop();
+		this.#stop = regularly(() => this.#look(), LOOK_MS);
 	}
 
 	stop() {
-		clearInterval(this.#timer);
+		this.#stop();
 	}
 
 	async #look() {
 		try {
-			const wishes = JSON.stringify(await readAll('SyncControlState'));
+			await this.#changes.look(() => this.#read());
 			this.#failing = false;
-			if (wishes === this.#known) return;
-			this.#known = wishes;
-			this.onChange();
 		} catch (error) {
 			if (!this.#failing) logger.error?.(`bigquery-sync: commands given on other workers are not noticed: ${error}`);
 			this.#failing = true;
 		}
+	}
+
+	async #read() {
+		const wishes = JSON.stringify(await readAll('SyncControlState'));
+		if (wishes === this.#known) return;
+		this.#known = wishes;
+		this.onChange();
 	}
 }

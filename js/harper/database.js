@@ -9,6 +9,15 @@ export function findTable(name) {
 }
 
 /**
+ * The number of the database's last transaction, whichever thread or node made it. Undefined if the store does not tell:
+ * only LMDB does.
+ * @returns {number | undefined}
+ */
+export function lastTransaction() {
+	return findTable('SyncNode')?.primaryStore?.env?.info?.()?.lastTxnId;
+}
+
+/**
  * Reads a record as a plain object.
  * @param {string} table
  * @param {string} id

@@ -3,7 +3,9 @@
  * core decides which commits are missing, and reads their rows again.
  */
 
+import { Changes } from '../changes.js';
 import { readWorkers } from '../database.js';
+import { regularly } from '../pulse.js';
 import { putProof, readHead, readWitness } from '../sync/witnesses.js';
 
 /** How often to look, and how often if nothing has been committed for a while. */
@@ -15,9 +17,12 @@ const READ_AT_ONCE = 64;
 const ROUNDS_MAX = 64;
 
 export class Deliveries {
-	/** @type {NodeJS.Timeout | undefined} */
-	#timer;
+	#stopLooking = () => {};
 	#stopped = false;
+	#isLooking = false;
+	#changes = new Changes();
+	/** The other nodes' workers. @type {string[]} */
+	#others = [];
 	/** Whether the last look failed. This is logged once. */
 	#failed = false;
 	/** When each table's commits were last looked at, and when one was last new. @type {Map<string, {looked: number, news: number}>} */
@@ -40,13 +45,12 @@ export class Deliveries {
 	}
 
 	start() {
-		this.#timer = setTimeout(() => this.#look(), LOOK_MS);
-		this.#timer.unref();
+		this.#stopLooking = regularly(() => this.#look(), LOOK_MS);
 	}
 
 	stop() {
 		this.#stopped = true;
-		clearTimeout(this.#timer);
+		this.#stopLooking();
 	}
 
 	#isOver() {
@@ -54,6 +58,8 @@ export class Deliveries {
 	}
 
 	async #look() {
+		if (this.#isLooking) return;
+		this.#isLooking = true;
 		try {
 			if (!this.#isOver() && this.isSpeaker()) await this.#lookAtAll();
 			this.#failed = false;
@@ -61,16 +67,17 @@ export class Deliveries {
 			if (!this.#failed) logger.warn?.(`bigquery-sync: other nodes' commits are not looked at: ${error}`);
 			this.#failed = true;
 		}
-		if (!this.#isOver()) this.start();
+		this.#isLooking = false;
+		if (this.#isOver()) this.#stopLooking();
 	}
 
 	async #lookAtAll() {
 		const running = this.running().filter(([table]) => this.#isDue(table));
 		if (running.length === 0) return;
-		const workers = (await readWorkers()).filter(({ node }) => node !== this.node);
-		if (workers.length === 0) return;
+		await this.#changes.look(() => this.#readOthers());
+		if (this.#others.length === 0) return;
 		for (const [table, sync] of running) {
-			const heads = await Promise.all(workers.map(({ name }) => readHead(table, name)));
+			const heads = await Promise.all(this.#others.map((name) => readHead(table, name)));
 			if (this.#isOver()) return;
 			await this.#lookAt(
 				table,
@@ -78,6 +85,11 @@ export class Deliveries {
 				heads.filter((head) => head?.number !== undefined)
 			);
 		}
+	}
+
+	async #readOthers() {
+		const workers = await readWorkers();
+		this.#others = workers.flatMap(({ node, name }) => (node === this.node ? [] : [name]));
 	}
 
 	/** @param {string} table */

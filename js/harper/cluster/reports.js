@@ -3,7 +3,9 @@
  * database. Another node answers a row in SyncQuestion with a row in SyncReport. It writes nothing unless it is asked.
  */
 
+import { Changes } from '../changes.js';
 import { readAll } from '../database.js';
+import { regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
 
 /** How often a node looks for questions of other nodes. */
@@ -26,8 +28,8 @@ export class Reports {
 	#told = new Map();
 	/** @type {Set<() => void>} Called for each status that arrives. */
 	#waiting = new Set();
-	/** @type {NodeJS.Timeout | undefined} */
-	#timer;
+	#changes = new Changes();
+	#stop = () => {};
 	/** The questions that were answered. @type {string | undefined} */
 	#answered;
 	#isLooking = false;
@@ -60,13 +62,12 @@ export class Reports {
 
 	/** Answers the other nodes from now on. */
 	start() {
-		clearInterval(this.#timer);
-		this.#timer = setInterval(() => this.#answer(), LOOK_MS);
-		this.#timer.unref();
+		this.#stop();
+		this.#stop = regularly(() => this.#look(), LOOK_MS);
 	}
 
 	stop() {
-		clearInterval(this.#timer);
+		this.#stop();
 	}
 
 	/** Returns the statuses of all workers of all nodes that answer. @returns {Promise<Snapshot[]>} */
@@ -119,21 +120,25 @@ export class Reports {
 		this.#askedAt = performance.now();
 	}
 
-	async #answer() {
+	async #look() {
 		if (this.#isLooking || !this.isSpeaker()) return;
 		this.#isLooking = true;
 		try {
-			const questions = (await readAll('SyncQuestion')).filter(({ id }) => id !== this.node);
-			const answers = Object.fromEntries(questions.map(({ id, number }) => [id, number]));
-			const text = JSON.stringify(answers);
-			if (text !== this.#answered && questions.length > 0) {
-				const workers = await this.#gatherOwn();
-				await replace('SyncReport', { id: this.node, answers, workers });
-			}
-			this.#answered = text;
+			await this.#changes.look(() => this.#answer());
 		} catch (error) {
 			logger.warn?.(`bigquery-sync: the question of another node was not answered: ${error}`);
 		}
 		this.#isLooking = false;
+	}
+
+	async #answer() {
+		const questions = (await readAll('SyncQuestion')).filter(({ id }) => id !== this.node);
+		const answers = Object.fromEntries(questions.map(({ id, number }) => [id, number]));
+		const text = JSON.stringify(answers);
+		if (text !== this.#answered && questions.length > 0) {
+			const workers = await this.#gatherOwn();
+			await replace('SyncReport', { id: this.node, answers, workers });
+		}
+		this.#answered = text;
 	}
 }

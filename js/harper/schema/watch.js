@@ -1,7 +1,9 @@
 /** Checks the sources' columns for changes, on one node at a time. The core decides which node and when. */
 
 import { HostFailure } from '../../bigquery.js';
-import { findTable, readRecord, withoutValues } from '../database.js';
+import { Changes } from '../changes.js';
+import { findTable, readAll, readRecord, withoutValues } from '../database.js';
+import { regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
 import { adoptVersion, newestVersion } from './versions.js';
 
@@ -10,9 +12,11 @@ const LOOK_MS = 1_000;
 
 export class SchemaWatch {
 	#stopped = new AbortController();
-	/** @type {NodeJS.Timeout | undefined} */
-	#timer;
+	#stopLooking = () => {};
 	#isLooking = false;
+	#changes = new Changes();
+	/** The locks as they were read last, by the tables' ids. @type {Map<string, any>} */
+	#locks = new Map();
 	/** The tables whose last check failed. This is logged once. @type {Set<string>} */
 	#failing = new Set();
 
@@ -37,12 +41,11 @@ export class SchemaWatch {
 	}
 
 	start() {
-		this.#timer = setInterval(() => this.#lookAtAll(), LOOK_MS);
-		this.#timer.unref();
+		this.#stopLooking = regularly(() => this.#lookAtAll(), LOOK_MS);
 	}
 
 	stop() {
-		clearInterval(this.#timer);
+		this.#stopLooking();
 		this.#stopped.abort();
 	}
 
@@ -72,12 +75,23 @@ export class SchemaWatch {
 	async #lookAtAll() {
 		if (this.#isLooking) return;
 		this.#isLooking = true;
-		for (const { id } of this.tables) {
-			if (this.#stopped.signal.aborted || this.instance.dead) break;
-			try {
-				await this.#look(id);
-				this.#failing.delete(id);
-			} catch (error) {
+		const ids = this.tables.map(({ id }) => id);
+		await this.#attempt(ids, () => this.#changes.look(() => this.#readLocks()));
+		const names = this.#isOver() ? [] : this.#aliveNodes();
+		for (const id of ids) {
+			if (this.#isOver()) break;
+			await this.#attempt([id], () => this.#look(id, names));
+		}
+		this.#isLooking = false;
+	}
+
+	/** Logs the first of several failures in a row. @param {string[]} ids The tables. @param {() => Promise<void>} action */
+	async #attempt(ids, action) {
+		try {
+			await action();
+			for (const id of ids) this.#failing.delete(id);
+		} catch (error) {
+			for (const id of ids) {
 				if (!this.#failing.has(id) && !this.#stopped.signal.aborted) {
 					logger.warn?.(
 						`bigquery-sync: ${id}: its columns were not looked at: ${withoutValues(error.message ?? error)}`
@@ -86,15 +100,29 @@ export class SchemaWatch {
 				this.#failing.add(id);
 			}
 		}
-		this.#isLooking = false;
 	}
 
-	/** @param {string} id */
-	async #look(id) {
-		const lock = await readRecord('SchemaLock', id);
+	#isOver() {
+		return this.#stopped.signal.aborted || this.instance.dead;
+	}
+
+	#aliveNodes() {
 		const alive = this.nodes().filter((one) => one.alive);
-		const names = [this.node, ...alive.map(({ node }) => node)];
-		const { turn, lock: claim } = this.configuration.schemaTurn(id, this.node, lock, names);
+		return [this.node, ...alive.map(({ node }) => node)];
+	}
+
+	async #readLocks() {
+		this.#locks = new Map((await readAll('SchemaLock')).map((lock) => [lock.id, lock]));
+	}
+
+	/** @param {string} id @param {string[]} names Of the nodes that are alive. */
+	async #look(id, names) {
+		const turnOf = (known) => this.configuration.schemaTurn(id, this.node, known, names);
+		if (turnOf(this.#locks.get(id) ?? null).turn === 'rest') return;
+		// Before it does anything, it reads the lock as it is now.
+		const lock = await readRecord('SchemaLock', id);
+		if (this.#isOver()) return;
+		const { turn, lock: claim } = turnOf(lock);
 		if (turn === 'claim') await replace('SchemaLock', claim);
 		if (turn !== 'check') return;
 		let fingerprint;
