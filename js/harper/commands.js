@@ -2,6 +2,7 @@
 
 import { Changes } from './changes.js';
 import { findTable, readAll } from './database.js';
+import { KeptRecords } from './kept-records.js';
 import { regularly } from './pulse.js';
 import { timeAfter } from './stamps.js';
 
@@ -54,6 +55,7 @@ export class Commands {
 	#known = '';
 	#failing = false;
 	#changes = new Changes();
+	#states = new KeptRecords('SyncControlState');
 	#stop = () => {};
 
 	/** @param {() => void} onChange */
@@ -63,7 +65,7 @@ export class Commands {
 
 	/** Returns the recorded commands, by the tables' ids. @returns {Promise<Map<string, Wish>>} */
 	async read() {
-		const wishes = await readAll('SyncControlState');
+		const wishes = await this.#states.read();
 		return new Map(wishes.map((wish) => [wish.id, wish]));
 	}
 
@@ -88,7 +90,7 @@ export class Commands {
 	}
 
 	async #read() {
-		const wishes = JSON.stringify(await readAll('SyncControlState'));
+		const wishes = JSON.stringify(await this.#states.read());
 		if (wishes === this.#known) return;
 		this.#known = wishes;
 		this.onChange();

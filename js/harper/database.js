@@ -3,6 +3,9 @@
 /** The database of the targets and of the component's own tables. */
 export const DATABASE = 'data';
 
+/** Sorts behind all characters that ids have. */
+const LAST = '\uffff';
+
 /** @param {string} name */
 export function findTable(name) {
 	return databases[DATABASE]?.[name];
@@ -38,23 +41,40 @@ export async function readAll(table, conditions = []) {
 	return records;
 }
 
+/** Whether the store tells the bytes of a table's records: only LMDB does. @param {string} table */
+export function tellsBytes(table) {
+	const store = findTable(table).primaryStore;
+	return Boolean(store?.env?.info && store.getKeys && store.getBinary);
+}
+
+/**
+ * The bytes in which a record is stored; undefined if it does not exist.
+ * @param {string} table
+ * @param {string} id
+ * @returns {Uint8Array | undefined}
+ */
+export function bytesOf(table, id) {
+	return findTable(table).primaryStore.getBinary(id);
+}
+
+/**
+ * The bytes of the records whose ids start with a text.
+ * @param {string} table
+ * @param {string} prefix
+ * @returns {Map<string, Uint8Array>}
+ */
+export function bytesOfAll(table, prefix) {
+	const store = findTable(table).primaryStore;
+	const ids = store.getKeys(prefix === '' ? {} : { start: prefix, end: `${prefix}${LAST}` });
+	return new Map([...ids].map((id) => [id, store.getBinary(id) ?? new Uint8Array()]));
+}
+
 /** The names of the cluster's nodes; none if Harper runs alone. */
 export async function readMembers() {
 	const nodes = databases.system?.hdb_nodes;
 	const names = [];
 	if (nodes) for await (const { name } of nodes.search({ conditions: [] })) names.push(name);
 	return names;
-}
-
-/**
- * The workers of all nodes.
- * @returns {Promise<{node: string, name: string, isRemoved: boolean}[]>} Also those of nodes that were removed.
- */
-export async function readWorkers() {
-	const nodes = await readAll('SyncNode');
-	const workersOf = ({ id, workers, removed }) =>
-		Array.from({ length: workers }, (_, index) => ({ node: id, name: `${id}-${index}`, isRemoved: removed === true }));
-	return nodes.flatMap(workersOf);
 }
 
 /** Harper's records are frozen views; the core wants plain objects. */

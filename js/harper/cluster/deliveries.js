@@ -4,9 +4,9 @@
  */
 
 import { Changes } from '../changes.js';
-import { readWorkers } from '../database.js';
 import { regularly } from '../pulse.js';
 import { putProof, readHead, readWitness } from '../sync/witnesses.js';
+import { readWorkers } from './workers.js';
 
 /** How often to look, and how often if nothing has been committed for a while. */
 const LOOK_MS = 1_000;

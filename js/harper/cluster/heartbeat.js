@@ -4,6 +4,7 @@
  */
 
 import { readAll, readMembers } from '../database.js';
+import { KeptRecords } from '../kept-records.js';
 import { regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
 
@@ -18,6 +19,7 @@ export class Heartbeat {
 	/** @type {(() => void)[]} What ends the regular looks. */
 	#stops = [];
 	#stopped = false;
+	#rosters = new KeptRecords('SyncRoster');
 	/** @type {Set<string>} The cluster's nodes, as they were seen last. */
 	#members = new Set();
 	/** What this thread told last, and when. */
@@ -161,7 +163,7 @@ export class Heartbeat {
 	}
 
 	async #lookAround() {
-		const [nodes, rosters, members] = await Promise.all([readAll('SyncNode'), readAll('SyncRoster'), readMembers()]);
+		const [nodes, rosters, members] = await Promise.all([readAll('SyncNode'), this.#rosters.read(), readMembers()]);
 		await this.#tellRemoved(nodes, members);
 		if (this.#isOver()) return;
 		const told = new Map(rosters.map((roster) => [roster.id, roster]));

@@ -5,6 +5,7 @@
 
 import { Changes } from '../changes.js';
 import { readAll } from '../database.js';
+import { KeptRecords } from '../kept-records.js';
 import { regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
 
@@ -29,6 +30,7 @@ export class Reports {
 	/** @type {Set<() => void>} Called for each status that arrives. */
 	#waiting = new Set();
 	#changes = new Changes();
+	#questions = new KeptRecords('SyncQuestion');
 	#stop = () => {};
 	/** The questions that were answered. @type {string | undefined} */
 	#answered;
@@ -132,7 +134,7 @@ export class Reports {
 	}
 
 	async #answer() {
-		const questions = (await readAll('SyncQuestion')).filter(({ id }) => id !== this.node);
+		const questions = (await this.#questions.read()).filter(({ id }) => id !== this.node);
 		const answers = Object.fromEntries(questions.map(({ id, number }) => [id, number]));
 		const text = JSON.stringify(answers);
 		if (text !== this.#answered && questions.length > 0) {

@@ -6,7 +6,8 @@
 import { randomUUID } from 'node:crypto';
 
 import { HostFailure } from '../../bigquery.js';
-import { DATABASE, findTable, readAll, readRecord } from '../database.js';
+import { DATABASE, findTable } from '../database.js';
+import { KeptById } from '../kept-records.js';
 import { change, replace } from '../stamps.js';
 
 /** How long to wait until this thread knows a new table. */
@@ -29,6 +30,9 @@ const MAKER = Symbol.for('bigquery-sync.tableMaker');
 /** @type {WeakSet<object>} The tables that were completed since this worker started. */
 const completed = new WeakSet();
 
+/** The targets that the component has created, by their names. */
+const targets = new KeptById('SyncTarget');
+
 /** @param {TableMaker} maker */
 export function offerTableMaker(maker) {
 	/** @type {Record<symbol, TableMaker>} */ (globalThis)[MAKER] = maker;
@@ -36,7 +40,7 @@ export function offerTableMaker(maker) {
 
 /** @param {string} name */
 export async function readIncarnation(name) {
-	return (await readRecord('SyncTarget', name))?.incarnation ?? '';
+	return (await targets.read(name))?.incarnation ?? '';
 }
 
 /**
@@ -69,9 +73,8 @@ export async function ensureTarget(name, target, isFirst, refusalOf) {
  * @param {{targetTable: string, mayCreate: boolean}[]} tables
  */
 export async function completeTargets(tables) {
-	const made = new Map((await readAll('SyncTarget')).map((target) => [target.id, target]));
 	for (const { targetTable: name, mayCreate } of tables) {
-		const { attributes } = made.get(name) ?? {};
+		const { attributes } = (await targets.read(name)) ?? {};
 		if (mayCreate && attributes) complete(await discover(name), attributes);
 	}
 }
@@ -142,7 +145,7 @@ function define(name, attributes) {
 
 /** Completes a table that the component created, and tells the other nodes its attributes if they have changed. */
 async function remember(name, attributes) {
-	const made = await readRecord('SyncTarget', name);
+	const made = await targets.read(name);
 	if (!made) return;
 	complete(findTable(name), attributes);
 	// Attributes of dropped columns stay, with their values.
@@ -162,21 +165,19 @@ async function remember(name, attributes) {
  */
 function complete(table, attributes) {
 	if (!table?.attributes.some(({ name }) => name === OWN_ATTRIBUTE)) return;
-	let isComplete = completed.has(table);
+	/** @param {Definition} attribute */
+	const lacks = ({ name, type, indexed }) => {
+		const found = table.attributes.find((attribute) => attribute.name === name);
+		return (!found?.type && type) || (!found?.indexed && indexed);
+	};
+	if (completed.has(table) && !attributes.some(lacks)) return;
 	const merged = table.attributes.map((attribute) => ({ ...attribute }));
 	for (const { name, type, indexed } of attributes) {
 		let found = merged.find((attribute) => attribute.name === name);
 		if (!found) merged.push((found = { name }));
-		if (!found.type && type) {
-			found.type = type;
-			isComplete = false;
-		}
-		if (!found.indexed && indexed) {
-			found.indexed = true;
-			isComplete = false;
-		}
+		if (!found.type && type) found.type = type;
+		if (!found.indexed && indexed) found.indexed = true;
 	}
-	if (isComplete) return;
 	completed.add(define(table.tableName, merged));
 }
 

@@ -1,8 +1,11 @@
 /** Reads and stores the versions of a source table's schema. Their rows are never changed. */
 
-import { findTable, readRecord } from '../database.js';
+import { findTable } from '../database.js';
+import { KeptById } from '../kept-records.js';
 
 /** @typedef {{id: string, tableId: string, version: number, era: number, fingerprint: string}} SchemaVersion */
+
+const versions = new KeptById('SchemaVersion');
 
 /** @param {string} tableId @param {number} version */
 const idOf = (tableId, version) => `${tableId}:${version}`;
@@ -16,7 +19,7 @@ const idOf = (tableId, version) => `${tableId}:${version}`;
 export async function newestVersion(tableId, known = null) {
 	let newest = null;
 	for (let number = known?.version ?? 1; ; number++) {
-		const found = await readRecord('SchemaVersion', idOf(tableId, number));
+		const found = await versions.read(idOf(tableId, number));
 		if (found) newest = found;
 		else if (newest === null && known !== null) return newestVersion(tableId);
 		else return newest;
@@ -42,8 +45,8 @@ export async function hasNewerEra(known) {
 export async function adoptVersion(version, notes, nodeId) {
 	const context = {};
 	await transaction(context, async () => {
-		const versions = findTable('SchemaVersion');
-		if (await versions.get(version.id, context)) return;
+		const table = findTable('SchemaVersion');
+		if (await table.get(version.id, context)) return;
 		const at = new Date().toISOString();
 		for (const [index, { kind, reason }] of notes.entries()) {
 			// All nodes use the same id, because several may do this at the same time.
@@ -51,6 +54,6 @@ export async function adoptVersion(version, notes, nodeId) {
 			findTable('SyncAudit').put({ id, tableId: version.tableId, kind, rowId: null, reason, nodeId, at }, context);
 		}
 		// The version is the last write: a Harper that ends in the middle of a commit keeps the writes before.
-		versions.put(version, context);
+		table.put(version, context);
 	});
 }

@@ -2,7 +2,8 @@
 
 import { HostFailure } from '../../bigquery.js';
 import { Changes } from '../changes.js';
-import { findTable, readAll, readRecord, withoutValues } from '../database.js';
+import { findTable, readRecord, withoutValues } from '../database.js';
+import { KeptRecords } from '../kept-records.js';
 import { regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
 import { adoptVersion, newestVersion } from './versions.js';
@@ -15,6 +16,7 @@ export class SchemaWatch {
 	#stopLooking = () => {};
 	#isLooking = false;
 	#changes = new Changes();
+	#storedLocks = new KeptRecords('SchemaLock');
 	/** The locks as they were read last, by the tables' ids. @type {Map<string, any>} */
 	#locks = new Map();
 	/** The tables whose last check failed. This is logged once. @type {Set<string>} */
@@ -112,7 +114,7 @@ export class SchemaWatch {
 	}
 
 	async #readLocks() {
-		this.#locks = new Map((await readAll('SchemaLock')).map((lock) => [lock.id, lock]));
+		this.#locks = new Map((await this.#storedLocks.read()).map((lock) => [lock.id, lock]));
 	}
 
 	/** @param {string} id @param {string[]} names Of the nodes that are alive. */

@@ -1,12 +1,17 @@
 /** Executes the core's commands for one table. Failures are returned as values; no promise is rejected. */
 
 import { HostFailure } from '../../bigquery.js';
-import { findTable, readAll, readRecord, readWorkers, withoutValues } from '../database.js';
+import { readWorkers } from '../cluster/workers.js';
+import { findTable, withoutValues } from '../database.js';
+import { KeptById, KeptRecords } from '../kept-records.js';
 import { adoptVersion, hasNewerEra, newestVersion } from '../schema/versions.js';
 import { ensureTarget, readIncarnation } from '../schema/target.js';
 import { replace } from '../stamps.js';
 import { commit } from './commit.js';
 import { readHead, readLastCommit, readProof } from './witnesses.js';
+
+const sharedCounts = new KeptById('SyncCounts');
+const states = new KeptById('SyncControlState');
 
 export class TableHost {
 	#stopping = new AbortController();
@@ -14,6 +19,8 @@ export class TableHost {
 	#table;
 	/** @type {any} */
 	#layout;
+	/** @type {KeptRecords} */
+	#checkpoints;
 	/** The newest version of the schema that the core knows. @type {any} */
 	#schema = null;
 
@@ -29,6 +36,8 @@ export class TableHost {
 	 */
 	constructor({ table, worker, connection, descriptions, onTarget, instance, onDeath }) {
 		this.table = table;
+		const conditions = [{ attribute: 'tableId', value: table.id }];
+		this.#checkpoints = new KeptRecords('SyncCheckpoint', { conditions, prefix: `${table.id}:` });
 		this.writer = { tableId: table.id, owner: `${worker.node}-${worker.index}`, node: worker.node };
 		this.connection = connection;
 		this.descriptions = descriptions;
@@ -93,9 +102,21 @@ export class TableHost {
 	load() {
 		return asValue('harper_read', async () => {
 			this.#schema = await newestVersion(this.table.id, this.#schema);
-			const [progress, commits] = await Promise.all([readProgress(this.table), this.#readCommits()]);
+			const [progress, commits] = await Promise.all([this.#readProgress(), this.#readCommits()]);
 			return { ...progress, ...commits, schema: this.#schema };
 		});
+	}
+
+	/** Reads what is known of the table's progress. */
+	async #readProgress() {
+		const { id, targetTable } = this.table;
+		const [checkpoints, counts, incarnation, wish] = await Promise.all([
+			this.#checkpoints.read(),
+			sharedCounts.read(id),
+			readIncarnation(targetTable),
+			states.read(id),
+		]);
+		return { checkpoints, counts, incarnation, forgivenRows: wish?.forgivenRows ?? 0 };
 	}
 
 	/** Reads this worker's last commit, the proofs for other nodes' workers, the heads of all workers, and who is gone. */
@@ -174,20 +195,6 @@ export class TableHost {
 	report(_status, news) {
 		for (const { level, text } of news) logger[level]?.(`bigquery-sync: ${text}`);
 	}
-}
-
-/**
- * Reads what is known of a table's progress.
- * @param {{id: string, targetTable: string}} table
- */
-async function readProgress({ id, targetTable }) {
-	const [checkpoints, counts, incarnation, wish] = await Promise.all([
-		readAll('SyncCheckpoint', [{ attribute: 'tableId', value: id }]),
-		readRecord('SyncCounts', id),
-		readIncarnation(targetTable),
-		readRecord('SyncControlState', id),
-	]);
-	return { checkpoints, counts, incarnation, forgivenRows: wish?.forgivenRows ?? 0 };
 }
 
 /** Turns a failure into `{failure: {code, message}}`. */

@@ -7,6 +7,7 @@
  */
 
 import { findTable, readRecord } from '../database.js';
+import { KeptById } from '../kept-records.js';
 
 /**
  * So many witnesses of a worker's commits of a table are kept for a short time, and so many for a long time. The core says
@@ -19,6 +20,9 @@ const WITNESSES_KEPT_LONG = 16_384;
  * @typedef {{tableId: string, owner: string, number: number, place: number} & Record<string, unknown>} Commit As the core describes it.
  * @typedef {{tableId: string, owner: string, node: string}} Writer
  */
+
+const heads = new KeptById('SyncBatch');
+const proofs = new KeptById('SyncBatch');
 
 /** @param {string} tableId @param {string} owner */
 const headId = (tableId, owner) => `${tableId}:${owner}`;
@@ -67,7 +71,7 @@ export function putProof(proof, node, context) {
  * @returns {Promise<any>}
  */
 export function readHead(tableId, owner) {
-	return readRecord('SyncBatch', headId(tableId, owner));
+	return heads.read(headId(tableId, owner));
 }
 
 /**
@@ -87,7 +91,7 @@ export async function readWitness(tableId, owner, number) {
 
 /** @param {string} tableId @param {string} owner @param {string} node @returns {Promise<any>} */
 export function readProof(tableId, owner, node) {
-	return readRecord('SyncBatch', proofId(tableId, owner, node));
+	return proofs.read(proofId(tableId, owner, node));
 }
 
 /**
