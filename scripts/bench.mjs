@@ -46,6 +46,10 @@ async function main() {
 		const { measureIndexes } = await import('./bench/indexes.mjs');
 		Object.assign(json, printIndexes(await measureIndexes(measuring)));
 	}
+	if (parts.includes('idle')) {
+		const { measureIdling } = await import('./bench/idling.mjs');
+		Object.assign(json, report.printIdling(await measureIdling(options)));
+	}
 	if (options.json) print(JSON.stringify(json));
 }
 

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { ExpectedFailure } from '../terminal.mjs';
 
-const PARTS = ['decode', 'sync', 'delayed', 'freshness', 'workers', 'indexes'];
+const PARTS = ['decode', 'sync', 'delayed', 'freshness', 'workers', 'indexes', 'idle'];
 const PACES = ['gentle', 'fast'];
 /** What is measured unless something is asked for. */
 const USUAL_PARTS = ['decode', 'sync', 'delayed', 'freshness'];
@@ -10,20 +10,22 @@ export const USAGE = `Measures what copying a row costs, in the core alone and o
 
 npm run bench -- [--only PART] [--rows N] [--rounds N] [--pace WORD] [--profile PATH] [--json]
 
-  --only PART     measures one of these parts; the default is all but the last two
+  --only PART     measures one of these parts; the default is all but the last three
                   decode: pages to records, in the core and in plain JavaScript, without a server
                   sync: the whole way, against a bare loop of Harper's transactions that writes the same rows
                   delayed: the sync of prepared pages through a slow network, against the same without delay
                   freshness: the time from a row's appearance in BigQuery until it is in Harper
                   workers: the sync with 1, 2 and 4 worker threads of one Harper, against as many bare loops
                   indexes: the sync into tables with 0, 1 and 3 indexed attributes, against the bare loop
-  --rows N        rows to copy, default 200,000; decode uses at most 200,000 of them
-  --rounds N      number of rounds, default 3; the results are the medians of all rounds
+                  idle: the CPU of a node with 20 tables that do not change, against a Harper without the component
+  --rows N        rows to copy, default 200,000; decode uses at most 200,000 of them, idle at most 2,000 for each table
+  --rounds N      number of rounds, default 3; the results are the medians of all rounds. With idle, a round is 30 s,
+                  and the result is that of the whole time
   --pace WORD     gentle or fast: the sync's configured pace, default gentle
   --profile PATH  writes CPU profiles of one of Harper's workers to PATH.sync.cpuprofile and
                   PATH.ceiling.cpuprofile, which Chrome's developer tools show; the results then
                   include the profiler's own cost. The parts workers and indexes insert the number of workers or
-                  indexes: PATH.4.sync.cpuprofile
+                  indexes: PATH.4.sync.cpuprofile. The part idle writes none
   --json          ends with a line of JSON
   --help          prints this
 

@@ -21,6 +21,8 @@ import { selectedRows } from './selection.mjs';
 const WRITE_CHARACTERS = 4 << 20;
 const JOB_PATH = /\/queries\/job-(\d+)$/;
 const DAY_US = 86_400_000_000n;
+/** When the table was last changed, in ms since 1970. Only with this does a poll find that nothing has changed. */
+const MODIFIED_MS = '1735689600000';
 
 class PreparedTable {
 	#folder = temporaryFolder('pages');
@@ -229,8 +231,10 @@ function refusal(status, reason, message) {
 function description({ rows, columnBytes }) {
 	const timePartitioning = { type: 'DAY', field: 'timestamp' };
 	const rowBytes = [...columnBytes.values()].reduce((sum, bytes) => sum + bytes, 0);
-	const counts = { numRows: `${rows}`, numBytes: `${Math.round(rows * rowBytes)}` };
-	return Buffer.from(JSON.stringify({ type: 'TABLE', schema: { fields: VESSEL_SCHEMA }, timePartitioning, ...counts }));
+	const version = { numRows: `${rows}`, numBytes: `${Math.round(rows * rowBytes)}`, lastModifiedTime: MODIFIED_MS };
+	return Buffer.from(
+		JSON.stringify({ type: 'TABLE', schema: { fields: VESSEL_SCHEMA }, timePartitioning, ...version })
+	);
 }
 
 function countOf(ranges) {

@@ -1,5 +1,6 @@
 import { print } from '../terminal.mjs';
 import { PAGE_ROWS } from './decoding.mjs';
+import { IDLE_TABLES, IDLE_THREADS } from './idling.mjs';
 import { median } from './median.mjs';
 
 /** Below this part of what prepared pages allow, the emulator is what the sync waits for. */
@@ -234,6 +235,25 @@ export function printIndexes(rounds) {
 	row('rows/s of the sync, against none', ({ rows_per_s_growth }) => change(rows_per_s_growth));
 	print();
 	return { indexes };
+}
+
+/**
+ * @param {import('./idling.mjs').Idling} measured
+ * @returns {Record<string, unknown>} For the line of JSON: shares of one core.
+ */
+export function printIdling({ seconds, whole, bare }) {
+	const row = (name, share) => printRow(name, `${(share * 100).toFixed(2)} %`);
+	const share = (value) => Math.round(value * 100_000) / 100_000;
+	print();
+	print(
+		`CPU of an idle node with ${IDLE_TABLES} tables and ${IDLE_THREADS} worker threads, of one core, over ${seconds} s:`
+	);
+	print();
+	row('Harper with the component', whole);
+	row('Harper alone, at the same time', bare);
+	row('difference: the component’s own', whole - bare);
+	print();
+	return { idle_cpu_share: share(whole - bare), idle_whole_cpu_share: share(whole), idle_bare_cpu_share: share(bare) };
 }
 
 function printRow(name, ...cells) {
