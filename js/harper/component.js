@@ -210,6 +210,7 @@ export class Component {
 			configuration: fingerprint,
 			instance: this.#instance,
 			work: () => (configuration === undefined ? [] : (this.#runs?.work() ?? null)),
+			steps: () => this.#runs?.steps,
 			wanted: () => this.#runs?.wanted() ?? [],
 			onNews: () => this.#runs?.place(),
 		});

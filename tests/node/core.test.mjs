@@ -121,6 +121,7 @@ test('a panic of the core ends the runs of its instance and nothing else', async
 		connection: /** @type {any} */ (null),
 		onTarget() {},
 		instance,
+		onStep: () => {},
 		onDeath: (error) => deaths.push(error),
 	});
 	const sync = configuration().table('t', worker);

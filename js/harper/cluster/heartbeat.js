@@ -23,7 +23,7 @@ export class Heartbeat {
 	/** @type {Set<string>} The cluster's nodes, as they were seen last. */
 	#members = new Set();
 	/** What this thread told last, and when. */
-	#told = { text: '', at: -Infinity };
+	#told = { text: '', at: -Infinity, steps: /** @type {unknown} */ (undefined) };
 	/** What the speaker saw last. @type {any} */
 	#sight;
 	/** @type {NodeJS.Timeout | undefined} */
@@ -42,10 +42,11 @@ export class Heartbeat {
 	 * @param {string} options.configuration A fingerprint of the thread's configuration.
 	 * @param {{dead: boolean}} options.instance The instance of the core that the cluster belongs to.
 	 * @param {() => any[] | null} options.work What this worker does for each table; null while it is not known.
+	 * @param {() => unknown} options.steps Another value whenever that may have changed.
 	 * @param {() => string[]} options.wanted The tables that are to be read.
 	 * @param {() => void} options.onNews Called when the worker's share may have changed.
 	 */
-	constructor({ cluster, haste, node, index, count, threads, configuration, instance, work, wanted, onNews }) {
+	constructor({ cluster, haste, node, index, count, threads, configuration, instance, work, steps, wanted, onNews }) {
 		this.cluster = cluster;
 		this.beat_ms = BEAT_MS / haste;
 		this.node = node;
@@ -55,6 +56,7 @@ export class Heartbeat {
 		this.configuration = configuration;
 		this.instance = instance;
 		this.work = work;
+		this.steps = steps;
 		this.wanted = wanted;
 		this.onNews = onNews;
 	}
@@ -68,7 +70,7 @@ export class Heartbeat {
 		this.threads.on('hello', (hello) => this.#hear(hello));
 		this.threads.on('cluster', (sight) => this.#take(sight));
 		this.threads.on('who', () => this.#sight && this.isSpeaker() && this.threads.tell('cluster', this.#sight));
-		this.#stops = [regularly(() => this.#beat(), this.beat_ms), regularly(() => this.tell(), LOOK_MS)];
+		this.#stops = [regularly(() => this.#beat(), this.beat_ms), regularly(() => this.#tellNews(), LOOK_MS)];
 		if (this.index !== 0) this.threads.tell('who');
 		await this.#beat();
 	}
@@ -79,14 +81,22 @@ export class Heartbeat {
 		for (const stop of this.#stops) stop();
 	}
 
+	/** To ask the core is not worth while as long as no table has done anything. */
+	#tellNews() {
+		const isOld = performance.now() - this.#told.at >= BEAT_MS;
+		if (isOld || this.steps() !== this.#told.steps) this.tell();
+	}
+
 	/** Tells the other threads what this one runs, if that has changed or was last told long ago. */
 	tell() {
+		const steps = this.steps();
 		const tables = this.instance.dead ? [] : this.work();
 		if (tables === null || this.#stopped) return;
 		const text = JSON.stringify(tables);
+		this.#told.steps = steps;
 		const isNews = text !== this.#told.text;
 		if (!isNews && performance.now() - this.#told.at < BEAT_MS) return;
-		this.#told = { text, at: performance.now() };
+		this.#told = { text, at: performance.now(), steps };
 		const hello = { index: this.index, configuration: this.configuration, tables };
 		this.threads.tell('hello', hello);
 		this.#hear(hello);

@@ -10,6 +10,8 @@ import { TableHost } from './table-host.js';
  */
 
 export class Runs {
+	/** Grows with whatever may change what this worker does. */
+	steps = 0;
 	/** @type {Map<string, Run>} */
 	#runs = new Map();
 	/** @type {Map<string, import('../commands.js').Wish>} The commands that were followed last. */
@@ -33,12 +35,13 @@ export class Runs {
 		this.worker = worker;
 		this.standing = standing;
 		this.instance = instance;
-		this.surroundings = { ...surroundings, worker, instance };
+		this.surroundings = { ...surroundings, worker, instance, onStep: () => this.steps++ };
 	}
 
 	/** @param {Map<string, import('../commands.js').Wish>} wishes */
 	async follow(wishes) {
 		this.#wishes = wishes;
+		this.steps++;
 		for (const table of this.tables) {
 			const wish = wishes.get(table.id);
 			const wanted = desired(table, wish);
@@ -55,6 +58,7 @@ export class Runs {
 
 	/** Tells all tables the worker's place in the cluster. */
 	place() {
+		this.steps++;
 		for (const [id, { sync }] of this.#runs) sync.place(this.standing(id));
 	}
 
@@ -116,8 +120,10 @@ export class Runs {
 		const run = { sync, host, running: true, ended: Promise.resolve(), wish };
 		run.ended = host.run(sync).finally(() => {
 			run.running = false;
+			this.steps++;
 		});
 		this.#runs.set(table.id, run);
+		this.steps++;
 	}
 }
 

@@ -32,9 +32,10 @@ export class TableHost {
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when the target table is there.
 	 * @param {{dead: boolean}} options.instance The instance of the core, which several tables share.
+	 * @param {() => void} options.onStep Called whenever the core has decided something.
 	 * @param {(error: unknown) => void} options.onDeath Called when this table's step killed it.
 	 */
-	constructor({ table, worker, connection, descriptions, onTarget, instance, onDeath }) {
+	constructor({ table, worker, connection, descriptions, onTarget, instance, onStep, onDeath }) {
 		this.table = table;
 		const conditions = [{ attribute: 'tableId', value: table.id }];
 		this.#checkpoints = new KeptRecords('SyncCheckpoint', { conditions, prefix: `${table.id}:` });
@@ -43,6 +44,7 @@ export class TableHost {
 		this.descriptions = descriptions;
 		this.onTarget = onTarget;
 		this.instance = instance;
+		this.onStep = onStep;
 		this.onDeath = onDeath;
 	}
 
@@ -57,6 +59,7 @@ export class TableHost {
 
 	/** A panic of the core arrives here as an exception, which would otherwise end the worker. */
 	guard() {
+		this.onStep();
 		return this.#enter(() => this.sync.step());
 	}
 
