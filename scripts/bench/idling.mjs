@@ -12,8 +12,8 @@ const ROWS_MAX = 2_000;
 const COMPONENT = 'bigquery-sync';
 const LOOK_EVERY_MS = 1_000;
 const DEADLINE_MS = 300_000;
-/** From when all tables are idle until the measurement: for so long, threads compile what they run from now on. */
-const SETTLE_MS = 60_000;
+/** From when all tables are idle until the measurement: until then, threads compile what the polls run. */
+const SETTLE_MS = 120_000;
 /** A round lasts as long as the default of `pollInterval`, so that each table is polled once in it. */
 const ROUND_MS = 30_000;
 
