@@ -75,7 +75,21 @@ export function printSync({ emulator, rounds }) {
 	};
 	const json = Object.fromEntries(Object.entries(figures).map(([name, value]) => [name, rounded(value)]));
 	printFigures(json, limited_by);
-	return { ...json, limited_by };
+	return { ...json, limited_by, ceiling_sizes: sizesOf(rounds) };
+}
+
+/** The bare loop by the size of its transactions. */
+function sizesOf(rounds) {
+	const sizes = rounds.map(({ ceiling }) => ceiling.sizes);
+	return sizes[0].map(({ transactionRows }) => {
+		const of = (read) =>
+			rounded(median(sizes.map((some) => read(some.find((size) => size.transactionRows === transactionRows)))));
+		return {
+			transaction_rows: transactionRows,
+			rows_per_s: of(({ rowsPerS }) => rowsPerS),
+			cpu_us_per_row: of(({ cpuUsPerRow }) => cpuUsPerRow),
+		};
+	});
 }
 
 /** The bare loop with transactions that are about as large as those of the sync. */

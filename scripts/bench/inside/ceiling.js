@@ -2,7 +2,7 @@
 
 /** Rows that a thread prepares before the clock runs, and one turn of all transaction sizes. */
 const BLOCK_ROWS = 10_000;
-const TRANSACTION_ROWS = [250, 500, 1_000, 2_000];
+const TRANSACTION_ROWS = [125, 250, 500, 1_000, 2_000];
 
 /** @typedef {{rows: number, elapsedMs: number, cpuMs: number}} Spent */
 
