@@ -12,6 +12,7 @@ import { Threads } from './cluster/threads.js';
 import { Commands } from './commands.js';
 import { regularly } from './pulse.js';
 import { Exposure } from './rest/exposure.js';
+import { Indexes } from './schema/indexes.js';
 import { completeTargets } from './schema/target.js';
 import { SchemaWatch } from './schema/watch.js';
 import { Descriptions } from './sync/descriptions.js';
@@ -58,6 +59,8 @@ export class Component {
 	#deliveries;
 	/** @type {SchemaWatch | undefined} */
 	#watch;
+	/** @type {Indexes | undefined} */
+	#indexes;
 	/** @type {AuditRetention | undefined} */
 	#retention;
 	/** @type {Runs | undefined} */
@@ -74,6 +77,7 @@ export class Component {
 	#deaths = 0;
 	/** Whether the last attempt to complete the targets failed. */
 	#incomplete = false;
+	#isCompleting = false;
 
 	constructor() {
 		this.node = server.hostname ?? 'localhost';
@@ -143,6 +147,7 @@ export class Component {
 		this.#deliveries?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
+		this.#indexes?.stop();
 		this.#retention?.stop();
 		this.#runs?.stop();
 		return this.#enqueue(() => this.#end());
@@ -241,6 +246,8 @@ export class Component {
 		const nodes = () => this.nodes();
 		this.#watch = new SchemaWatch({ configuration, connection, tables, node, name, nodes, instance });
 		if (index === 0) this.#watch.start();
+		const turn = (build, sight) => configuration.indexTurn(build, sight);
+		this.#indexes = new Indexes({ isFirst: index === 0, turn });
 		this.#retention = new AuditRetention(summary.auditRetentionDays, () => this.#isFirst());
 		this.#retention.start();
 		this.#runs = new Runs({
@@ -250,7 +257,10 @@ export class Component {
 			worker: { node, index },
 			standing: (table) => this.#heartbeat?.standing(table),
 			descriptions: this.#descriptions,
-			onTarget: (name) => this.#exposure.expose(this.#scope.resources, name),
+			onTarget: (name) => {
+				this.#exposure.expose(this.#scope.resources, name);
+				this.#completeTargets();
+			},
 			instance,
 			onDeath: (error) => this.#replaceCore(error),
 		});
@@ -273,6 +283,7 @@ export class Component {
 	#snapshot() {
 		const { name: id, node, index, version, problems } = this;
 		const tables = this.#runs?.statuses() ?? [];
+		for (const table of tables) table.indexes = this.#indexes?.stateOf(table.target) ?? table.indexes;
 		return { id, node, index, version, tables, problems, updatedAt: new Date().toISOString() };
 	}
 
@@ -286,6 +297,8 @@ export class Component {
 		this.#deliveries?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
+		this.#indexes?.stop();
+		this.#indexes = undefined;
 		this.#retention?.stop();
 		await this.#runs?.end();
 		this.#runs = undefined;
@@ -311,13 +324,17 @@ export class Component {
 
 	/** Completes all targets, also those of tables that this worker does not run: their rows arrive here too. */
 	async #completeTargets() {
+		if (this.#isCompleting || !this.#indexes || this.#instance.dead) return;
+		this.#isCompleting = true;
 		try {
-			await completeTargets(this.tables);
+			await completeTargets(this.tables, this.#indexes);
 			this.#incomplete = false;
 		} catch (error) {
 			const { message } = error;
 			if (!this.#incomplete) logger.error?.(`bigquery-sync: indexes of targets are missing on this node: ${message}`);
 			this.#incomplete = true;
+		} finally {
+			this.#isCompleting = false;
 		}
 		this.#exposeTargets();
 	}

@@ -8,6 +8,7 @@ import { component } from './component.js';
 import { regularly } from './pulse.js';
 import { syncControl } from './rest/control.js';
 import { schemaDiff } from './rest/schema-diff.js';
+import { holdUnfinished } from './schema/indexes.js';
 import { commitOwnAsWhole } from './sync/whole-commits.js';
 
 /** The name in config.yaml of the sub-folder that starts the component as the application itself. */
@@ -25,6 +26,7 @@ commitOwnAsWhole();
 /** @param {any} scope */
 export function handleApplication(scope) {
 	commitOwnAsWhole();
+	holdUnfinished();
 	const current = component();
 	const isStarter = scope.options.getAll()?.package === STARTER;
 	scope.resources.set('SyncControl', syncControl());

@@ -6,7 +6,7 @@ mod table;
 
 pub use overrides::{HarperType, SchemaOverride};
 pub use table::{
-    Columns, CursorUnit, IdType, Manner, PageRows, PartitionBy, Polling, SourceTable, TableConfig,
+    Columns, CursorUnit, IdType, Indexes, Manner, PageRows, PartitionBy, Polling, SourceTable, TableConfig,
 };
 
 use crate::time::Micros;
@@ -19,7 +19,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Names of the component's own tables, which no target may have.
-pub const SYSTEM_TABLES: [&str; 12] = [
+pub const SYSTEM_TABLES: [&str; 13] = [
     "SchemaLock",
     "SchemaVersion",
     "SyncAudit",
@@ -27,6 +27,7 @@ pub const SYSTEM_TABLES: [&str; 12] = [
     "SyncCheckpoint",
     "SyncControlState",
     "SyncCounts",
+    "SyncIndex",
     "SyncNode",
     "SyncQuestion",
     "SyncReport",

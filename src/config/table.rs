@@ -139,6 +139,16 @@ pub struct PageRows {
     pub steady: u64,
 }
 
+/// When a target that the component creates gets its indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Indexes {
+    /// When all of its source has been read once.
+    AfterBackfill,
+    /// When it is created.
+    Immediate,
+}
+
 /// How often a source table's schema is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Polling {
@@ -191,6 +201,8 @@ pub struct TableConfig {
     pub partitions: u64,
     /// Whether the component may create the target table, and add to it.
     pub may_create: bool,
+    /// When a target that the component creates gets its indexes.
+    pub indexes: Indexes,
     /// How often the source's schema is checked.
     pub polling: Polling,
     /// The configured properties of single columns' attributes.
@@ -220,6 +232,7 @@ pub struct Defaults<'z> {
     /// The most bytes of memory for all tables of a worker.
     pub memory_bytes_max: u64,
     may_create: bool,
+    indexes: Indexes,
     polling: Polling,
     zones: &'z Zones,
 }
@@ -282,8 +295,8 @@ impl<'z> Defaults<'z> {
             set(&mut pace.backoff_multiplier, retry.number("backoffMultiplier", 1.0..=10.0));
             set(&mut pace.initial_delay_ms, retry.whole("initialDelay", 10..=60_000));
         }
-        let (may_create, polling) = read_schema(sections);
-        Defaults { pace, start, partitions, memory_bytes_max, may_create, polling, zones }
+        let (may_create, indexes, polling) = read_schema(sections);
+        Defaults { pace, start, partitions, memory_bytes_max, may_create, indexes, polling, zones }
     }
 }
 
@@ -293,11 +306,14 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-/// Returns whether targets may be created, and how often schemas are checked.
-fn read_schema(sections: &Section<'_>) -> (bool, Polling) {
+/// Returns whether targets may be created, when they get their indexes, and how often schemas are checked.
+fn read_schema(sections: &Section<'_>) -> (bool, Indexes, Polling) {
     let mut polling = Polling { min_s: 300, max_s: 1_800 };
-    let Some(schema) = sections.section("schema") else { return (true, polling) };
-    schema.refuse_unknown(&["create", "pollMin", "pollMax"]);
+    let mut indexes = Indexes::AfterBackfill;
+    let Some(schema) = sections.section("schema") else { return (true, indexes, polling) };
+    schema.refuse_unknown(&["create", "indexes", "pollMin", "pollMax"]);
+    let choices = [("afterBackfill", Indexes::AfterBackfill), ("immediate", Indexes::Immediate)];
+    set(&mut indexes, schema.choice("indexes", &choices));
     set(&mut polling.min_s, schema.whole("pollMin", 1..=DAY_S));
     set(&mut polling.max_s, schema.whole("pollMax", 1..=DAY_S));
     let Polling { min_s, max_s } = polling;
@@ -305,7 +321,7 @@ fn read_schema(sections: &Section<'_>) -> (bool, Polling) {
         schema.problem("pollMax", format!("is {max_s}, which is below pollMin ({min_s})"));
     }
     polling.max_s = max_s.max(min_s);
-    (schema.flag("create").unwrap_or(true), polling)
+    (schema.flag("create").unwrap_or(true), indexes, polling)
 }
 
 fn read_sync(sync: &Section<'_>, pace: &mut Pace, start: &mut Option<Start>, partitions: &mut u64) {
@@ -414,6 +430,7 @@ impl TableConfig {
             partition_by,
             partitions,
             may_create: defaults.may_create,
+            indexes: defaults.indexes,
             polling: defaults.polling,
             schema_overrides,
             position,

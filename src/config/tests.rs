@@ -327,6 +327,18 @@ fn targets_are_made_unless_that_is_forbidden() {
 }
 
 #[test]
+fn targets_get_their_indexes_after_the_backfill_unless_they_are_wanted_at_once() {
+    let indexes = |wanted: &str| parse(&with("schema", "indexes", json!(wanted)));
+    let usual = parse(&with("bigquery", "location", json!("EU"))).unwrap();
+    assert_eq!(usual.tables[0].indexes, Indexes::AfterBackfill);
+    assert_eq!(indexes("afterBackfill").unwrap().tables[0].indexes, Indexes::AfterBackfill);
+    assert_eq!(indexes("immediate").unwrap().tables[0].indexes, Indexes::Immediate);
+    let problems = indexes("imediate").unwrap_err();
+    assert_eq!(problems[0].key, "schema.indexes");
+    assert!(problems[0].message.ends_with("(did you mean immediate?)"), "{}", problems[0].message);
+}
+
+#[test]
 fn the_pace_of_looking_at_columns_has_a_least_and_a_most() {
     let polling = |schema: Value| {
         let mut root = with("bigquery", "location", json!("EU"));

@@ -50,6 +50,7 @@ impl Bookkeeper<'_> {
             let mut row = self.current(*partition, &transfer.described);
             // A clock that was set back does not take back what was read.
             row.last_timestamp = row.last_timestamp.max(reached);
+            row.backfilled |= complete && task.is_open_ended();
             if complete && is_sole {
                 // Rows that are read again in several windows are settled as far as the windows have come.
                 let until = task.plan.window.until.or(row.last_timestamp);
@@ -160,6 +161,7 @@ impl Bookkeeper<'_> {
             bytes_billed: count(|row| row.bytes_billed),
             billed_day: day,
             billed_on_day,
+            backfilled: ledger.get(partition).is_some_and(|row| row.backfilled),
             rows_without_cursor: without_cursor.unwrap_or(count(|row| row.rows_without_cursor)),
             last_sync_time: Some(self.now),
             batch_size: self.sizes.page_rows(),
@@ -210,6 +212,12 @@ mod tests {
         let [row] = checkpoints.as_slice() else { panic!("{checkpoints:?}") };
         assert_eq!((row.owner.as_str(), row.records_ingested, row.bytes_billed), ("n-2", 3, 7));
         assert_eq!((row.last_timestamp, row.window.as_ref().unwrap().offset), (None, 3));
+    }
+
+    #[test]
+    fn a_partition_is_backfilled_at_the_end_of_a_window_that_reaches_to_the_end_of_the_table() {
+        let is_backfilled = |rows| after(rows, Standing::ALONE).remove(0).backfilled;
+        assert_eq!([3, 5].map(is_backfilled), [false, true]);
     }
 
     #[test]

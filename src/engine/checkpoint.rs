@@ -76,6 +76,10 @@ pub struct Checkpoint {
     /// Bytes that BigQuery billed on that day.
     #[serde(default)]
     pub billed_on_day: u64,
+    /// Whether the partition was once read to its end. A checkpoint that does not tell is of a version that made all
+    /// indexes at once.
+    #[serde(default = "told_by_no_former_version")]
+    pub backfilled: bool,
     /// Rows of the source that have no cursor and are therefore not copied.
     #[serde(default)]
     pub rows_without_cursor: u64,
@@ -89,6 +93,10 @@ pub struct Checkpoint {
     pub window: Option<OpenWindow>,
     /// The options that ids and stored values depend on, to notice a configuration that no longer fits.
     pub identity: String,
+}
+
+fn told_by_no_former_version() -> bool {
+    true
 }
 
 impl Checkpoint {

@@ -6,6 +6,7 @@ use super::status::Activity;
 use super::{Engine, Next, State, division, schema};
 use crate::bigquery::request::Purpose;
 use crate::bigquery::table::Description;
+use crate::config::Indexes;
 use crate::error::{Failure, Kind};
 use crate::mapping::attributes::{Target, attributes};
 use crate::mapping::layout::Layout;
@@ -110,14 +111,23 @@ impl Engine {
         if self.schema.is_target_ready() {
             return Next::Plan(described);
         }
+        self.schema.let_indexes_wait(self.do_indexes_wait());
         let Described { description, projection } = &*described;
         let target = Box::new(Target {
             layout: Layout::of(projection),
             attributes: attributes(projection, description, &self.config.schema_overrides),
             may_create: self.config.may_create,
+            do_indexes_wait: self.schema.do_indexes_wait(),
         });
         let is_first = self.holding.is_first();
         Next::Await(State::Preparing(described), Command::EnsureTarget { target, is_first })
+    }
+
+    /// Whether a target that gets its indexes after the backfill has to wait for them. One that has some keeps them.
+    fn do_indexes_wait(&self) -> bool {
+        self.config.may_create
+            && self.config.indexes == Indexes::AfterBackfill
+            && !self.holding.ledger.is_backfilled()
     }
 
     /// There is nothing to do until the cluster changes, or the table does.

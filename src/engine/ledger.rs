@@ -105,10 +105,16 @@ impl Ledger {
         self.proven.clear();
         for row in self.rows.values_mut().filter(|row| is_void(row)) {
             row.last_timestamp = None;
+            row.backfilled = false;
             row.settled = None;
             row.inherited = None;
             give_up(&mut row.window);
         }
+    }
+
+    /// Tells whether all partitions with rows were once read to their end, by whichever worker.
+    pub fn is_backfilled(&self) -> bool {
+        !self.rows.is_empty() && self.rows.values().all(|row| row.backfilled)
     }
 
     /// Returns a partition's watermark.
@@ -316,6 +322,24 @@ mod tests {
     use super::*;
     use crate::engine::samples::{at, checkpoint};
     use serde_json::json;
+
+    #[test]
+    fn a_table_is_backfilled_when_each_of_its_checkpoints_says_so_and_not_after_it_starts_over() {
+        let day = "2024-01-01T00:00:00Z";
+        let row = |partition, backfilled| Checkpoint { backfilled, ..checkpoint(partition, day, day) };
+        let mut ledger = Ledger::of(vec![row(0, true), row(1, false)], "day/2");
+        assert!(!ledger.is_backfilled() && !Ledger::default().is_backfilled());
+        ledger.set(row(1, true));
+        assert!(ledger.is_backfilled());
+        ledger.start_over(|row| row.partition == 0);
+        assert!(!ledger.is_backfilled());
+    }
+
+    #[test]
+    fn a_checkpoint_of_a_former_version_counts_as_backfilled() {
+        let day = "2024-01-01T00:00:00Z";
+        assert!(Ledger::of(vec![checkpoint(0, day, day)], "day/2").is_backfilled());
+    }
 
     #[test]
     fn what_was_read_under_another_zone_is_read_again_once_and_its_job_is_paid() {

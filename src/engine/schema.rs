@@ -17,6 +17,8 @@ pub struct Schema {
     adopted: Option<u32>,
     projection: Option<Arc<Projection>>,
     is_target_ready: bool,
+    /// Whether the target table does not get its indexes yet.
+    do_indexes_wait: bool,
     /// The known incarnation of the target table.
     incarnation: Incarnation,
 }
@@ -86,6 +88,16 @@ impl Schema {
     /// Whether the target table fits the columns, as far as is known.
     pub fn is_target_ready(&self) -> bool {
         self.is_target_ready
+    }
+
+    /// Notes whether the target table does not get its indexes yet.
+    pub fn let_indexes_wait(&mut self, do_wait: bool) {
+        self.do_indexes_wait = do_wait;
+    }
+
+    /// Whether the target table does not get its indexes yet.
+    pub fn do_indexes_wait(&self) -> bool {
+        self.do_indexes_wait
     }
 
     /// Notes that the target table fits. Tells whether it has the known incarnation.

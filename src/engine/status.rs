@@ -73,6 +73,8 @@ pub struct Status {
     pub schema_version: Option<u32>,
     /// Rows of the source that have no cursor, and so are not copied.
     pub rows_without_cursor: u64,
+    /// Whether the target has its indexes. The host knows which of them are being built.
+    pub indexes: IndexState,
     /// The columns that identify a row; empty if its content does.
     pub key: Vec<String>,
     /// While resting: when the rest ends.
@@ -87,6 +89,16 @@ pub struct Status {
     pub waits_for_memory_seconds: Option<u64>,
     /// The failure that lasts.
     pub last_error: Option<LastError>,
+}
+
+/// Whether a target has its indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexState {
+    /// They will be made when the backfill is done.
+    AfterBackfill,
+    /// It has them, or gets them now.
+    Ready,
 }
 
 /// The circuit breakers.
@@ -165,6 +177,10 @@ impl Status {
             warning: engine.warning(),
             schema_version: engine.schema.version().map(|version| version.version),
             rows_without_cursor: engine.rows_without_cursor(),
+            indexes: match engine.schema.do_indexes_wait() {
+                true => IndexState::AfterBackfill,
+                false => IndexState::Ready,
+            },
             key: engine.schema.projection().map(|projection| projection.key_names()).unwrap_or_default(),
             next_poll: engine.condition.next_poll(now).map(|at| at.to_string()),
             unchanged_at: engine.source.unchanged_at().map(|at| at.to_string()),

@@ -39,6 +39,8 @@ pub struct Target {
     pub attributes: Vec<Attribute>,
     /// Whether the component may create it, and add to it.
     pub may_create: bool,
+    /// Whether it gets no indexes yet. Those that it has stay.
+    pub do_indexes_wait: bool,
 }
 
 /// Returns the attributes besides `id`: the columns in their order, and the time of the write.

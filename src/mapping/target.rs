@@ -140,7 +140,7 @@ mod tests {
         let description = Description::read(body.as_bytes()).unwrap();
         let projection = Projection::resolve(&config, &description, None).unwrap();
         let attributes = attributes(&projection, &description, &[]);
-        Target { layout: Layout::of(&projection), attributes, may_create: true }
+        Target { layout: Layout::of(&projection), attributes, may_create: true, do_indexes_wait: false }
     }
 
     fn table(id: Value, attributes: &[(&str, &str)]) -> Table {

@@ -5,8 +5,10 @@ use crate::bigquery::request;
 use crate::bigquery::table::Description;
 use crate::config::TableConfig;
 use crate::mapping::version::SchemaVersion;
+use crate::schema::indexing::{self, Build, Sight};
 use crate::schema::lock::{self, Lock};
 use crate::schema::report::{self, Declared, Findings};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 
@@ -43,6 +45,19 @@ impl Configuration {
         let polling = self.find(id)?.polling;
         let lock: Lock = serde_wasm_bindgen::from_value(lock)?;
         convert::to_js(&lock::checked(&lock, fingerprint.as_deref(), polling, driver::now()))
+    }
+
+    /// Decides what worker 0 of a node does about an index: `{turn: 'rest' | 'declare' | 'continue' | 'compare' | 'doubt',
+    /// build}`. The build, `null` when the index is complete, has to be stored before.
+    ///
+    /// # Errors
+    /// When the build is not what this returned, or the sight is none.
+    #[wasm_bindgen(js_name = indexTurn)]
+    pub fn index_turn(&self, build: JsValue, sight: JsValue) -> Result<JsValue, JsValue> {
+        let build: Option<Build> = optional(build)?;
+        let sight: Sight = serde_wasm_bindgen::from_value(sight)?;
+        let (turn, build) = indexing::turn(build.as_ref(), &sight, driver::now());
+        convert::to_js(&IndexTurn { turn, build })
     }
 
     /// Returns the request for a source table's description.
@@ -92,6 +107,12 @@ impl Configuration {
             Some(next) => convert::adoption(&SchemaVersion { at: Some(driver::now()), by: worker, ..next }),
         }
     }
+}
+
+#[derive(Serialize)]
+struct IndexTurn {
+    turn: indexing::Turn,
+    build: Option<Build>,
 }
 
 impl Configuration {

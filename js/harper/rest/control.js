@@ -69,10 +69,10 @@ async function report() {
 	const unconnected = isBroken ? await unconnectedDatabases() : new Map();
 	const wished = new Map(wishes.map((wish) => [wish.id, wish]));
 	workers.sort((one, other) => (one.id < other.id ? -1 : 1));
-	const running = workers
+	const all = workers
 		.filter((worker) => isAlive(worker, nodes))
-		.flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })))
-		.filter(({ state }) => state !== 'standby');
+		.flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })));
+	const running = all.filter(({ state }) => state !== 'standby');
 	return {
 		version: own.version,
 		node: own.node,
@@ -86,6 +86,7 @@ async function report() {
 				target: table.targetTable,
 				desired: wanted,
 				unread: wanted === 'started' ? own.unread(table.id) : null,
+				indexes: indexesOf(all.filter(({ id }) => id === table.id)),
 				...together(
 					running.filter(({ id }) => id === table.id),
 					checkpoints.filter(({ tableId }) => tableId === table.id)
@@ -97,6 +98,12 @@ async function report() {
 			return { id, node, index, version, alive: isAlive(worker, nodes), updatedAt, problems };
 		}),
 	};
+}
+
+/** How the indexes of a target are: on each node, those of the node that is furthest behind. */
+function indexesOf(workers) {
+	const states = workers.map(({ indexes }) => indexes);
+	return ['building', 'after_backfill', 'ready'].find((state) => states.includes(state)) ?? null;
 }
 
 /** The status of a whole table: the watermark of the worker that is furthest behind, and the rows of all workers. */

@@ -6,41 +6,29 @@
 import { randomUUID } from 'node:crypto';
 
 import { HostFailure } from '../../bigquery.js';
-import { DATABASE, findTable } from '../database.js';
+import { findTable } from '../database.js';
 import { KeptById } from '../kept-records.js';
 import { change, replace } from '../stamps.js';
+import { define, definitionStore, storedDefinitions } from './definition.js';
+import { isOwn } from './indexes.js';
 
 /** How long to wait until this thread knows a new table. */
 const TABLE_WAIT_MS = 10_000;
 
-/** The attribute by which the component knows the targets that it has created. Users' schemas hardly declare it. */
-const OWN_ATTRIBUTE = '_syncedAt';
-
-/** Harper may load a module under several addresses, so the function is stored where all of them find it. */
-const MAKER = Symbol.for('bigquery-sync.tableMaker');
-
 /**
- * @typedef {{name: string, type?: string, indexed?: any, nullable?: boolean, isPrimaryKey?: boolean}} Definition
- * @typedef {(table: {table: string, database: string, schemaDefined: boolean, attributes: Definition[]}) => any} TableMaker
- *   Creates a table, or replaces the attributes of one that exists.
  * @typedef {{name: string, type: string, indexed: boolean, accepts: string[]}} Attribute
- * @typedef {import('../sync/batch.js').Layout & {attributes: Attribute[], mayCreate: boolean}} Target
+ * @typedef {import('../sync/batch.js').Layout & {attributes: Attribute[], mayCreate: boolean, doIndexesWait: boolean}} Target
  */
 
 /** @type {WeakSet<object>} The tables that were completed since this worker started. */
 const completed = new WeakSet();
 
 /** The targets that the component has created, by their names. */
-const targets = new KeptById('SyncTarget');
-
-/** @param {TableMaker} maker */
-export function offerTableMaker(maker) {
-	/** @type {Record<symbol, TableMaker>} */ (globalThis)[MAKER] = maker;
-}
+const known = new KeptById('SyncTarget');
 
 /** @param {string} name */
 export async function readIncarnation(name) {
-	return (await targets.read(name))?.incarnation ?? '';
+	return (await known.read(name))?.incarnation ?? '';
 }
 
 /**
@@ -71,12 +59,17 @@ export async function ensureTarget(name, target, isFirst, refusalOf) {
  * a table's definition without its indexes. It never creates a table: a missing one may have been dropped, and would
  * have to be filled again.
  * @param {{targetTable: string, mayCreate: boolean}[]} tables
+ * @param {import('./indexes.js').Indexes} indexes
  */
-export async function completeTargets(tables) {
+export async function completeTargets(tables, indexes) {
+	const targets = new Map();
 	for (const { targetTable: name, mayCreate } of tables) {
-		const { attributes } = (await targets.read(name)) ?? {};
-		if (mayCreate && attributes) complete(await discover(name), attributes);
+		const { attributes } = (await known.read(name)) ?? {};
+		if (!mayCreate || !attributes) continue;
+		complete(await discover(name), attributes);
+		targets.set(name, attributes);
 	}
+	await indexes.look(targets);
 }
 
 /** Waits a limited time for a table, and tells whether it exists. */
@@ -97,20 +90,12 @@ async function appears(name) {
  */
 async function discover(name) {
 	if (!findTable(name)) {
-		const store = findTable('SyncTarget').primaryStore.rootStore.dbisDb;
-		await store?.committed;
-		const definitions = findTable(name) ? [] : storedDefinitions(store, name);
+		await definitionStore()?.committed;
+		const definitions = findTable(name) ? [] : storedDefinitions(name);
 		// If a thread creates a table that is already stored, it looks again, and nothing is changed.
 		if (definitions.length > 0) define(name, definitions);
 	}
 	return findTable(name);
-}
-
-/** Returns a table's attributes as the database has them, without the computed ones. @param {string} name */
-function storedDefinitions(store, name) {
-	// They are stored under the table's name, a slash and their own; 0 comes after the slash.
-	const stored = store?.getRange({ start: `${name}/`, end: `${name}0` }) ?? [];
-	return [...stored].map((/** @type {{value: Definition}} */ { value }) => value);
 }
 
 async function makeTable(name, target) {
@@ -130,27 +115,23 @@ async function makeTable(name, target) {
 }
 
 /** @param {Target} target */
-function definitionsOf({ attributes }) {
+function definitionsOf({ attributes, doIndexesWait }) {
 	// A flag that is absent equals one that Harper has stored as absent.
-	return attributes.map(({ name, type, indexed }) => ({ name, type, ...(indexed && { indexed }) }));
-}
-
-/** @param {string} name @param {Definition[]} attributes */
-function define(name, attributes) {
-	const maker = /** @type {Record<symbol, TableMaker | undefined>} */ (globalThis)[MAKER];
-	if (!maker) fail(`the table ${name} cannot be made: Harper did not load the folder extension of the component`);
-	const copies = attributes.map((attribute) => ({ ...attribute }));
-	return maker({ table: name, database: DATABASE, schemaDefined: true, attributes: copies });
+	return attributes.map(({ name, type, indexed }) => ({ name, type, ...(indexed && !doIndexesWait && { indexed }) }));
 }
 
 /** Completes a table that the component created, and tells the other nodes its attributes if they have changed. */
 async function remember(name, attributes) {
-	const made = await targets.read(name);
+	const made = await known.read(name);
 	if (!made) return;
-	complete(findTable(name), attributes);
+	// The component never removes an index.
+	for (const one of attributes) {
+		if (made.attributes.some((before) => before.name === one.name && before.indexed)) one.indexed = true;
+	}
 	// Attributes of dropped columns stay, with their values.
 	const former = made.attributes.filter((one) => !attributes.some((current) => current.name === one.name));
 	const all = [...attributes, ...former];
+	complete(findTable(name), all);
 	// The incarnation is not changed, because another worker may be creating the table again.
 	if (JSON.stringify(made.attributes) !== JSON.stringify(all)) {
 		await change('SyncTarget', name, { attributes: all });
@@ -158,27 +139,41 @@ async function remember(name, attributes) {
 }
 
 /**
- * Adds missing types and indexes. What somebody else has declared stays. Each worker passes the definition to Harper at
- * least once, so that Harper continues to build an index that was unfinished when the process ended.
+ * Adds missing types, and indexes that the database has and this thread does not know. What somebody else has declared
+ * stays. Each worker passes the definition to Harper at least once.
+ *
+ * While an index is being built, nothing is passed: Harper would let this thread build it as well.
  * @param {any} table
- * @param {Definition[]} attributes
+ * @param {import('./definition.js').Definition[]} attributes
  */
 function complete(table, attributes) {
-	if (!table?.attributes.some(({ name }) => name === OWN_ATTRIBUTE)) return;
-	/** @param {Definition} attribute */
-	const lacks = ({ name, type, indexed }) => {
-		const found = table.attributes.find((attribute) => attribute.name === name);
-		return (!found?.type && type) || (!found?.indexed && indexed);
-	};
-	if (completed.has(table) && !attributes.some(lacks)) return;
+	if (!isOwn(table)) return;
+	const isKnown = completed.has(table) && attributes.every((one) => lacksNothing(table, one));
+	if (isKnown) return;
+	const stored = new Map(storedDefinitions(table.tableName).map((one) => [one.name, one]));
+	if ([...stored.values()].some(({ indexingPID }) => indexingPID !== undefined)) return;
+	let isComplete = completed.has(table);
 	const merged = table.attributes.map((attribute) => ({ ...attribute }));
 	for (const { name, type, indexed } of attributes) {
 		let found = merged.find((attribute) => attribute.name === name);
 		if (!found) merged.push((found = { name }));
-		if (!found.type && type) found.type = type;
-		if (!found.indexed && indexed) found.indexed = true;
+		if (!found.type && type) {
+			found.type = type;
+			isComplete = false;
+		}
+		if (!found.indexed && indexed && stored.get(name)?.indexed) {
+			found.indexed = true;
+			isComplete = false;
+		}
 	}
+	if (isComplete) return;
 	completed.add(define(table.tableName, merged));
+}
+
+/** @param {any} table @param {import('./definition.js').Definition} wanted */
+function lacksNothing(table, wanted) {
+	const found = table.attributes.find(({ name }) => name === wanted.name);
+	return found !== undefined && Boolean(found.type || !wanted.type) && Boolean(found.indexed || !wanted.indexed);
 }
 
 /** Describes a table to the core, which decides whether it can take the rows. @param {any} table */
