@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { selfApplication, startCluster, until } from '../support/index.mjs';
 import { COMPONENT, PATIENCE_MS, problemsIn } from './support/component.mjs';
 import { DATASET, startSource } from './support/source.mjs';
-import { INSPECT, indexedRows } from './support/targets.mjs';
+import { INSPECT, indexedRows, untilIndexed } from './support/targets.mjs';
 
 /** @typedef {import('../support/index.mjs').HarperNode} HarperNode */
 
@@ -91,6 +91,7 @@ describe('three nodes', () => {
 		for (const harper of cluster.nodes) {
 			const isBuilt = async () => (await indexedRows(harper, 'Calls,berth_id,B7')) === 100;
 			await until(isBuilt, { deadlineMs: PATIENCE_MS, what: `the index on ${harper.name}` });
+			await untilIndexed(harper, 'calls');
 			const found = await harper.request('/Calls/?berth_id=B7');
 			assert.equal((await found.json()).length, 100, harper.name);
 		}

@@ -14,7 +14,16 @@ import {
 } from '../support/index.mjs';
 import { COMPONENT, PATIENCE_MS, postControl, readControl, untilEqual } from './support/component.mjs';
 import { startSource } from './support/source.mjs';
-import { INSPECT, OVERRIDES, POSITIONS, TYPES, attributesOf, indexedRows, vesselCount } from './support/targets.mjs';
+import {
+	INSPECT,
+	OVERRIDES,
+	POSITIONS,
+	TYPES,
+	attributesOf,
+	indexedRows,
+	untilIndexed,
+	vesselCount,
+} from './support/targets.mjs';
 
 /** @typedef {import('../support/index.mjs').HarperNode} HarperNode */
 
@@ -65,6 +74,7 @@ describe('a cluster', () => {
 
 	/** Each index leads to all rows that its node holds. */
 	async function allAreComplete() {
+		for (const id of ['types', 'positions']) await untilIndexed(cluster.nodes[1], id);
 		for (const harper of cluster.nodes) {
 			assert.deepEqual(await attributesOf(harper, 'Positions'), POSITIONS, harper.name);
 			assert.deepEqual(await attributesOf(harper, 'Types'), TYPES, harper.name);

@@ -6,7 +6,16 @@ import { after, before, describe, test } from 'node:test';
 import { ALL_TYPES_SCHEMA, VESSEL_SCHEMA, allTypes, until, vesselPositions } from '../support/index.mjs';
 import { PATIENCE_MS, startComponent, untilEqual, untilStatus } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
-import { INSPECT, OVERRIDES, POSITIONS, TYPES, attributesOf, indexedRows, vesselCount } from './support/targets.mjs';
+import {
+	INSPECT,
+	OVERRIDES,
+	POSITIONS,
+	TYPES,
+	attributesOf,
+	indexedRows,
+	untilIndexed,
+	vesselCount,
+} from './support/targets.mjs';
 import { WHERE, connectToEach } from './support/worker-connection.mjs';
 
 /** @type {import('./support/source.mjs').Source} */
@@ -78,8 +87,9 @@ describe('a Harper without any schema', () => {
 	test('gets_tables_of_all_types_with_their_indexes', async () => {
 		const { harper } = running;
 		await untilEqual({ source, harper }, { table: 'types', target: 'Types', cursor: 'ts' });
-		assert.deepEqual(await attributesOf(harper, 'Types'), TYPES);
 		await untilEqual({ source, harper }, { table: 'positions', target: 'Positions' });
+		for (const id of ['types', 'positions']) await untilIndexed(harper, id);
+		assert.deepEqual(await attributesOf(harper, 'Types'), TYPES);
 		assert.deepEqual(await attributesOf(harper, 'Positions'), POSITIONS);
 	});
 

@@ -2,6 +2,9 @@
 
 import assert from 'node:assert/strict';
 
+import { until } from '../../support/index.mjs';
+import { PATIENCE_MS, readControl } from './component.mjs';
+
 /** @typedef {import('../../support/index.mjs').HarperNode} HarperNode */
 
 /** What the columns of all types become, `!` with an index. */
@@ -68,6 +71,23 @@ export const INSPECT = {
  * @param {string} key The table, the attribute and the value.
  */
 export const indexedRows = async (harper, key) => (await read(harper, `/IndexOf/${key}`)).rows;
+
+/**
+ * How the indexes of a table's target are, as a node tells of all nodes.
+ * @param {HarperNode} harper
+ * @param {string} id
+ * @returns {Promise<'after_backfill' | 'building' | 'ready' | null | undefined>}
+ */
+export async function indexesOf(harper, id) {
+	const { tables } = await readControl(harper);
+	return tables.find((/** @type {any} */ one) => one.id === id)?.indexes;
+}
+
+/** @param {HarperNode} harper @param {string} id */
+export function untilIndexed(harper, id) {
+	const isReady = async () => (await indexesOf(harper, id)) === 'ready';
+	return until(isReady, { deadlineMs: PATIENCE_MS, what: `the indexes of ${id} to be ready` });
+}
 
 /** Types and indexes as a node tells of them. @param {HarperNode} harper @param {string} table */
 export async function attributesOf(harper, table) {
