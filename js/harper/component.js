@@ -257,6 +257,7 @@ export class Component {
 			worker: { node, index },
 			standing: (table) => this.#heartbeat?.standing(table),
 			descriptions: this.#descriptions,
+			onIndexes: (name) => this.#indexes?.expect(name),
 			onTarget: (name) => {
 				this.#exposure.expose(this.#scope.resources, name);
 				this.#completeTargets();

@@ -16,6 +16,9 @@ const SLICE_MS = 5;
 /** Longer texts are stored in an index in a form of Harper's own. */
 const TEXT_CHARACTERS_MAX = 200;
 
+/** A look that has begun already may not see what is wanted from now on. */
+const LOOKS_EXPECTED = 2;
+
 /** Stands for a process that has ended: Harper continues what such a process began. */
 const NO_PROCESS = -1;
 
@@ -41,6 +44,8 @@ export class Indexes {
 	#unfinished = new Set();
 	/** The targets that are to have none yet. @type {Set<string>} */
 	#without = new Set();
+	/** The looks within which the indexes of a target that waited for them are seen to be wanted. @type {Map<string, number>} */
+	#expected = new Map();
 	/** The tables that were looked at since this worker started. @type {WeakSet<object>} */
 	#seen = new WeakSet();
 
@@ -56,6 +61,13 @@ export class Indexes {
 
 	stop() {
 		this.#stopped.abort();
+	}
+
+	/** Notes that a target need not wait for its indexes any more, before the next looks show that. @param {string} name */
+	expect(name) {
+		if (!this.#without.has(name) || this.#expected.has(name)) return;
+		this.#expected.set(name, LOOKS_EXPECTED);
+		this.#unfinished.add(name);
 	}
 
 	/**
@@ -80,7 +92,9 @@ export class Indexes {
 			const wanted = attributes.filter(({ indexed }) => indexed).map((attribute) => attribute.name);
 			const isBuilt = (one) => table.indices[one] && !builds.has(idOf(name, one));
 			for (const attribute of attributes) holdOrRelease(table, attribute.name, builds);
-			const areComplete = wanted.every(isBuilt);
+			const looksLeft = this.#expected.get(name) ?? 0;
+			if (looksLeft > 0) this.#expected.set(name, looksLeft - 1);
+			const areComplete = wanted.every(isBuilt) && (wanted.length > 0 || looksLeft === 0);
 			if (areComplete) this.#unfinished.delete(name);
 			else this.#unfinished.add(name);
 			if (wanted.length > 0) this.#without.delete(name);

@@ -26,6 +26,7 @@ export class Runs {
 	 * @param {(table: string) => any} options.standing The worker's place in the cluster, for a table.
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when a target table is there.
+	 * @param {(name: string) => void} options.onIndexes Called when a target need not wait for its indexes.
 	 * @param {{dead: boolean}} options.instance The instance of the core that the configuration belongs to.
 	 * @param {(error: unknown) => void} options.onDeath Called when it died.
 	 */

@@ -31,11 +31,12 @@ export class TableHost {
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when the target table is there.
+	 * @param {(name: string) => void} options.onIndexes Called when the target need not wait for its indexes.
 	 * @param {{dead: boolean}} options.instance The instance of the core, which several tables share.
 	 * @param {() => void} options.onStep Called whenever the core has decided something.
 	 * @param {(error: unknown) => void} options.onDeath Called when this table's step killed it.
 	 */
-	constructor({ table, worker, connection, descriptions, onTarget, instance, onStep, onDeath }) {
+	constructor({ table, worker, connection, descriptions, onTarget, onIndexes, instance, onStep, onDeath }) {
 		this.table = table;
 		const conditions = [{ attribute: 'tableId', value: table.id }];
 		this.#checkpoints = new KeptRecords('SyncCheckpoint', { conditions, prefix: `${table.id}:` });
@@ -43,6 +44,7 @@ export class TableHost {
 		this.connection = connection;
 		this.descriptions = descriptions;
 		this.onTarget = onTarget;
+		this.onIndexes = onIndexes;
 		this.instance = instance;
 		this.onStep = onStep;
 		this.onDeath = onDeath;
@@ -147,6 +149,7 @@ export class TableHost {
 	ensureTarget(target, isFirst) {
 		return asValue('harper_table', async () => {
 			this.#layout = target;
+			if (!target.doIndexesWait) this.onIndexes(this.table.targetTable);
 			const { table, incarnation } = await ensureTarget(this.table.targetTable, target, isFirst, (found) =>
 				this.#ask(() => this.sync.refusal(found))
 			);
