@@ -309,7 +309,7 @@ fn set<T>(place: &mut T, value: Option<T>) {
 /// Returns whether targets may be created, when they get their indexes, and how often schemas are checked.
 fn read_schema(sections: &Section<'_>) -> (bool, Indexes, Polling) {
     let mut polling = Polling { min_s: 300, max_s: 1_800 };
-    let mut indexes = Indexes::AfterBackfill;
+    let mut indexes = Indexes::Immediate;
     let Some(schema) = sections.section("schema") else { return (true, indexes, polling) };
     schema.refuse_unknown(&["create", "indexes", "pollMin", "pollMax"]);
     let choices = [("afterBackfill", Indexes::AfterBackfill), ("immediate", Indexes::Immediate)];

@@ -327,10 +327,10 @@ fn targets_are_made_unless_that_is_forbidden() {
 }
 
 #[test]
-fn targets_get_their_indexes_after_the_backfill_unless_they_are_wanted_at_once() {
+fn targets_get_their_indexes_at_once_unless_they_are_wanted_after_the_backfill() {
     let indexes = |wanted: &str| parse(&with("schema", "indexes", json!(wanted)));
     let usual = parse(&with("bigquery", "location", json!("EU"))).unwrap();
-    assert_eq!(usual.tables[0].indexes, Indexes::AfterBackfill);
+    assert_eq!(usual.tables[0].indexes, Indexes::Immediate);
     assert_eq!(indexes("afterBackfill").unwrap().tables[0].indexes, Indexes::AfterBackfill);
     assert_eq!(indexes("immediate").unwrap().tables[0].indexes, Indexes::Immediate);
     let problems = indexes("imediate").unwrap_err();

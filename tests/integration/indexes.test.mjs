@@ -1,4 +1,4 @@
-/** Indexes are built when the backfill is done, on each node, and lead to all rows whatever happens meanwhile. */
+/** Indexes that are built over rows, after the backfill or later, lead to all rows whatever happens meanwhile. */
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -14,6 +14,7 @@ import { attributesOf, indexesOf, read, untilIndexed } from './support/targets.m
 /** So many that an index over them is not built in an instant. */
 const ROWS = 20_000;
 const PAGE_ROWS = 2_500;
+const AFTER = { schema: { indexes: 'afterBackfill' } };
 const THREE = { mmsi: { indexed: true }, vessel_type: { indexed: true } };
 
 /** What the application tells of the indexes of a target on the thread that answers, and how it overwrites rows. */
@@ -161,7 +162,7 @@ describe('a node', () => {
 
 	test('has_no_index_in_the_backfill_and_builds_one_when_it_is_done_over_a_kill', async () => {
 		const barrier = holdBackFrom(ROWS / 2);
-		running = await start(configuration());
+		running = await start(configuration({}, AFTER));
 		const { harper } = running;
 		const half = async () => ((await tableStatus(harper, 'positions'))?.rows ?? 0) >= ROWS / 4;
 		await until(half, { deadlineMs: PATIENCE_MS, what: 'a part of the rows' });
@@ -207,9 +208,9 @@ describe('a node', () => {
 	});
 });
 
-test('indexes_that_are_wanted_at_once_are_there_in_the_backfill', async () => {
+test('indexes_are_there_in_the_backfill_unless_they_are_wanted_later', async () => {
 	const barrier = holdBackFrom(PAGE_ROWS);
-	const running = await start(configuration({ schemaOverrides: THREE }, { schema: { indexes: 'immediate' } }), 1);
+	const running = await start(configuration({ schemaOverrides: THREE }), 1);
 	try {
 		const { harper } = running;
 		const some = async () => ((await tableStatus(harper, 'positions'))?.rows ?? 0) > 0;
@@ -230,7 +231,7 @@ test('indexes_that_are_wanted_at_once_are_there_in_the_backfill', async () => {
 test('each_of_three_nodes_builds_its_own_when_all_of_the_table_was_read', async () => {
 	const table = { id: 'days', table: 'days', targetTable: 'Days', schemaOverrides: THREE };
 	const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables: [table] };
-	const config = { bigquery, sync: { pollInterval: 1_000 } };
+	const config = { bigquery, sync: { pollInterval: 1_000 }, ...AFTER };
 	const cluster = await startComponents({ config, threads: [1, 1, 1] });
 	try {
 		await untilAllRest(cluster.nodes[0], 'days');
