@@ -18,7 +18,7 @@ npm run bench -- [--only PART] [--rows N] [--rounds N] [--pace WORD] [--profile 
                   workers: the sync with 1, 2 and 4 worker threads of one Harper, against as many bare loops
                   indexes: the sync into tables with 0, 1 and 3 indexed attributes, against the bare loop
                   idle: the CPU of a node with 20 tables that do not change, against a Harper without the component
-  --rows N        rows to copy, default 200,000; decode uses at most 200,000 of them, idle at most 2,000 for each table
+  --rows N        rows to copy, default 120,000; decode uses at most 200,000 of them, idle at most 2,000 for each table
   --rounds N      number of rounds, default 3; the results are the medians of all rounds. With idle, a round is 30 s,
                   and the result is that of the whole time
   --pace WORD     gentle or fast: the sync's configured pace, default gentle
@@ -56,7 +56,7 @@ export function readOptions(args) {
 			args,
 			options: {
 				only: { type: 'string' },
-				rows: { type: 'string', default: '200000' },
+				rows: { type: 'string', default: '120000' },
 				rounds: { type: 'string', default: '3' },
 				pace: { type: 'string', default: 'gentle' },
 				profile: { type: 'string' },

@@ -106,20 +106,24 @@ export function printDelayed(rounds) {
 	/** @returns {any} */
 	const of = (read) => rounded(median(rounds.map(read)));
 	const json = {
-		delayed_to_undelayed: of(({ sync, delayed }) => delayed.rowsPerS / sync.rowsPerS),
-		delayed_before_ms: of(({ delayed }) => delayed.beforeMs),
-		undelayed_before_ms: of(({ sync }) => sync.beforeMs),
-		delayed_to_undelayed_after_the_first_rows: of(
+		delayed_to_undelayed: of(
 			({ sync, delayed }) => (sync.elapsedMs - sync.beforeMs) / (delayed.elapsedMs - delayed.beforeMs)
+		),
+		delayed_to_undelayed_with_start: of(({ sync, delayed }) => delayed.rowsPerS / sync.rowsPerS),
+		delayed_start_ms: of(({ delayed }) => delayed.beforeMs),
+		undelayed_start_ms: of(({ sync }) => sync.beforeMs),
+		delayed_peak_anonymous_growth_mb: largest(
+			rounds.map(({ delayed }) => delayed),
+			({ memory }) => memory.anonymous_mb
 		),
 	};
 	print();
 	print('The same through a slow network: a page after 0.3 s, a query after 1 s, 100 MB/s (medians):');
 	print();
-	printRow('rows/s, of those without delay', percent(json.delayed_to_undelayed));
-	printRow('  once the first rows are there', percent(json.delayed_to_undelayed_after_the_first_rows));
-	printRow('until the first rows are there, s', (json.delayed_before_ms / 1_000).toFixed(1));
-	printRow('  without delay', (json.undelayed_before_ms / 1_000).toFixed(1));
+	printRow('until the first rows are there, s', (json.delayed_start_ms / 1_000).toFixed(1));
+	printRow('  without delay', (json.undelayed_start_ms / 1_000).toFixed(1));
+	printRow('rows/s from then on, of those without delay', percent(json.delayed_to_undelayed));
+	printRow('  with the start', percent(json.delayed_to_undelayed_with_start));
 	print();
 	return json;
 }
