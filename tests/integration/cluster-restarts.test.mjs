@@ -3,13 +3,13 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { FAULT, VESSEL_SCHEMA, randomFrom, size, until, vesselPositions } from '../support/index.mjs';
+import { VESSEL_SCHEMA, randomFrom, size, until, vesselPositions } from '../support/index.mjs';
 import { startComponents } from './support/cluster.mjs';
 import { PATIENCE_MS, postControl, readControl, untilEqual } from './support/component.mjs';
-import { KINDS, endAndStart } from './support/endings.mjs';
+import { KINDS, endAndStart, rationPages } from './support/endings.mjs';
 import { startSource } from './support/source.mjs';
 
-const ROWS = size(10_000, 150_000);
+const ROWS = size(15_000, 150_000);
 const SEED = Number(process.env.RESTART_SEED ?? Date.now() % 1_000_000);
 const BY_DAY = { timePartitioning: { type: 'DAY', field: 'timestamp' } };
 /** Of each node, in turn, and each of another kind than the one before. */
@@ -18,8 +18,8 @@ const ENDINGS_EACH = size(1, 14);
 const ROWS_BETWEEN = [300, 1_000];
 /** Of each batch, so that there are many. */
 const PAGE_ROWS = 250;
-/** Pages are slow while nodes end, so that none ends when all is read. */
-const BYTES_PER_SECOND = size(6_000, 5_000);
+/** From one ending to the next, the nodes together get so many pages at once, and further ones in some 20 or 40 seconds each. */
+const RATION = { pages: 6, bytesPerSecond: size(2_000, 1_000) };
 
 /** @type {import('./support/source.mjs').Source} */
 let source;
@@ -60,8 +60,7 @@ async function untilRowsMore(node, more) {
 test('nodes_that_end_one_by_one_in_a_backfill_have_all_rows_when_they_are_back', async (context) => {
 	context.diagnostic(`RESTART_SEED=${SEED}`);
 	const random = randomFrom(SEED);
-	const fault = FAULT.slow({ bytesPerSecond: BYTES_PER_SECOND });
-	const slowness = source.proxy.faults.add({ route: 'getQueryResults', fault });
+	const ration = rationPages(source, RATION);
 	await postControl(running.nodes[0], { action: 'start', table: 'positions' });
 	const endings = Array.from({ length: ENDINGS_EACH }, () => running.nodes).flat();
 	for (const [number, node] of endings.entries()) {
@@ -69,9 +68,10 @@ test('nodes_that_end_one_by_one_in_a_backfill_have_all_rows_when_they_are_back',
 		await untilRowsMore(node, least + Math.floor(random() * (most - least)));
 		const kind = KINDS[number % KINDS.length];
 		await endAndStart(node, kind);
+		ration.renew();
 		context.diagnostic(`${kind} of ${node.name}, which left ${(await status(node))?.rows} rows`);
 	}
-	slowness.remove();
+	ration.remove();
 	const isIdle = async (/** @type {import('../support/harper.mjs').HarperNode} */ node) => {
 		const { workers = [] } = (await status(node)) ?? {};
 		return workers.length === running.nodes.length && workers.every((/** @type {any} */ { state }) => state === 'idle');

@@ -37,22 +37,23 @@ export async function endAndStart(harper, ending) {
  * Slows pages down beyond so many, so that no sync is done before its ending comes. What was sent before is sent again
  * as fast as it can be, for a life begins by reading again what the one before had read of a result.
  * @param {Source} source
+ * @param {{pages?: number, bytesPerSecond?: number}} [options] Fast pages of a life, and the speed of further ones.
  */
-export function rationPages(source) {
+export function rationPages(source, { pages = PAGES_EACH_LIFE, bytesPerSecond = BYTES_PER_SECOND } = {}) {
 	const sent = new Set();
-	let left = PAGES_EACH_LIFE;
+	let left = pages;
 	const when = (/** @type {{url: string}} */ { url }) => {
 		if (sent.has(url)) return false;
 		sent.add(url);
 		left -= 1;
 		return left < 0;
 	};
-	const fault = FAULT.slow({ bytesPerSecond: BYTES_PER_SECOND });
+	const fault = FAULT.slow({ bytesPerSecond });
 	const rule = source.proxy.faults.add({ route: 'getQueryResults', fault, when });
 	return {
 		/** Another ration is due. */
 		renew() {
-			left = PAGES_EACH_LIFE;
+			left = pages;
 		},
 		remove: rule.remove,
 	};
