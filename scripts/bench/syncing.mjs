@@ -24,6 +24,13 @@ const TABLE = 'vessels';
 /** The tables that the component and the bare loop write to. */
 export const TARGET = 'Vessels';
 export const CEILING_TARGET = 'Ceiling';
+const WARM_TARGET = 'Warm';
+/** The part of the rows, at their end, that are written before anything is measured, so that Harper's code is compiled. */
+const WARM_PART = 0.15;
+/** The sample rows are spread over so many days. */
+const DAYS = 10;
+const FIRST_MS = Date.UTC(2024, 0, 1);
+const DAY_MS = 86_400_000;
 const DATASET = 'bench';
 const COMPONENT = 'bigquery-sync';
 /** Harper is let alone for so long before it counts as idle. */
@@ -182,12 +189,20 @@ export class Source {
 	 * @param {string} url
 	 * @param {() => Promise<unknown>} stop
 	 * @param {() => Promise<Bill>} bill What the queries since the last bill are billed.
+	 * @param {number} [days] Over which the rows are spread.
 	 * @param {(settings: Parameters<import('../../tests/support/network.mjs').Network['set']>[0]) => Promise<unknown>} [setNetwork]
 	 */
-	constructor(url, stop, bill, setNetwork = () => Promise.reject(new Error('there is no network to slow down'))) {
+	constructor(
+		url,
+		stop,
+		bill,
+		days = DAYS,
+		setNetwork = () => Promise.reject(new Error('there is no network to slow down'))
+	) {
 		this.url = url;
 		this.stop = stop;
 		this.bill = bill;
+		this.days = days;
 		this.setNetwork = setNetwork;
 	}
 
@@ -199,7 +214,7 @@ export class Source {
 		await client.createDataset(DATASET);
 		const timePartitioning = { type: 'DAY', field: 'timestamp' };
 		await client.createTable(DATASET, TABLE, { schema: VESSEL_SCHEMA, timePartitioning });
-		const loaded = await client.loadRows(DATASET, TABLE, vesselPositions({ rows }));
+		const loaded = await client.loadRows(DATASET, TABLE, vesselPositions({ rows, days: DAYS }));
 		if (loaded !== rows) throw new Error(`the emulator took ${loaded} of ${rows} rows`);
 		const bill = () => Promise.reject(new Error('the emulator tells no bytes'));
 		return new Source(emulator.url, emulator.stop, bill);
@@ -209,7 +224,7 @@ export class Source {
 	 * @param {number} rows
 	 * @param {number} [days] Over which they are spread.
 	 */
-	static async prepared(rows, days = 10) {
+	static async prepared(rows, days = DAYS) {
 		const worker = new Worker(new URL('page-server.mjs', import.meta.url), { workerData: { rows, days } });
 		// A page server that fails rejects this.
 		const told = async () => (await once(worker, 'message'))[0];
@@ -222,7 +237,7 @@ export class Source {
 			worker.postMessage({ network });
 			return told();
 		};
-		return new Source(`http://127.0.0.1:${port}`, async () => worker.postMessage('stop'), bill, setNetwork);
+		return new Source(`http://127.0.0.1:${port}`, async () => worker.postMessage('stop'), bill, days, setNetwork);
 	}
 }
 
@@ -250,7 +265,9 @@ export class BenchHarper {
 			await harper.remove();
 			throw error;
 		}
-		return new BenchHarper(source, application, harper);
+		const bench = new BenchHarper(source, application, harper);
+		await bench.#warmUp();
+		return bench;
 	}
 
 	constructor(source, application, harper) {
@@ -276,15 +293,27 @@ export class BenchHarper {
 	 * @param {Options} options
 	 */
 	async ceiling(options) {
-		const details = {
-			url: this.source.url,
-			configuration: configuration(this.source),
-			table: CEILING_TARGET,
-			component: path.join(this.application.path, 'node_modules', COMPONENT),
-		};
-		const figures = await this.#measure('ceiling', details, options, async () => {});
+		const figures = await this.#measure('ceiling', this.#loopTo(CEILING_TARGET), options, async () => {});
 		await checkRows(this.harper, CEILING_TARGET, options.rows);
 		return figures;
+	}
+
+	/** Writes some rows with the bare loop into a table of their own. */
+	async #warmUp() {
+		const startTimestamp = new Date(FIRST_MS + this.source.days * DAY_MS * (1 - WARM_PART)).toISOString();
+		const order = { what: 'ceiling', rows: null, ...this.#loopTo(WARM_TARGET, { startTimestamp }) };
+		await post(this.harper, '/BenchRun/', order);
+		await ended(this.harper, 'warm-up', 0);
+	}
+
+	#loopTo(table, sync = {}) {
+		const { bigquery, sync: usual } = configuration(this.source);
+		return {
+			url: this.source.url,
+			configuration: { bigquery, sync: { ...usual, ...sync } },
+			table,
+			component: path.join(this.application.path, 'node_modules', COMPONENT),
+		};
 	}
 
 	/**

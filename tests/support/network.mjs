@@ -30,7 +30,7 @@ export class Network {
 	/** Waits as long as an answer takes to begin. @param {RouteName} route */
 	async delay(route) {
 		const delay_ms = this.delaysMs[route] ?? 0;
-		if (delay_ms > 0) await sleep(delay_ms);
+		if (delay_ms > 0) await sleep(delay_ms, undefined, { ref: false });
 	}
 
 	/** Carries an answer's body, piece by piece. @param {Buffer} bytes */

@@ -32,4 +32,4 @@ export const test = Object.assign(chooseTest(real.test), variants(chooseTest, re
 export const it = test;
 export const describe = Object.assign(chooseSuite(real.describe), variants(chooseSuite, real.describe));
 export const suite = describe;
-export const { before, after, beforeEach, afterEach } = real;
+export const { before, after, beforeEach, afterEach, mock } = real;

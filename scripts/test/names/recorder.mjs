@@ -33,3 +33,4 @@ export const before = nothing;
 export const after = nothing;
 export const beforeEach = nothing;
 export const afterEach = nothing;
+export { mock } from 'node:test';
