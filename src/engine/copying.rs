@@ -145,7 +145,8 @@ impl Engine {
 
     /// Cuts the next batch out of the page, or asks for the next page.
     pub(super) fn read_on(&mut self, mut transfer: Box<Transfer>, moment: Moment) -> Next {
-        let Step { page_starts, progress } = transfer.next_step(&mut self.late, self.sizes.batch.rows());
+        let rows_max = self.sizes.batch_rows(transfer.rows_left(self.sizes.page_rows()));
+        let Step { page_starts, progress } = transfer.next_step(&mut self.late, rows_max);
         let progress = match progress {
             Ok(progress) => progress,
             Err(failure) if failure.kind == Kind::ResultLost => return self.lose_page(failure, *transfer),

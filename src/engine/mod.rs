@@ -292,7 +292,8 @@ impl Engine {
     /// harmless at any other time.
     pub fn prepare(&mut self) {
         if let State::Writing(_, AfterWrite::ReadOn(transfer)) = &mut self.state {
-            transfer.prepare(&mut self.late, self.sizes.batch.rows());
+            let rows_max = self.sizes.batch_rows(transfer.rows_left(self.sizes.page_rows()));
+            transfer.prepare(&mut self.late, rows_max);
         }
     }
 

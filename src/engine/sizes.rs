@@ -113,6 +113,14 @@ impl Sizes {
         self.page_rows
     }
 
+    /// Returns the rows of the next transaction, if so many are left on the page. They are divided evenly, because Harper
+    /// handles a small transaction at the end of each page worse than two of about the same size.
+    pub fn batch_rows(&self, left: u64) -> usize {
+        let most = self.batch.rows() as u64;
+        let parts = left.div_ceil(most).max(1);
+        usize::try_from(left.div_ceil(parts).clamp(1, most)).unwrap_or(usize::MAX)
+    }
+
     /// Returns about how many bytes the next page will have.
     pub fn page_bytes(&self) -> usize {
         let expected = self.row_bytes.map(|bytes| bytes.saturating_mul(self.page_rows) / 4 * 5);
@@ -224,6 +232,15 @@ mod tests {
             size.learn(3, 1);
             size.learn(rows_max, slow_ms);
             assert_eq!(size.rows, rows_max);
+        }
+    }
+
+    #[test]
+    fn the_rows_of_a_page_are_divided_evenly() {
+        let mut sizes = Sizes::new(&table_with(json!({})).pace);
+        sizes.batch.rows = 243;
+        for (left, rows) in [(250, 125), (125, 125), (243, 243), (10_000, 239), (1, 1), (0, 1)] {
+            assert_eq!(sizes.batch_rows(left), rows, "{left}");
         }
     }
 

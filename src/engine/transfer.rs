@@ -137,6 +137,13 @@ impl Transfer {
         Ok(())
     }
 
+    /// Returns how many rows are left on the page, if that has as many as were asked for.
+    pub fn rows_left(&self, page_rows: u64) -> u64 {
+        let read = self.reading.page_rows_read();
+        let page_end = (self.reading.offset - read + page_rows).min(self.reading.end());
+        page_end.saturating_sub(self.reading.offset)
+    }
+
     /// Reads on, to the next batch or the end of the page.
     pub fn next_step(&mut self, late: &mut LateRange, rows_max: usize) -> Step {
         let late = if self.task.mends.is_some() { &mut LateRange::default() } else { late };
@@ -314,6 +321,14 @@ mod tests {
         let mut transfer = transfer(1, 5);
         assert_eq!(transfer.take_page(page(6, true)).unwrap_err().kind, Kind::ResultLost);
         assert!(transfer.take_page(page(5, true)).is_ok());
+    }
+
+    #[test]
+    fn the_rows_left_end_with_the_page_or_the_result() {
+        let mut transfer = transfer(1, 5);
+        assert_eq!((transfer.rows_left(3), transfer.rows_left(9)), (3, 5));
+        transfer.next_step(&mut LateRange::default(), 2);
+        assert_eq!((transfer.rows_left(3), transfer.rows_left(9)), (1, 3));
     }
 
     #[test]

@@ -206,7 +206,7 @@ test('with_credentials_each_request_carries_a_token_and_the_dataset_is_deleted',
 		assert.equal(await exitCode(demo), 0, demo.output());
 		assert.equal(lastLine(demo).rows, 3000);
 		assert.deepEqual(guard.seen.refused, []);
-		assert.ok(guard.seen.passed['bigquery-sync'] > 0, JSON.stringify(guard.seen));
+		assert.ok(guard.seen.passed['bigquery-sync (gzip)'] > 0, JSON.stringify(guard.seen));
 		assert.match(demo.output(), /uses the real BigQuery, in your project test-project/);
 		assert.match(demo.output(), /cost money/);
 		assert.ok(!demo.output().includes(TOKEN) && !demo.output().includes(SUBJECT));
