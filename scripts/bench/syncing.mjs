@@ -189,14 +189,14 @@ export class Source {
 	 * @param {string} url
 	 * @param {() => Promise<unknown>} stop
 	 * @param {() => Promise<Bill>} bill What the queries since the last bill are billed.
-	 * @param {number} [days] Over which the rows are spread.
+	 * @param {number} [days] Over which prepared rows are spread.
 	 * @param {(settings: Parameters<import('../../tests/support/network.mjs').Network['set']>[0]) => Promise<unknown>} [setNetwork]
 	 */
 	constructor(
 		url,
 		stop,
 		bill,
-		days = DAYS,
+		days = undefined,
 		setNetwork = () => Promise.reject(new Error('there is no network to slow down'))
 	) {
 		this.url = url;
@@ -298,8 +298,9 @@ export class BenchHarper {
 		return figures;
 	}
 
-	/** Writes some rows with the bare loop into a table of their own. */
+	/** Writes some rows with the bare loop into a table of their own. The loop reads prepared pages alone. */
 	async #warmUp() {
+		if (this.source.days === undefined) return;
 		const startTimestamp = new Date(FIRST_MS + this.source.days * DAY_MS * (1 - WARM_PART)).toISOString();
 		const order = { what: 'ceiling', rows: null, ...this.#loopTo(WARM_TARGET, { startTimestamp }) };
 		await post(this.harper, '/BenchRun/', order);
