@@ -239,13 +239,17 @@ test('a_command_to_any_worker_reaches_the_one_that_runs_the_table', async () => 
 			for (const name of names) {
 				await untilStatus(harper, name, ({ state }) => state === 'stopped', `to stop, told to worker ${index}`);
 			}
-			const asked = source.proxy.requests().length;
-			for (const other of connections) {
-				const { body } = await other.send('GET', '/SyncControl');
-				const desired = body.tables.map((/** @type {any} */ table) => table.desired);
-				assert.deepEqual(desired, ['stopped', 'stopped', 'stopped']);
-			}
-			assert.equal(source.proxy.requests().length, asked);
+			const isQuiet = async () => {
+				const asked = source.proxy.requests().length;
+				for (const other of connections) {
+					const { body } = await other.send('GET', '/SyncControl');
+					const desired = body.tables.map((/** @type {any} */ table) => table.desired);
+					assert.deepEqual(desired, ['stopped', 'stopped', 'stopped']);
+				}
+				return source.proxy.requests().length === asked;
+			};
+			// The workers that stand by follow a moment later.
+			await until(isQuiet, { deadlineMs: PATIENCE_MS, what: 'all workers to leave BigQuery alone' });
 			assert.equal((await connection.send('POST', '/SyncControl', { action: 'start' })).status, 200);
 			for (const name of names) await untilStatus(harper, name, ({ state }) => state === 'idle', 'to start again');
 		}
