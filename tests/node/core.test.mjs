@@ -11,21 +11,30 @@ import { configuration, core, encode, recordsOf } from './support/core.mjs';
 
 const TS = { name: 'ts', type: 'TIMESTAMP' };
 
-test('pages are asked for by offset, and none twice', async () => {
+/** A host of a table with so many rows, in pages. @param {number} length */
+function hostOf(length) {
 	const fields = [TS, { name: 'n', type: 'INTEGER' }];
-	const rows = Array.from({ length: 2_500 }, (_, n) => ({ ts: String(n), n: String(n) }));
+	const rows = Array.from({ length }, (_, n) => ({ ts: String(n), n: String(n) }));
 	const page = (offset, wanted) =>
 		encode(wirePage({ fields, rows: rows.slice(offset, offset + wanted), totalRows: rows.length }));
-	const host = new MemoryHost({ fields, page });
+	return new MemoryHost({ fields, page });
+}
+
+/** Syncs in pages of a thousand rows, and returns where the pages start that were asked for. @param {MemoryHost} host */
+async function offsetsAskedOf(host) {
 	const sync = configuration({ batchSize: 1_000 }).table('t', { node: 'n', index: 0 });
 	const ended = host.run(sync);
 	await host.idle;
 	sync.stop();
 	await ended;
-	const offsets = host.requests
+	return host.requests
 		.filter(({ purpose }) => purpose === 'readResult')
 		.map(({ path }) => Number(/startIndex=(\d+)/.exec(path)?.[1]));
-	assert.deepEqual(offsets, [1_000, 2_000]);
+}
+
+test('pages are asked for by offset, and none twice', async () => {
+	const host = hostOf(2_500);
+	assert.deepEqual(await offsetsAskedOf(host), [1_000, 2_000]);
 	assert.equal(
 		host.orders.reduce((sum, order) => sum + order.rows, 0),
 		2_500
@@ -34,11 +43,7 @@ test('pages are asked for by offset, and none twice', async () => {
 });
 
 test('of a long result three pages are under way at a time, and each is asked for once', async () => {
-	const fields = [TS, { name: 'n', type: 'INTEGER' }];
-	const rows = Array.from({ length: 10_000 }, (_, n) => ({ ts: String(n), n: String(n) }));
-	const page = (offset, wanted) =>
-		encode(wirePage({ fields, rows: rows.slice(offset, offset + wanted), totalRows: rows.length }));
-	const host = new MemoryHost({ fields, page });
+	const host = hostOf(10_000);
 	const { send } = host;
 	let [underWay, most] = [0, 0];
 	host.send = async (request) => {
@@ -50,19 +55,11 @@ test('of a long result three pages are under way at a time, and each is asked fo
 		underWay--;
 		return answer;
 	};
-	const sync = configuration({ batchSize: 1_000 }).table('t', { node: 'n', index: 0 });
-	const ended = host.run(sync);
-	await host.idle;
-	sync.stop();
-	await ended;
-	const offsets = host.requests
-		.filter(({ purpose }) => purpose === 'readResult')
-		.map(({ path }) => Number(/startIndex=(\d+)/.exec(path)?.[1]));
-	assert.deepEqual(offsets, [1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 7_000, 8_000, 9_000]);
+	assert.deepEqual(await offsetsAskedOf(host), [1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 7_000, 8_000, 9_000]);
 	assert.equal(most, 3);
 	assert.equal(
 		host.orders.reduce((sum, order) => sum + order.rows, 0),
-		rows.length
+		10_000
 	);
 });
 
