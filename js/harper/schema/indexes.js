@@ -2,7 +2,8 @@
  * Watches the indexes that Harper builds on targets with rows, on each node for itself. The core decides what to do.
  */
 
-import { DATABASE, findTable, readAll } from '../database.js';
+import { DATABASE, findTable } from '../database.js';
+import { KeptRecords } from '../kept-records.js';
 import { replace } from '../stamps.js';
 import { define, definitionStore, storedDefinitions } from './definition.js';
 import { awaitIndex, hold, release } from './holding.js';
@@ -39,6 +40,7 @@ export function holdUnfinished() {
 }
 
 export class Indexes {
+	#builds = new KeptRecords('SyncIndex');
 	#stopped = new AbortController();
 	/** The targets of which indexes are missing or incomplete. @type {Set<string>} */
 	#unfinished = new Set();
@@ -85,7 +87,7 @@ export class Indexes {
 	 * @param {Map<string, import('./definition.js').Definition[]>} targets Their attributes, by their names.
 	 */
 	async look(targets) {
-		const builds = new Map((await readAll('SyncIndex')).map((build) => [build.id, build]));
+		const builds = new Map((await this.#builds.read()).map((build) => [build.id, build]));
 		for (const [name, attributes] of targets) {
 			const table = findTable(name);
 			if (!isOwn(table)) continue;
