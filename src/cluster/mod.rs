@@ -28,6 +28,9 @@ pub struct Heartbeat {
     pub workers: u32,
     /// Changes with each heartbeat.
     pub beat: u64,
+    /// When the node started, by its clock: another value in each of its lives. Zero if it does not tell.
+    #[serde(default)]
+    pub started: u64,
     /// Whether another node says that this one was removed from the cluster. Harper may not tell it to all nodes.
     #[serde(default)]
     pub removed: bool,
@@ -56,6 +59,9 @@ pub struct Standing {
     /// When that was observed, by the worker's clock; none if there is nobody else.
     #[serde(with = "instant")]
     pub seen_at: Option<Micros>,
+    /// Another number whenever some other node has started.
+    #[serde(default)]
+    pub lives: u64,
 }
 
 impl Share {
@@ -75,7 +81,7 @@ impl Share {
 
 impl Standing {
     /// Of one who is alone.
-    pub const ALONE: Standing = Standing { share: Share::WHOLE, is_settled: true, seen_at: None };
+    pub const ALONE: Standing = Standing { share: Share::WHOLE, is_settled: true, seen_at: None, lives: 0 };
 
     /// Tells whether the cluster is settled, as far as is known now. After a pause, the worker knows only how it was
     /// before.

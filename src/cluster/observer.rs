@@ -24,6 +24,9 @@ const ELSEWHERE_US: i64 = 10 * SECOND_US;
 /// Problems that end sooner are not reported.
 const LASTING_US: i64 = 60 * SECOND_US;
 
+/// What tells lives apart is smaller.
+const LIVES: u64 = 1 << 52;
+
 /// What one worker knows of the nodes.
 #[derive(Debug, Clone)]
 pub struct Observer {
@@ -50,6 +53,7 @@ pub struct Observer {
 struct Sight {
     beat: u64,
     workers: u32,
+    started: u64,
     changed_at: Micros,
 }
 
@@ -159,7 +163,7 @@ impl Observer {
 
     /// Takes a heartbeat. Returns whether the node's roster has changed.
     fn hear(&mut self, heartbeat: &Heartbeat, now: Micros) -> bool {
-        let Heartbeat { node, workers, beat, roster, .. } = heartbeat;
+        let Heartbeat { node, workers, beat, started, roster, .. } = heartbeat;
         if !self.members.contains(node) {
             return false;
         }
@@ -167,7 +171,7 @@ impl Observer {
         // A clock that was set back must not keep dead nodes alive for long.
         let changed_at = before.map_or(now, |sight| sight.changed_at).min(now);
         let workers = (*workers).clamp(1, WORKERS_MAX);
-        self.seen.insert(node.clone(), Sight { beat: *beat, workers, changed_at });
+        self.seen.insert(node.clone(), Sight { beat: *beat, workers, started: *started, changed_at });
         let Some(roster) = roster.as_ref().filter(|roster| self.rosters.get(node) != Some(roster)) else {
             return false;
         };
@@ -260,7 +264,13 @@ impl Observer {
         let settling_us = SETTLING_US / self.haste;
         let is_calm = self.views.lasts(settling_us, now)
             && self.crews.get(table).is_some_and(|crew| crew.lasts(settling_us, now));
-        Standing { share, is_settled: is_alone || (is_mutual && is_calm), seen_at }
+        Standing { share, is_settled: is_alone || (is_mutual && is_calm), seen_at, lives: self.lives() }
+    }
+
+    /// Returns a number that changes when another node starts. JavaScript can hold it.
+    fn lives(&self) -> u64 {
+        let others = self.seen.iter().filter(|(node, _)| **node != self.node);
+        others.fold(0, |sum, (_, sight)| (sum + sight.started % LIVES) % LIVES)
     }
 
     /// Returns the workers that share a table, in order: those that can proceed, or all if none can.
@@ -481,6 +491,7 @@ mod tests {
                 node: name.to_owned(),
                 workers: 2,
                 beat: self.second.unsigned_abs(),
+                started: self.observers[name].started_at.0.unsigned_abs(),
                 removed: false,
                 roster: Some(roster),
             };
@@ -591,6 +602,22 @@ mod tests {
         net.second += 25;
         net.observe("a");
         assert!(!net.standing("a", 0).is_settled);
+    }
+
+    #[test]
+    fn whenever_another_node_starts_the_lives_are_others() {
+        let mut net = Net::of(&[1, 1, 1]);
+        net.pass(100);
+        let before = net.standing("a", 0).lives;
+        let mut restart = |name: &str| {
+            net.observers.insert(name.to_owned(), Observer::new(name, at(net.second)));
+            net.pass(25);
+            net.standing("a", 0).lives
+        };
+        assert_eq!(restart("a"), before);
+        let after = restart("b");
+        assert_ne!(after, before);
+        assert_ne!(restart("c"), after);
     }
 
     #[test]

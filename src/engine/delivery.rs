@@ -25,8 +25,9 @@ const RETRY_US: i64 = 60 * SECOND_US;
 const RETRY_US_MAX: i64 = 3_600 * SECOND_US;
 /// After so long, a node knows of whatever the others had stored when it read lost rows again.
 const SETTLING_US: i64 = 60 * SECOND_US;
-/// The last commit for now is told once more after this time, for no later one tells of it.
-const CLOSING_US: i64 = 5 * SECOND_US;
+/// The last commit for now is told again after these times, for no later one tells of it. What is told may get lost like
+/// the commit itself, for a node needs some time to start.
+const CLOSING_US: [i64; 2] = [5 * SECOND_US, 60 * SECOND_US];
 
 /// Some rows of a query's result.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -213,8 +214,10 @@ pub struct Outbox {
     retention: Retention,
     /// The number of the last reading of lost rows that was begun in this life.
     begun: u64,
-    /// When the last one was made, unless it was told once more.
+    /// When the last one was made, or a node started that may have lost it; none once it was told often enough.
     open_since: Option<Micros>,
+    /// How often it was told again since.
+    told: usize,
 }
 
 impl Outbox {
@@ -222,8 +225,8 @@ impl Outbox {
     pub fn load(&mut self, last: Option<Commit>, head: Option<&Commit>, era: u32, now: Micros) {
         let number = |commit: &Option<Commit>| commit.as_ref().map(|commit| commit.number);
         if number(&last) != number(&self.last) {
-            // Whoever made it may have ended before it was told once more.
-            self.open_since = Some(now);
+            // Whoever made it may have ended before it was told again.
+            self.open(now);
         }
         self.stamp = self.stamp.max(head.and_then(|head| head.stamp));
         for commit in last.as_ref().into_iter().chain(head) {
@@ -234,7 +237,7 @@ impl Outbox {
         let conclusion = self.conclude(era, now);
         if cut_short.is_some() || conclusion.is_some() {
             self.doubt = Doubt::of_both(self.doubt, Doubt::of_both(cut_short, conclusion.flatten()));
-            self.open_since = Some(now);
+            self.open(now);
         }
     }
 
@@ -360,18 +363,25 @@ impl Outbox {
         self.doubt = commit.doubt;
         self.retention.note(commit.number, now);
         self.last = Some(commit);
+        self.open(now);
+    }
+
+    /// Notes that the last commit has to be told again.
+    pub fn open(&mut self, now: Micros) {
         self.open_since = Some(now);
+        self.told = 0;
     }
 
-    /// Returns in how many milliseconds the last commit has to be told once more; none if it need not be.
+    /// Returns in how many milliseconds the last commit has to be told again; none if it need not be.
     pub fn closes_in_ms(&self, now: Micros) -> Option<u64> {
-        let left_us = |since| CLOSING_US.saturating_sub(now.since(since)).clamp(0, CLOSING_US);
-        self.open_since.map(|since| left_us(since).unsigned_abs().div_ceil(1_000))
+        let (since, closing_us) = (self.open_since?, *CLOSING_US.get(self.told)?);
+        let left_us = closing_us.saturating_sub(now.since(since)).clamp(0, closing_us);
+        Some(left_us.unsigned_abs().div_ceil(1_000))
     }
 
-    /// Notes that the last commit was told once more.
+    /// Notes that the last commit was told again.
     pub fn close(&mut self) {
-        self.open_since = None;
+        self.told += 1;
     }
 }
 

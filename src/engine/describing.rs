@@ -135,8 +135,8 @@ impl Engine {
         self.condition.succeed_idly();
         self.condition.rest(Activity::Standby, STANDBY_MS, moment.now);
         match self.closes_in_ms(moment) {
-            Some(0) => self.tell_once_more(moment),
-            closes_in_ms => Next::rest(closes_in_ms.unwrap_or(STANDBY_MS), Next::Poll),
+            Some(0) => self.tell_again(moment),
+            closes_in_ms => Next::rest(closes_in_ms.unwrap_or(STANDBY_MS).min(STANDBY_MS), Next::Poll),
         }
     }
 

@@ -71,6 +71,11 @@ impl Holding {
         changed
     }
 
+    /// Returns another number whenever some other node has started.
+    pub fn lives(&self) -> u64 {
+        self.standing.lives
+    }
+
     /// Whether the share that is acted upon is no longer the one that is due.
     pub fn is_outdated(&self) -> bool {
         self.standing.share != self.share
@@ -326,7 +331,7 @@ mod tests {
 
     const BY_DAY: Rule = Rule { division: Division::Spans(Span::Day), partitions: 2, pruned: true };
     const FIRST_OF_TWO: Standing =
-        Standing { share: Share { position: 0, workers: 2 }, is_settled: true, seen_at: None };
+        Standing { share: Share { position: 0, workers: 2 }, is_settled: true, seen_at: None, lives: 0 };
 
     fn taken(standing: Standing, checkpoints: Vec<Checkpoint>) -> Holding {
         let mut holding = Holding::new(standing);

@@ -130,13 +130,13 @@ impl Engine {
         Next::write(order, after)
     }
 
-    /// Returns in how many milliseconds the last commit has to be told once more; none if it need not be.
+    /// Returns in how many milliseconds the last commit has to be told again; none if it need not be.
     pub(super) fn closes_in_ms(&self, moment: Moment) -> Option<u64> {
         self.outbox.closes_in_ms(moment.now).filter(|_| self.holding.has_others())
     }
 
-    /// Tells of the last commit once more: should it have got lost, no later one tells of it.
-    pub(super) fn tell_once_more(&mut self, moment: Moment) -> Next {
+    /// Tells of the last commit again: should it have got lost, no later one tells of it.
+    pub(super) fn tell_again(&mut self, moment: Moment) -> Next {
         let stamp = Some(self.holding.take_stamp(moment.now));
         let head = self.outbox.head(&self.config.id, self.worker.name());
         let order = WriteOrder { stamp, ..WriteOrder::without_rows(Vec::new(), Vec::new(), head) };

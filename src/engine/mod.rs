@@ -150,7 +150,7 @@ enum AfterWrite {
     Close(Box<Closing>),
     /// A loss is mended, or a piece of it.
     Mended(Box<Loss>),
-    /// The last commit was told once more.
+    /// The last commit was told again.
     Told,
     Rest,
 }
@@ -279,8 +279,14 @@ impl Engine {
     /// Tells the engine where its worker stands now. It takes over another share of the work at the next safe point.
     /// Returns whether it rests and would better be woken for that.
     pub fn set_standing(&mut self, standing: Standing) -> bool {
-        let changed = self.holding.stand(standing);
-        changed && self.rests_until_poll()
+        let lives_before = self.holding.lives();
+        let has_new_share = self.holding.stand(standing);
+        // A node that has just started may have lost what was on its way to it.
+        let must_tell = self.outbox.last().is_some() && standing.lives != lives_before;
+        if let Some(now) = standing.seen_at.filter(|_| must_tell) {
+            self.outbox.open(now);
+        }
+        (has_new_share || must_tell) && self.rests_until_poll()
     }
 
     /// Tells whether nothing is done before the next poll.
@@ -355,7 +361,7 @@ impl Engine {
         self.sizes.follow_lag(self.lag_s(moment.now), &self.config.pace);
         self.condition.rest(Activity::Idle, delay_ms, moment.now);
         match self.closes_in_ms(moment) {
-            Some(0) => self.tell_once_more(moment),
+            Some(0) => self.tell_again(moment),
             Some(closes_in_ms) if closes_in_ms < delay_ms => Next::rest(closes_in_ms, Next::RestUntilPoll),
             _ => Next::rest(delay_ms, Next::Poll),
         }

@@ -45,6 +45,8 @@ struct Crewed {
     threads: u32,
     observer: Observer,
     beat: u64,
+    /// When it started, by its clock.
+    started: u64,
     /// Whether it beats and runs nothing, as with a configuration that it refuses.
     refuses: bool,
 }
@@ -106,7 +108,7 @@ impl Crew {
         world.skews_us.push(skew_us);
         let name = format!("node{number}");
         let observer = Observer::new(&name, Micros(world.now + skew_us));
-        self.nodes.push(Crewed { name, threads, observer, beat: 0, refuses: false });
+        self.nodes.push(Crewed { name, threads, observer, beat: 0, started: 0, refuses: false });
     }
 
     fn start(&mut self, world: &mut World, node: usize) {
@@ -115,6 +117,7 @@ impl Crew {
         let now = Micros(world.now + world.skews_us[node]);
         self.nodes[node].observer = Observer::new(&self.nodes[node].name, now);
         self.nodes[node].refuses = false;
+        self.nodes[node].started = now.0.unsigned_abs();
         self.beat_of(world, node);
         for index in 0..self.nodes[node].threads {
             let crewed = &self.nodes[node];
@@ -162,7 +165,7 @@ impl Crew {
             return;
         }
         let World { random, nodes, .. } = world;
-        let lost = nodes[node].lose(node, || random.below(3));
+        let lost = nodes[node].lose(|| random.below(3));
         if lost > 0 {
             world.note(format!("{lost} transactions do not arrive at node {node}"));
         }
@@ -421,6 +424,7 @@ impl Crew {
             node: crewed.name.clone(),
             workers: crewed.threads,
             beat: crewed.beat,
+            started: crewed.started,
             removed: false,
             roster: Some(roster),
         };

@@ -14,7 +14,7 @@ use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use serde_json::json;
 
 const OWNS_NOTHING: Standing =
-    Standing { share: Share { position: 0, workers: 2 }, is_settled: true, seen_at: None };
+    Standing { share: Share { position: 0, workers: 2 }, is_settled: true, seen_at: None, lives: 0 };
 
 /// The only worker of a node, and what it hears next.
 struct Hand {

@@ -12,6 +12,7 @@ mod node;
 mod noticing;
 mod query;
 mod random;
+mod retelling;
 mod run;
 mod sabotage;
 mod scenarios;

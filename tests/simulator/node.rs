@@ -167,16 +167,13 @@ impl Node {
             .collect()
     }
 
-    /// Loses some of the rows that are on their way from workers of which the node has seen something before.
-    pub fn lose(&mut self, node: usize, mut how_many: impl FnMut() -> u64) -> usize {
-        let Node { inbox, proofs, missed, .. } = self;
-        let is_known = |head: &Commit| proofs.contains_key(&(node, head.owner.clone()));
+    /// Loses some of what is on its way from workers: rows, and what they tell of them.
+    pub fn lose(&mut self, mut how_many: impl FnMut() -> u64) -> usize {
+        let Node { inbox, missed, .. } = self;
         let mut lost = 0;
         for queue in inbox.values_mut() {
             for _ in 0..how_many() {
-                let is_lossy = |(_, sent): &(i64, Arc<Transaction>)| {
-                    !sent.rows.is_empty() && sent.head.as_ref().is_some_and(is_known)
-                };
+                let is_lossy = |(_, sent): &(i64, Arc<Transaction>)| sent.head.is_some();
                 let place = queue.iter().position(is_lossy);
                 let Some((_, transaction)) = place.and_then(|place| queue.remove(place)) else { break };
                 missed.extend(transaction.witness.iter().map(|one| (one.owner.clone(), one.number)));

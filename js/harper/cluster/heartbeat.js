@@ -59,6 +59,8 @@ export class Heartbeat {
 		this.steps = steps;
 		this.wanted = wanted;
 		this.onNews = onNews;
+		/** By which other nodes know that this one has started. */
+		this.started = Date.now();
 	}
 
 	/**
@@ -151,8 +153,8 @@ export class Heartbeat {
 		// A node whose core has died is alive all the same, because the core is being replaced.
 		if (!this.isSpeaker()) return;
 		try {
-			const { node: id, count: workers } = this;
-			await replace('SyncNode', { id, workers, beat: Date.now() });
+			const { node: id, count: workers, started } = this;
+			await replace('SyncNode', { id, workers, beat: Date.now(), started });
 		} catch (error) {
 			logger.warn?.(`bigquery-sync: the node's sign of life was not given: ${error}`);
 		}
