@@ -41,6 +41,16 @@ export async function readAll(table, conditions = []) {
 	return records;
 }
 
+/**
+ * When this node stored a record, by its own clock, whichever node wrote it; undefined if the store does not tell.
+ * @param {string} table
+ * @param {string} id
+ * @returns {number | undefined}
+ */
+export function localTimeOf(table, id) {
+	return findTable(table).primaryStore?.getEntry?.(id)?.localTime;
+}
+
 /** Whether the store tells the bytes of a table's records: only LMDB does. @param {string} table */
 export function tellsBytes(table) {
 	const store = findTable(table).primaryStore;

@@ -170,6 +170,9 @@ pub struct Stored {
     /// The proofs of this node: up to which commits of other workers nothing is missing.
     #[serde(default)]
     pub proofs: Vec<Commit>,
+    /// Whether the node has run the table before it started.
+    #[serde(default)]
+    pub has_former_life: bool,
     /// The heads of all workers: what they told of their last commits before they made them.
     #[serde(default)]
     pub heads: Vec<Commit>,

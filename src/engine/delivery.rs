@@ -11,8 +11,9 @@ use crate::time::{Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// After so many commits that arrived, a node keeps how far nothing is missing: while it is away, witnesses are replaced.
-const SAVED_EVERY: u64 = 100;
+/// While commits arrive, a node keeps so often how far nothing is missing. In its next life it trusts nothing else: what it
+/// was just taking in when it ended may be there in parts.
+const SAVED_US: i64 = 5 * SECOND_US;
 /// So many witnesses are looked for at a time, of all workers together, but of each one at least the second number.
 const LOOKED_FOR: u64 = 2_048;
 const LOOKED_FOR_EACH: u64 = 256;
@@ -82,6 +83,9 @@ pub struct Commit {
     /// From this commit on, all witnesses are still there.
     #[serde(default)]
     pub kept_from: u64,
+    /// Whether its witness arrived in a former life of the node that looks for it.
+    #[serde(default, skip_serializing)]
+    pub is_former: bool,
     /// The time that Harper took for that of the writing.
     #[serde(with = "instant", default)]
     pub stamp: Option<Micros>,
@@ -186,6 +190,7 @@ impl Commit {
             number: 0,
             place: 0,
             kept_from: 0,
+            is_former: false,
             stamp: None,
             rows: Portion::default(),
             result: 0,
@@ -341,6 +346,7 @@ impl Outbox {
             number,
             place,
             kept_from: retention::kept_from(number, place, before_it),
+            is_former: false,
             stamp,
             rows,
             result,
@@ -425,6 +431,8 @@ impl Loss {
 pub struct Deliveries {
     /// Whether it is known what this node keeps; before that, an old gap could not be told from what is too old to be seen.
     is_loaded: bool,
+    /// Whether what had arrived before the node started may be there in parts.
+    distrusts_former: bool,
     /// Whether the rows have no key.
     is_keyless: bool,
     senders: BTreeMap<String, Sender>,
@@ -439,6 +447,10 @@ struct Sender {
     last: Option<Commit>,
     /// Up to which number the node keeps that, if it does.
     saved: Option<u64>,
+    /// When it noted that last.
+    saved_at: Option<Micros>,
+    /// The last commit that was proven when that was asked for last. Harper ended meanwhile if a commit is there in parts.
+    settled: Option<Commit>,
     /// The newest commit that was told of, whether it arrived or not.
     head: Commit,
     /// Up to this number, all were looked for.
@@ -464,8 +476,10 @@ struct Gap {
 }
 
 impl Deliveries {
-    /// Takes what this node keeps of the losses that it mended.
-    pub fn load(&mut self, proofs: Vec<Commit>) {
+    /// Takes what this node keeps of how far nothing is missing. What had arrived before it started is trusted beyond that
+    /// only in its first life: then it is a copy of what another node has.
+    pub fn load(&mut self, proofs: Vec<Commit>, has_former_life: bool) {
+        self.distrusts_former |= has_former_life && !self.is_loaded;
         self.is_loaded = true;
         for proof in proofs {
             let sender =
@@ -502,6 +516,7 @@ impl Deliveries {
         for witness in witnesses {
             if let Some(sender) = self.senders.get_mut(&witness.owner)
                 && witness.number > sender.proven
+                && !(witness.is_former && self.distrusts_former)
             {
                 sender.arrived.insert(witness.number, witness);
             }
@@ -513,17 +528,8 @@ impl Deliveries {
     }
 
     /// Returns what the node should keep of how far nothing is missing.
-    pub fn proofs(&mut self) -> Vec<Commit> {
-        let is_due = |sender: &&mut Sender| {
-            sender.saved.is_none_or(|saved| sender.proven >= saved.saturating_add(SAVED_EVERY))
-        };
-        let due = self.senders.values_mut().filter(is_due);
-        due.filter_map(|sender| {
-            let last = sender.last.clone()?;
-            sender.saved = Some(last.number);
-            Some(last)
-        })
-        .collect()
+    pub fn proofs(&mut self, now: Micros) -> Vec<Commit> {
+        self.senders.values_mut().filter_map(|sender| sender.proof(now)).collect()
     }
 
     /// Tells what has to be read again next, if something is lost.
@@ -579,6 +585,8 @@ impl Sender {
             proven,
             last: None,
             saved: None,
+            saved_at: None,
+            settled: None,
             head,
             looked_for: 0,
             looked_at: Vec::new(),
@@ -598,6 +606,19 @@ impl Sender {
         self.looked_for = last;
         let first = first.max((number + 1).saturating_sub(WITNESSES_KEPT_LONG));
         (first..=last).filter(|number| !self.arrived.contains_key(number))
+    }
+
+    /// Returns what the node should keep of how far nothing is missing.
+    fn proof(&mut self, now: Micros) -> Option<Commit> {
+        let is_due = self.saved_at.is_none_or(|at| !(0..SAVED_US).contains(&now.since(at)));
+        let is_news = |commit: &Commit| self.saved.is_none_or(|saved| commit.number > saved);
+        let proof = self.settled.take().filter(|commit| is_due && is_news(commit));
+        if let Some(proof) = &proof {
+            self.saved = Some(proof.number);
+            self.saved_at = Some(now);
+        }
+        self.settled = self.last.clone().filter(|last| self.saved.is_none_or(|saved| last.number > saved));
+        proof
     }
 
     fn note_look(&mut self, now: Micros) {

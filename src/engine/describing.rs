@@ -30,7 +30,7 @@ impl Engine {
                 self.holding.hear_stamp(stored.heads.iter().filter_map(|head| head.stamp).max());
                 self.take_heads(&mut stored, moment.now);
                 self.holding.look_around(moment.now);
-                self.deliveries.load(std::mem::take(&mut stored.proofs));
+                self.deliveries.load(std::mem::take(&mut stored.proofs), stored.has_former_life);
                 Next::Describe(Some(stored))
             }
         }

@@ -29,7 +29,7 @@ impl Engine {
     /// what the node should keep of how far nothing is missing.
     pub fn arrived(&mut self, witnesses: Vec<Commit>, now: Micros) -> (bool, Vec<Commit>) {
         self.deliveries.take(witnesses, now);
-        (self.deliveries.loss(now).is_some() && self.rests_until_poll(), self.deliveries.proofs())
+        (self.deliveries.loss(now).is_some() && self.rests_until_poll(), self.deliveries.proofs(now))
     }
 
     /// Reads rows again that did not arrive: for nothing from the result that they came from, or else by a query.

@@ -26,8 +26,6 @@ const WHOLE = ['ports', 'harbours', 'quays'];
 /** Harper 4.7 by itself lost some of the small batches in more than every other run of 120,000 rows. */
 const ROUNDS = 2;
 const ROUND_ROWS = size(12_000, 120_000);
-/** A node stores how far nothing is missing whenever so many commits have arrived. */
-const PROOFS_EVERY = 100;
 /** Of a batch of a table that gets many commits: so many that witnesses that are kept for a short time do not suffice. */
 const FEW_ROWS = size(40, 12);
 const BY_DAY = { timePartitioning: { type: 'DAY', field: 'timestamp' } };
@@ -377,10 +375,9 @@ describe('small batches', () => {
 		for (const harper of nodes) await untilEqual({ source, harper }, { table: 'rounds', target: 'Many' });
 		for (const owner of workersOf(nodes.filter((node) => node !== away))) {
 			const isProven = async () => {
-				const commits = await recordsOf(away, 'SyncBatch', 'id', `many:${owner}*`);
-				const proof = commits.find(({ id }) => id === `many:${owner}@${away.name}`)?.number ?? 0;
-				const head = commits.find(({ id }) => id === `many:${owner}`)?.number ?? 0;
-				return proof > 0 && head - proof <= PROOFS_EVERY;
+				const [proof] = await recordsOf(away, 'SyncProof', 'id', `many:${owner}@${away.name}`);
+				const [head] = await recordsOf(away, 'SyncBatch', 'id', `many:${owner}`);
+				return head.number > 0 && proof?.number === head.number;
 			};
 			await until(isProven, { deadlineMs: PATIENCE_MS, what: `all commits of ${owner} to be found` });
 		}

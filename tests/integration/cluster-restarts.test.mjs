@@ -7,6 +7,7 @@ import { VESSEL_SCHEMA, randomFrom, size, until, vesselPositions } from '../supp
 import { startComponents } from './support/cluster.mjs';
 import { PATIENCE_MS, postControl, readControl, untilEqual } from './support/component.mjs';
 import { KINDS, endAndStart, rationPages } from './support/endings.mjs';
+import { tellLosses } from './support/losses.mjs';
 import { startSource } from './support/source.mjs';
 
 const ROWS = size(15_000, 150_000);
@@ -81,7 +82,11 @@ test('nodes_that_end_one_by_one_in_a_backfill_have_all_rows_when_they_are_back',
 	}
 	await running.cluster.settled();
 	for (const harper of running.nodes) {
-		const { targetRows } = await untilEqual({ source, harper }, { table: 'positions', target: 'BigQueryData' });
+		const equal = untilEqual({ source, harper }, { table: 'positions', target: 'BigQueryData' });
+		const { targetRows } = await equal.catch(async (error) => {
+			context.diagnostic(await tellLosses(running.nodes, 'BigQueryData'));
+			throw error;
+		});
 		assert.equal(targetRows, ROWS);
 	}
 	const audit = await Promise.all(

@@ -103,7 +103,7 @@ impl Crew {
     fn add_node(&mut self, world: &mut World, threads: u32, copy: Node) {
         let number = world.nodes.len();
         world.is_lone = false;
-        world.nodes.push(Node { is_up: false, missed: Vec::new(), ..copy });
+        world.nodes.push(Node { is_up: false, lives: 0, missed: Vec::new(), ..copy });
         let skew_us = world.random.pick(&[0, 0, -90, 45, 600]) * SECOND_US;
         world.skews_us.push(skew_us);
         let name = format!("node{number}");
@@ -112,7 +112,7 @@ impl Crew {
     }
 
     fn start(&mut self, world: &mut World, node: usize) {
-        world.nodes[node].is_up = true;
+        world.nodes[node].begin();
         self.lose(world, node);
         let now = Micros(world.now + world.skews_us[node]);
         self.nodes[node].observer = Observer::new(&self.nodes[node].name, now);
@@ -156,6 +156,10 @@ impl Crew {
         }
         self.workers.retain(|hand| hand.actor.node != node);
         world.nodes[node].is_up = false;
+        if ends_itself && world.source.habits.loses {
+            let World { random, nodes, .. } = world;
+            nodes[node].take_parts(|| random.one_in(2));
+        }
         self.lose(world, node);
     }
 
@@ -165,6 +169,7 @@ impl Crew {
             return;
         }
         let World { random, nodes, .. } = world;
+        nodes[node].lose_first_parts(|| random.one_in(3));
         let lost = nodes[node].lose(|| random.below(3));
         if lost > 0 {
             world.note(format!("{lost} transactions do not arrive at node {node}"));
@@ -401,7 +406,9 @@ impl Crew {
             }
             return;
         }
-        let there = missing.iter().filter_map(|(owner, number)| here.witness(owner, *number)).cloned();
+        let there = missing
+            .iter()
+            .filter_map(|(owner, number)| sabotage::arrived(world.sabotage, here, owner, *number));
         let now = Micros(world.now + world.skews_us[node]);
         let (is_woken, proofs) = hand.engine.arrived(there.collect(), now);
         if is_woken && matches!(hand.next, Some((_, Event::Rested))) {

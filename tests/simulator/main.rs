@@ -138,6 +138,16 @@ fn commits_that_did_not_arrive_and_that_nobody_misses_are_caught() {
 }
 
 #[test]
+fn commits_of_which_the_first_rows_did_not_arrive_are_caught() {
+    assert!(is_caught_among(Sabotage::OpeningsIgnored, 2..=5));
+}
+
+#[test]
+fn commits_that_were_arriving_when_a_node_ended_are_caught() {
+    assert!(is_caught_among(Sabotage::FormerLivesTrusted, 2..=5));
+}
+
+#[test]
 fn a_window_that_leaves_out_its_last_instant_is_caught() {
     assert!(is_caught(Sabotage::EndsExclusive));
 }

@@ -8,7 +8,7 @@ use bigquery_sync::engine::counts::Counts;
 use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::retention::places;
 use bigquery_sync::mapping::version::SchemaVersion;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// When and where something was written; of two versions the one with the larger stamp wins.
@@ -23,6 +23,9 @@ pub struct Transaction {
     pub replaced: Vec<String>,
     pub schema: Option<SchemaVersion>,
     pub head: Option<Commit>,
+    /// What comes before the rows of a commit.
+    pub opening: Option<Commit>,
+    /// What comes behind them.
     pub witness: Option<Commit>,
     /// With the node that keeps it.
     pub proof: Option<(usize, Commit)>,
@@ -41,7 +44,10 @@ pub struct Node {
     pub checkpoints: BTreeMap<String, (Checkpoint, Stamp)>,
     /// What each worker told of its last commit.
     pub heads: BTreeMap<String, (Commit, Stamp)>,
+    pub openings: BTreeMap<(String, u64), (Commit, Stamp)>,
     pub witnesses: BTreeMap<(String, u64), (Commit, Stamp)>,
+    /// Those of them that arrived in former lives, by owner and number.
+    pub former: BTreeSet<(String, u64)>,
     pub proofs: BTreeMap<(usize, String), Commit>,
     /// The commits that got lost on their way to it, by owner and number.
     pub missed: Vec<(String, u64)>,
@@ -50,6 +56,8 @@ pub struct Node {
     pub target_exists: bool,
     pub heartbeats: BTreeMap<String, (Heartbeat, Stamp)>,
     pub is_up: bool,
+    /// How often it has started.
+    pub lives: u64,
     /// Whether it left the cluster for good.
     pub is_removed: bool,
     /// Of each sender, what has not arrived yet, and when it may.
@@ -104,10 +112,14 @@ impl Node {
         {
             self.heads.insert(head.owner.clone(), (head.clone(), stamp));
         }
-        if let Some(witness) = &transaction.witness {
-            let place = (witness.owner.clone(), witness.place);
-            if self.witnesses.get(&place).is_none_or(|(_, before)| *before < stamp) {
-                self.witnesses.insert(place, (witness.clone(), stamp));
+        let places =
+            [(&transaction.opening, &mut self.openings), (&transaction.witness, &mut self.witnesses)];
+        for (told, known) in places {
+            let Some(told) = told else { continue };
+            let place = (told.owner.clone(), told.place);
+            if known.get(&place).is_none_or(|(_, before)| *before < stamp) {
+                known.insert(place, (told.clone(), stamp));
+                self.former.remove(&(told.owner.clone(), told.number));
             }
         }
         if let Some((node, proof)) = &transaction.proof {
@@ -151,11 +163,27 @@ impl Node {
         places(number).into_iter().filter_map(at).find(|witness| witness.number == number)
     }
 
-    /// Returns the witness of a worker's last commit.
+    /// Returns the witness of a commit of another node, if all of it is there as far as that can be told.
+    pub fn arrived(&self, owner: &str, number: u64) -> Option<Commit> {
+        let witness = self.witness(owner, number)?;
+        let (opening, _) = self.openings.get(&(owner.to_owned(), witness.place))?;
+        let is_former = self.former.contains(&(owner.to_owned(), number));
+        (opening.number == number && opening.stamp == witness.stamp)
+            .then(|| Commit { is_former, ..witness.clone() })
+    }
+
+    /// Begins a life.
+    pub fn begin(&mut self) {
+        self.is_up = true;
+        self.lives += 1;
+        let witnesses = self.witnesses.values().map(|(witness, _)| (witness.owner.clone(), witness.number));
+        self.former = witnesses.collect();
+    }
+
+    /// Returns a worker's last commit, also one that was cut short.
     pub fn last_commit(&self, owner: &str) -> Option<&Commit> {
-        let own =
-            self.witnesses.values().map(|(witness, _)| witness).filter(|witness| witness.owner == owner);
-        own.max_by_key(|witness| witness.number)
+        let (head, _) = self.heads.get(owner).filter(|(head, _)| head.number > 0)?;
+        self.witness(owner, head.number).or(Some(head))
     }
 
     /// Returns what a node keeps of the losses that it mended.
@@ -181,6 +209,39 @@ impl Node {
             }
         }
         lost
+    }
+
+    /// Loses the first part of what comes next from each sender.
+    pub fn lose_first_parts(&mut self, mut is_lost: impl FnMut() -> bool) {
+        for queue in self.inbox.values_mut() {
+            let next = queue.iter_mut().find(|(_, sent)| sent.head.is_some());
+            let Some((_, sent)) = next.filter(|_| is_lost()) else { continue };
+            let rows: Vec<(String, Row)> = sent.rows.iter().skip_while(|_| is_lost()).cloned().collect();
+            let replaced = if rows.len() == sent.rows.len() { sent.replaced.clone() } else { Vec::new() };
+            self.missed.extend(sent.witness.iter().map(|one| (one.owner.clone(), one.number)));
+            *sent = Arc::new(Transaction { head: None, opening: None, rows, replaced, ..(**sent).clone() });
+        }
+    }
+
+    /// Takes in parts of what comes next, and nothing else of it ever. What it knows of commits it often takes in first.
+    pub fn take_parts(&mut self, mut is_kept: impl FnMut() -> bool) {
+        let is_of_commit = |(_, sent): &(i64, Arc<Transaction>)| sent.witness.is_some();
+        let next =
+            self.inbox.values_mut().find_map(|queue| Some((queue.iter().position(is_of_commit)?, queue)));
+        let before: Vec<_> = next.map_or_else(Vec::new, |(place, queue)| queue.drain(..=place).collect());
+        let Some(((_, sent), before)) = before.split_last() else { return };
+        before.iter().for_each(|(_, arrived)| self.apply(arrived));
+        let mut part = (**sent).clone();
+        self.missed.extend(part.witness.iter().map(|one| (one.owner.clone(), one.number)));
+        part.rows.retain(|_| is_kept());
+        part.replaced.retain(|_| is_kept());
+        part.checkpoints.retain(|_| is_kept());
+        if is_kept() {
+            part.head = part.head.filter(|_| is_kept());
+            part.opening = part.opening.filter(|_| is_kept());
+            part.witness = part.witness.filter(|_| is_kept());
+        }
+        self.apply(&part);
     }
 
     /// Whether it has mended whatever it lost.

@@ -4,9 +4,11 @@ use bigquery_sync::bigquery::request::{Purpose, Request};
 use bigquery_sync::cluster::Standing;
 use bigquery_sync::engine::WriteOrder;
 use bigquery_sync::engine::checkpoint::{Checkpoint, OpenWindow};
+use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use serde_json::{Value, json};
 
+use crate::node::Node;
 use crate::run::LATENESS_S;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,10 @@ pub enum Sabotage {
     JobNotStored,
     /// Nobody looks whether what other nodes committed has arrived.
     LossesUnnoticed,
+    /// What was in the middle of arriving when a node ended is taken to be there.
+    FormerLivesTrusted,
+    /// A commit is taken to be there if its end is.
+    OpeningsIgnored,
     /// What a node writes has the time of its own clock, whatever it replaces.
     OwnClockOnly,
     /// A window that ends at midnight is followed by one that begins a microsecond after it.
@@ -74,6 +80,20 @@ pub fn standing(sabotage: Option<Sabotage>, standing: Standing) -> Standing {
     match sabotage {
         Some(Sabotage::NeverUnsettled) => Standing { is_settled: true, seen_at: None, ..standing },
         _ => standing,
+    }
+}
+
+/// Returns the witness of a commit of another node, if that has arrived.
+pub fn arrived(sabotage: Option<Sabotage>, here: &Node, owner: &str, number: u64) -> Option<Commit> {
+    match sabotage {
+        Some(Sabotage::OpeningsIgnored) => {
+            let is_former = here.former.contains(&(owner.to_owned(), number));
+            here.witness(owner, number).map(|witness| Commit { is_former, ..witness.clone() })
+        }
+        Some(Sabotage::FormerLivesTrusted) => {
+            here.arrived(owner, number).map(|witness| Commit { is_former: false, ..witness })
+        }
+        _ => here.arrived(owner, number),
     }
 }
 

@@ -52,6 +52,7 @@ pub struct World {
 /// One of a transaction's writes.
 enum Write {
     Head(Box<Commit>),
+    Opening(Box<Commit>),
     Put(String, Row),
     Delete(String),
     Witness(Box<Commit>),
@@ -148,6 +149,7 @@ impl World {
                     schema: here.schemas.values().next_back().map(|(schema, _)| Box::new(schema.clone())),
                     last_commit: here.last_commit(&actor.name()).cloned(),
                     proofs: here.proofs_of(node),
+                    has_former_life: here.lives > 1,
                     heads: here.heads.values().map(|(head, _)| head.clone()).collect(),
                     removed: self.of_removed_nodes(here.heads.keys()),
                 };
@@ -358,12 +360,14 @@ impl World {
                     }
                     transaction.head = Some(*head);
                 }
+                Write::Opening(opening) => transaction.opening = Some(*opening),
                 Write::Put(id, row) => transaction.rows.push((id, row)),
                 Write::Delete(id) => transaction.replaced.push(id),
                 Write::Witness(mut witness) => {
                     if self.source.habits.forgets {
                         [witness.place, _] = places(witness.number);
                         witness.kept_from = 0;
+                        transaction.opening = transaction.opening.map(|_| (*witness).clone());
                     }
                     transaction.witness = Some(*witness);
                 }
@@ -472,9 +476,10 @@ impl World {
         });
         let progress = others.iter().cloned().chain(counted).map(|one| Write::Progress(Box::new(one)));
         let head = order.head.iter().map(|head| Write::Head(Box::new(head.clone())));
+        let opening = order.witness.iter().map(|witness| Write::Opening(Box::new(witness.clone())));
         let witness = order.witness.iter().map(|witness| Write::Witness(Box::new(witness.clone())));
         let proof = order.proof.iter().map(|proof| Write::Proof(Box::new(proof.clone())));
-        let writes = head.chain(writes).chain(late).chain(witness).chain(proof);
+        let writes = head.chain(opening).chain(writes).chain(late).chain(witness).chain(proof);
         if self.sabotage == Some(Sabotage::ProgressFirst) {
             return progress.chain(writes).collect();
         }

@@ -5,7 +5,7 @@
 
 import { Changes } from '../changes.js';
 import { regularly } from '../pulse.js';
-import { putProof, readHead, readWitness } from '../sync/witnesses.js';
+import { putProof, readArrived, readHead } from '../sync/witnesses.js';
 import { readWorkers } from './workers.js';
 
 /** How often to look, and how often if nothing has been committed for a while. */
@@ -112,7 +112,7 @@ export class Deliveries {
 			// Once even if there is nothing to find: what was missing before may count as lost by now.
 			for (let at = 0; at === 0 || at < missing.length; at += READ_AT_ONCE) {
 				const some = missing.slice(at, at + READ_AT_ONCE);
-				const witnesses = await Promise.all(some.map(([worker, number]) => readWitness(table, worker, number)));
+				const witnesses = await Promise.all(some.map(([worker, number]) => readArrived(table, worker, number)));
 				if (this.#isOver()) return;
 				const there = witnesses.filter((witness) => witness !== null);
 				for (const proof of sync.arrived(there)) await putProof(proof, this.node, {});

@@ -5,7 +5,7 @@ import { assembleRecords } from './batch.js';
 import { bundlePrefetches } from './prefetches.js';
 import { comparableText, succeed } from './succession.js';
 import { Turn } from './turn.js';
-import { putHead, putProof, putWitness } from './witnesses.js';
+import { putHead, putOpening, putProof, putWitness } from './witnesses.js';
 
 /** At the start of a commit, Harper encodes the rows on this thread. A timer of this length fires just after that. */
 const COMMIT_START_MS = 1;
@@ -33,6 +33,7 @@ const COMMIT_START_MS = 1;
  * @property {import('./batch.js').Layout} layout
  * @property {import('./witnesses.js').Writer} writer
  * @property {import('./witnesses.js').Commit | null} head What the worker tells of its last commit.
+ * @property {import('./witnesses.js').Commit | null} witness That of this commit, if it has one.
  * @property {Map<string | number, string[]>} replaced By records' ids: the ids that they replace.
  * @property {number} [timestamp] The time of the write for Harper, in ms. Harper keeps the later one of two versions of
  *   a record, so a node whose clock is behind could not replace a version of another node.
@@ -67,16 +68,20 @@ export async function commit({ table, layout, writer }, order, { core, onWait } 
 		}
 		putProgress(writer, order, { news, notWritten: refused.length + unchanged }, syncedAt, context);
 	};
-	const write = { table, layout, writer, head: order.head, replaced, timestamp: order.stampMs };
+	const { head, witness, stampMs: timestamp } = order;
+	const write = { table, layout, writer, head, witness, replaced, timestamp };
 	let refused = [];
 	let news = await newRejections(order.checkpoints[0], order.rejections);
 	try {
 		await putAll(write, records, { progress: progress([], news), onWait });
 	} catch (error) {
 		if (error.statusCode !== 400) throw error;
-		refused = await putAcceptable(write, records);
+		refused = await putAcceptable({ ...write, witness: null }, records);
 		news = [...news, ...(await newRejections(order.checkpoints[0], refused))];
-		await putAll(write, [], { progress: progress(refused, news) });
+		// Other nodes miss rows only behind the opening of their commit.
+		const ids = new Set(refused.map(({ rowId }) => rowId));
+		const accepted = records.filter(({ id }) => !ids.has(String(id)));
+		await putAll(write, accepted, { progress: progress(refused, news) });
 	}
 	const busyMs = performance.eventLoopUtilization(before).active;
 	return { refused: refused.length, rejected: news.length, unchanged, busyMs };
@@ -111,10 +116,15 @@ function putProgress(writer, { checkpoints, notes, witness, proof }, { news, not
  * @param {any[]} records
  * @param {{progress?: (context: object) => void, onWait?: () => void}} [around]
  */
-async function putAll({ table, layout, writer, head, replaced, timestamp }, records, { progress, onWait } = {}) {
+async function putAll(
+	{ table, layout, writer, head, witness, replaced, timestamp },
+	records,
+	{ progress, onWait } = {}
+) {
 	const context = { timestamp };
 	await transaction(context, async () => {
 		putHead(writer, head, context);
+		if (witness) putOpening(witness, context);
 		const turn = new Turn();
 		for (const record of records) {
 			if (layout.newerBy !== null && (await isOlder(table, layout.newerBy, record, context))) continue;

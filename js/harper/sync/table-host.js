@@ -8,7 +8,7 @@ import { adoptVersion, hasNewerEra, newestVersion } from '../schema/versions.js'
 import { ensureTarget, readIncarnation } from '../schema/target.js';
 import { replace } from '../stamps.js';
 import { commit } from './commit.js';
-import { readHead, readLastCommit, readProof } from './witnesses.js';
+import { hasFormerLife, readHead, readLastCommit, readProof } from './witnesses.js';
 
 const sharedCounts = new KeptById('SyncCounts');
 const states = new KeptById('SyncControlState');
@@ -134,6 +134,7 @@ export class TableHost {
 		return {
 			lastCommit: await readLastCommit(tableId, owner),
 			proofs: proofs.filter((proof) => proof !== null),
+			hasFormerLife: await hasFormerLife(tableId, node),
 			heads: heads.filter((head) => head !== null),
 			removed: workers.filter(({ isRemoved }) => isRemoved).map(({ name }) => name),
 		};

@@ -3,10 +3,11 @@
  *
  * The first record of each transaction is the head, which names the worker's last commit. The first record's table
  * decides how Harper applies the whole transaction on each node, so it must be a table that all threads know from
- * their start. The commit's witness follows the rows: a node that has the witness has the rows.
+ * their start. Then comes the opening of the commit, and its witness follows the rows. A node may lose the first part of
+ * a transaction, so it has the rows if it has both.
  */
 
-import { findTable, readRecord } from '../database.js';
+import { findTable, localTimeOf, readRecord } from '../database.js';
 import { KeptById } from '../kept-records.js';
 
 /**
@@ -22,13 +23,26 @@ const WITNESSES_KEPT_LONG = 16_384;
  */
 
 const heads = new KeptById('SyncBatch');
-const proofs = new KeptById('SyncBatch');
+const proofs = new KeptById('SyncProof');
+
+/**
+ * When this thread began. What arrived before may be there in parts: Harper that ends itself in the middle of a
+ * transaction of another node keeps some of its records, in any order.
+ */
+const BEGAN_MS = Date.now();
+
+/** The start of the process. Its threads do not reckon it alike, but closely. */
+const PROCESS_BEGAN_MS = Math.round(Date.now() - process.uptime() * 1_000);
+const SAME_PROCESS_MS = 1_000;
 
 /** @param {string} tableId @param {string} owner */
 const headId = (tableId, owner) => `${tableId}:${owner}`;
 
 /** @param {string} tableId @param {string} owner @param {number} place */
 const witnessId = (tableId, owner, place) => `${headId(tableId, owner)}:${place}`;
+
+/** @param {string} tableId @param {string} owner @param {number} place */
+const openingId = (tableId, owner, place) => `${witnessId(tableId, owner, place)}:opening`;
 
 /** The places where the witness of a commit may be. @param {number} number */
 const places = (number) => [number % WITNESSES, WITNESSES + (number % WITNESSES_KEPT_LONG)];
@@ -47,10 +61,20 @@ export function putHead({ tableId, owner }, head, context) {
 	databases.data.SyncBatch.put({ ...head, id, tableId, owner }, context);
 }
 
+/**
+ * Puts what comes before the rows of a commit.
+ * @param {Commit} witness
+ * @param {object} context
+ */
+export function putOpening({ tableId, owner, number, place, stamp }, context) {
+	const id = openingId(tableId, owner, place);
+	databases.data.SyncBatch.put({ id, tableId, owner, number, place, stamp }, context);
+}
+
 /** @param {Commit} witness @param {object} context */
 export function putWitness(witness, context) {
 	const id = witnessId(witness.tableId, witness.owner, witness.place);
-	findTable('SyncBatch').put({ ...witness, id }, context);
+	findTable('SyncBatch').put({ ...witness, id, opened: true }, context);
 }
 
 /**
@@ -61,7 +85,7 @@ export function putWitness(witness, context) {
  */
 export function putProof(proof, node, context) {
 	const id = proofId(proof.tableId, proof.owner, node);
-	return findTable('SyncBatch').put({ ...proof, id }, context);
+	return findTable('SyncProof').put({ ...proof, id }, context);
 }
 
 /**
@@ -81,12 +105,31 @@ export function readHead(tableId, owner) {
  * @param {number} number
  * @returns {Promise<any>}
  */
-export async function readWitness(tableId, owner, number) {
+async function readWitness(tableId, owner, number) {
 	for (const place of places(number)) {
 		const witness = await readRecord('SyncBatch', witnessId(tableId, owner, place));
 		if (witness?.number === number) return witness;
 	}
 	return null;
+}
+
+/**
+ * Reads the witness of a commit of another node; null if the commit has not arrived as a whole. Tells whether it had
+ * arrived before this thread began.
+ * @param {string} tableId
+ * @param {string} owner
+ * @param {number} number
+ * @returns {Promise<any>}
+ */
+export async function readArrived(tableId, owner, number) {
+	const witness = await readWitness(tableId, owner, number);
+	if (witness === null) return null;
+	if (witness.opened) {
+		const opening = await readRecord('SyncBatch', openingId(tableId, owner, witness.place));
+		if (opening?.number !== number || opening.stamp !== witness.stamp) return null;
+	}
+	const arrivedAt = localTimeOf('SyncBatch', witnessId(tableId, owner, witness.place));
+	return { ...witness, isFormer: arrivedAt !== undefined && arrivedAt < BEGAN_MS };
 }
 
 /** @param {string} tableId @param {string} owner @param {string} node @returns {Promise<any>} */
@@ -95,12 +138,25 @@ export function readProof(tableId, owner, node) {
 }
 
 /**
- * Reads a worker's last commit that was completed. A transaction that was cut short has a head, but no witness.
+ * Whether a node had run a table before Harper started. Notes that it has.
+ * @param {string} tableId
+ * @param {string} node
+ */
+export async function hasFormerLife(tableId, node) {
+	const id = `${tableId}@${node}`;
+	const known = await proofs.read(id);
+	if (known === null) await findTable('SyncProof').put({ id, tableId, began: PROCESS_BEGAN_MS });
+	return known !== null && Math.abs(known.began - PROCESS_BEGAN_MS) > SAME_PROCESS_MS;
+}
+
+/**
+ * Reads a worker's last commit. A transaction that was cut short has a head, but no witness. It counts nevertheless: the
+ * worker may find its rows stored and not write them again, so other nodes have to miss it.
  * @param {string} tableId
  * @param {string} owner
  */
 export async function readLastCommit(tableId, owner) {
 	const head = await readHead(tableId, owner);
-	if (head === null) return null;
-	return (await readWitness(tableId, owner, head.number)) ?? readWitness(tableId, owner, head.number - 1);
+	if (!head?.number) return null;
+	return (await readWitness(tableId, owner, head.number)) ?? head;
 }

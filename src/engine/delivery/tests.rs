@@ -38,7 +38,7 @@ fn seconds(seconds: i64) -> Micros {
 /// What a node knows that keeps nothing yet.
 fn new_node() -> Deliveries {
     let mut deliveries = Deliveries::default();
-    deliveries.load(Vec::new());
+    deliveries.load(Vec::new(), false);
     deliveries
 }
 
@@ -89,14 +89,18 @@ fn rows_of_a_commit_that_did_not_arrive_are_read_again_whichever_it_is() {
 }
 
 #[test]
-fn the_last_commit_is_told_of_once_more_and_so_missed() {
+fn the_last_commit_is_told_of_twice_more_and_so_missed() {
     let commits = two_results();
     assert_eq!(read_again(&commits, &[5]), [rows("two", 10, 20)]);
     let outbox = &mut Outbox::default();
     outbox.made(commits[0].clone(), seconds(0));
     assert_eq!((outbox.closes_in_ms(seconds(0)), outbox.closes_in_ms(seconds(9))), (Some(5_000), Some(0)));
     outbox.close();
-    assert_eq!(outbox.closes_in_ms(seconds(9)), None);
+    assert_eq!((outbox.closes_in_ms(seconds(9)), outbox.closes_in_ms(seconds(60))), (Some(51_000), Some(0)));
+    outbox.close();
+    assert_eq!(outbox.closes_in_ms(seconds(99)), None);
+    outbox.open(seconds(100));
+    assert_eq!(outbox.closes_in_ms(seconds(100)), Some(5_000));
 }
 
 #[test]
@@ -146,7 +150,7 @@ fn what_was_read_long_before_a_gap_is_not_read_again() {
     let commits = commits(&polls);
     let piece = |lost: &[u64]| {
         let mut deliveries = new_node();
-        deliveries.load(vec![commits[lost[0] as usize - 2].clone()]);
+        deliveries.load(vec![commits[lost[0] as usize - 2].clone()], true);
         look(&mut deliveries, &commits, lost);
         deliveries.loss(seconds(0));
         deliveries.loss(seconds(10)).unwrap().piece
@@ -210,7 +214,7 @@ fn what_was_mended_is_not_read_again_after_a_restart() {
     deliveries.loss(seconds(0));
     let proof = deliveries.loss(seconds(10)).unwrap().proof();
     let mut restarted = new_node();
-    restarted.load(vec![proof]);
+    restarted.load(vec![proof], true);
     look(&mut restarted, &commits, &[2]);
     restarted.loss(seconds(0));
     assert_eq!(restarted.loss(seconds(10)), None);
@@ -220,11 +224,13 @@ fn what_was_mended_is_not_read_again_after_a_restart() {
 fn returned(commits: &[Commit]) -> Deliveries {
     let mut deliveries = new_node();
     look(&mut deliveries, &commits[..100], &[]);
-    let proofs = deliveries.proofs();
+    let mut kept = |second| deliveries.proofs(seconds(second));
+    assert_eq!(kept(0), []);
+    let proofs = kept(1);
     assert_eq!(proofs.iter().map(|proof| proof.number).collect::<Vec<_>>(), [100]);
-    assert_eq!(deliveries.proofs(), []);
+    assert_eq!(kept(2), []);
     let mut deliveries = new_node();
-    deliveries.load(proofs);
+    deliveries.load(proofs, true);
     deliveries
 }
 
@@ -276,6 +282,38 @@ fn nothing_counts_as_lost_that_was_not_looked_for_yet() {
     assert_eq!(loss_after_a_while(&mut deliveries), None);
 }
 
+#[test]
+fn a_node_keeps_what_it_trusts_every_few_seconds() {
+    let commits = many_commits();
+    let mut deliveries = new_node();
+    let mut kept = |until: usize, second| {
+        look(&mut deliveries, &commits[..until], &[]);
+        deliveries.proofs(seconds(second)).iter().map(|proof| proof.number).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(0, 0), [] as [u64; 0]);
+    // What has just arrived is kept at the next look: a node that is ending may look as well.
+    assert_eq!((kept(1, 1), kept(2, 2)), (vec![], vec![1]));
+    assert_eq!((kept(3, 3), kept(4, 4), kept(5, 7), kept(5, 8)), (vec![], vec![], vec![4], vec![]));
+    assert_eq!(kept(5, 12), [5]);
+}
+
+#[test]
+fn a_node_trusts_nothing_of_its_former_life_but_what_it_kept() {
+    let commits = two_results();
+    let former = |commit: &Commit| Commit { is_former: commit.number <= 3, ..commit.clone() };
+    let all: Vec<Commit> = commits.iter().map(former).collect();
+    let lost = |proofs: Vec<Commit>, has_former_life| {
+        let mut deliveries = Deliveries::default();
+        deliveries.load(proofs, has_former_life);
+        look(&mut deliveries, &all, &[]);
+        loss_after_a_while(&mut deliveries)
+    };
+    assert_eq!(lost(vec![commits[0].clone()], true), Some((2, 2)));
+    assert_eq!(lost(Vec::new(), true), Some((1, 3)));
+    // What it has in its first life is a copy of another node's rows.
+    assert_eq!(lost(Vec::new(), false), None);
+}
+
 /// The losses that a node mends at once after ten seconds, as first number and count.
 fn losses_at_once(lost: &[u64], is_keyless: bool) -> Vec<(u64, u64)> {
     let commits = many_commits();
@@ -310,7 +348,7 @@ fn nothing_is_looked_for_before_it_is_known_what_the_node_keeps() {
     let commits = two_results();
     let mut deliveries = Deliveries::default();
     assert_eq!(deliveries.wanted(commits.clone()), []);
-    deliveries.load(Vec::new());
+    deliveries.load(Vec::new(), false);
     assert!(!deliveries.wanted(commits).is_empty());
 }
 
@@ -333,14 +371,14 @@ fn doubt_lasts_from_the_first_window_that_it_was_cast_on_until_it_is_dispelled()
 }
 
 #[test]
-fn the_last_commit_of_a_life_before_is_told_of_once_more() {
+fn the_last_commit_of_a_life_before_is_told_of_again() {
     let last = two_results().pop();
     let mut outbox = Outbox::default();
     outbox.load(last.clone(), None, 0, seconds(0));
     assert_eq!(outbox.closes_in_ms(seconds(5)), Some(0));
     outbox.close();
     outbox.load(last, None, 0, seconds(10));
-    assert_eq!(outbox.closes_in_ms(seconds(20)), None);
+    assert_eq!(outbox.closes_in_ms(seconds(10)), Some(50_000));
 }
 
 #[test]
