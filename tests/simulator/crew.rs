@@ -158,7 +158,8 @@ impl Crew {
         world.nodes[node].is_up = false;
         if ends_itself && world.source.habits.loses {
             let World { random, nodes, .. } = world;
-            nodes[node].take_parts(|| random.one_in(2));
+            let is_missed = nodes[node].misses(node, world.source.habits.forgets);
+            nodes[node].take_parts(is_missed, || random.one_in(2));
         }
         self.lose(world, node);
     }
@@ -169,8 +170,9 @@ impl Crew {
             return;
         }
         let World { random, nodes, .. } = world;
-        nodes[node].lose_first_parts(|| random.one_in(3));
-        let lost = nodes[node].lose(|| random.below(3));
+        let is_missed = nodes[node].misses(node, world.source.habits.forgets);
+        nodes[node].lose_first_parts(&is_missed, || random.one_in(3));
+        let lost = nodes[node].lose(&is_missed, || random.below(3));
         if lost > 0 {
             world.note(format!("{lost} transactions do not arrive at node {node}"));
         }

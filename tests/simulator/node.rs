@@ -195,14 +195,29 @@ impl Node {
             .collect()
     }
 
+    /// Tells which transactions the node would miss. Where witnesses are kept for a short time only, it has to have looked for
+    /// that worker's commits before.
+    pub fn misses(&self, node: usize, are_witnesses_short: bool) -> impl Fn(&Transaction) -> bool + use<> {
+        let known: BTreeSet<String> = self
+            .proofs
+            .keys()
+            .filter(|(keeper, _)| *keeper == node)
+            .map(|(_, owner)| owner.clone())
+            .collect();
+        move |sent| sent.head.as_ref().is_some_and(|head| !are_witnesses_short || known.contains(&head.owner))
+    }
+
     /// Loses some of what is on its way from workers: rows, and what they tell of them.
-    pub fn lose(&mut self, mut how_many: impl FnMut() -> u64) -> usize {
+    pub fn lose(
+        &mut self,
+        is_missed: impl Fn(&Transaction) -> bool,
+        mut how_many: impl FnMut() -> u64,
+    ) -> usize {
         let Node { inbox, missed, .. } = self;
         let mut lost = 0;
         for queue in inbox.values_mut() {
             for _ in 0..how_many() {
-                let is_lossy = |(_, sent): &(i64, Arc<Transaction>)| sent.head.is_some();
-                let place = queue.iter().position(is_lossy);
+                let place = queue.iter().position(|(_, sent)| is_missed(sent));
                 let Some((_, transaction)) = place.and_then(|place| queue.remove(place)) else { break };
                 missed.extend(transaction.witness.iter().map(|one| (one.owner.clone(), one.number)));
                 lost += 1;
@@ -212,9 +227,13 @@ impl Node {
     }
 
     /// Loses the first part of what comes next from each sender.
-    pub fn lose_first_parts(&mut self, mut is_lost: impl FnMut() -> bool) {
+    pub fn lose_first_parts(
+        &mut self,
+        is_missed: impl Fn(&Transaction) -> bool,
+        mut is_lost: impl FnMut() -> bool,
+    ) {
         for queue in self.inbox.values_mut() {
-            let next = queue.iter_mut().find(|(_, sent)| sent.head.is_some());
+            let next = queue.iter_mut().find(|(_, sent)| is_missed(sent));
             let Some((_, sent)) = next.filter(|_| is_lost()) else { continue };
             let rows: Vec<(String, Row)> = sent.rows.iter().skip_while(|_| is_lost()).cloned().collect();
             let replaced = if rows.len() == sent.rows.len() { sent.replaced.clone() } else { Vec::new() };
@@ -224,8 +243,12 @@ impl Node {
     }
 
     /// Takes in parts of what comes next, and nothing else of it ever. What it knows of commits it often takes in first.
-    pub fn take_parts(&mut self, mut is_kept: impl FnMut() -> bool) {
-        let is_of_commit = |(_, sent): &(i64, Arc<Transaction>)| sent.witness.is_some();
+    pub fn take_parts(
+        &mut self,
+        is_missed: impl Fn(&Transaction) -> bool,
+        mut is_kept: impl FnMut() -> bool,
+    ) {
+        let is_of_commit = |(_, sent): &(i64, Arc<Transaction>)| sent.witness.is_some() && is_missed(sent);
         let next =
             self.inbox.values_mut().find_map(|queue| Some((queue.iter().position(is_of_commit)?, queue)));
         let before: Vec<_> = next.map_or_else(Vec::new, |(place, queue)| queue.drain(..=place).collect());
