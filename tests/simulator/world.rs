@@ -125,6 +125,23 @@ impl World {
         Some(event)
     }
 
+    /// Returns what a worker's node holds of the table's progress.
+    fn stored(&self, actor: &Actor) -> Stored {
+        let here = &self.nodes[actor.node];
+        Stored {
+            checkpoints: here.checkpoints.values().map(|(checkpoint, _)| checkpoint.clone()).collect(),
+            counts: here.counts.as_ref().map(|(counts, _)| counts.clone()),
+            incarnation: here.incarnation.0.clone(),
+            forgiven_rows: 0,
+            schema: here.schemas.values().next_back().map(|(schema, _)| Box::new(schema.clone())),
+            last_commit: here.last_commit(&actor.name()).cloned(),
+            proofs: here.proofs_of(actor.node),
+            has_former_life: here.lives > 1,
+            heads: here.heads.values().map(|(head, _)| head.clone()).collect(),
+            removed: self.of_removed_nodes(here.heads.keys()),
+        }
+    }
+
     /// Does what a worker of a node asks for; its outcome comes after some time. None when the engine has halted.
     pub fn execute(&mut self, actor: &mut Actor, command: Command) -> Option<(i64, Event)> {
         let node = actor.node;
@@ -136,23 +153,7 @@ impl World {
                 Some((1_000, Event::Loaded(Err(Failure::new(Kind::HarperRead, "no checkpoints")))))
             }
             Command::Load => {
-                let here = &self.nodes[node];
-                let stored = Stored {
-                    checkpoints: here
-                        .checkpoints
-                        .values()
-                        .map(|(checkpoint, _)| checkpoint.clone())
-                        .collect(),
-                    counts: here.counts.as_ref().map(|(counts, _)| counts.clone()),
-                    incarnation: here.incarnation.0.clone(),
-                    forgiven_rows: 0,
-                    schema: here.schemas.values().next_back().map(|(schema, _)| Box::new(schema.clone())),
-                    last_commit: here.last_commit(&actor.name()).cloned(),
-                    proofs: here.proofs_of(node),
-                    has_former_life: here.lives > 1,
-                    heads: here.heads.values().map(|(head, _)| head.clone()).collect(),
-                    removed: self.of_removed_nodes(here.heads.keys()),
-                };
+                let stored = self.stored(actor);
                 let doubts =
                     stored.heads.iter().filter_map(|head| Some((head.owner.clone(), head.doubt?.number)));
                 self.known_doubts.insert(actor.name(), doubts.collect());
