@@ -19,7 +19,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Names of the component's own tables, which no target may have.
-pub const SYSTEM_TABLES: [&str; 13] = [
+pub const SYSTEM_TABLES: [&str; 14] = [
     "SchemaLock",
     "SchemaVersion",
     "SyncAudit",
@@ -29,6 +29,7 @@ pub const SYSTEM_TABLES: [&str; 13] = [
     "SyncCounts",
     "SyncIndex",
     "SyncNode",
+    "SyncProof",
     "SyncQuestion",
     "SyncReport",
     "SyncRoster",

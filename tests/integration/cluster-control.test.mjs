@@ -19,7 +19,7 @@ const DAYS = 30;
 const ROW_BYTES = 16;
 const CURSOR_BYTES = 8;
 /** How often what nodes agreed upon is looked at again. */
-const LOOKS = 20;
+const LOOKS = 6;
 /** Of a table that is divided while nodes do not run what they should, and of those that one worker reads. */
 const SHARED_ROWS = 2_000;
 const WHOLE = ['ports', 'harbours', 'quays'];

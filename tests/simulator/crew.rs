@@ -171,7 +171,7 @@ impl Crew {
         }
         let World { random, nodes, .. } = world;
         let is_missed = nodes[node].misses(node, world.source.habits.forgets);
-        nodes[node].lose_first_parts(&is_missed, || random.one_in(3));
+        nodes[node].lose_first_parts(&is_missed, || !random.one_in(3));
         let lost = nodes[node].lose(&is_missed, || random.below(3));
         if lost > 0 {
             world.note(format!("{lost} transactions do not arrive at node {node}"));
