@@ -70,7 +70,9 @@ pub enum Turn {
 /// none if the index is complete.
 pub fn turn(build: Option<&Build>, sight: &Sight, now: Micros) -> (Turn, Option<Build>) {
     if !sight.declared {
-        return (Turn::Declare, sight.has_rows.then(|| begun(sight, now)));
+        // In an empty table, there is nothing to build. But threads that do not know the index yet may get rows.
+        let done_since = (!sight.has_rows).then_some(now);
+        return (Turn::Declare, Some(Build { done_since, ..begun(sight, now) }));
     }
     match (sight.is_building, build) {
         (true, None) => (resumption(sight), Some(begun(sight, now))),
@@ -141,11 +143,20 @@ mod tests {
     }
 
     #[test]
-    fn an_index_of_an_empty_table_is_complete_at_once_and_another_one_is_watched() {
-        assert_eq!(turn(None, &Sight::default(), at(0)), (Turn::Declare, None));
+    fn an_index_that_is_declared_is_watched_and_another_one_is_complete() {
         assert_eq!(turn(None, &built(None), at(0)), (Turn::Rest, None));
         let (what, build) = turn(None, &Sight { has_rows: true, ..Sight::default() }, at(0));
         assert_eq!((what, build.is_some()), (Turn::Declare, true));
+    }
+
+    #[test]
+    fn an_index_of_an_empty_table_is_compared_once_all_threads_know_it() {
+        let (what, build) = turn(None, &Sight::default(), at(0));
+        assert_eq!(what, Turn::Declare);
+        assert_eq!(turn(build.as_ref(), &built(None), at(4)).0, Turn::Rest);
+        assert_eq!(turn(build.as_ref(), &built(None), at(5)).0, Turn::Compare);
+        assert_eq!(turn(build.as_ref(), &built(Some(true)), at(5)).0, Turn::Continue);
+        assert_eq!(turn(build.as_ref(), &built(Some(false)), at(5)), (Turn::Rest, None));
     }
 
     #[test]
