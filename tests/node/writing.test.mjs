@@ -162,3 +162,32 @@ test('a commit that keeps the thread busy counts as work', async () => {
 	const { busyMs } = await commitNothing();
 	assert.ok(busyMs >= LONG_MS, `${busyMs} ms`);
 });
+
+test('a commit is between its opening and its witness, also where Harper refuses some of its rows', async () => {
+	/** @type {string[]} */
+	let put = [];
+	/** @type {string[][]} */
+	const committed = [];
+	const noting = (/** @type {(record: any) => string} */ name) => ({
+		get: async () => undefined,
+		put: (/** @type {any} */ record) => put.push(name(record)),
+	});
+	const before = globals.databases.data;
+	globals.databases.data = {
+		SyncBatch: noting(({ id, opened }) => (id.endsWith(':opening') ? 'opening' : opened ? 'witness' : 'head')),
+		SyncCheckpoint: noting(() => 'progress'),
+		SyncAudit: noting(() => 'audit'),
+	};
+	commits = () => {
+		const writes = put;
+		put = [];
+		if (writes.includes('bad')) throw Object.assign(new Error('refused'), { statusCode: 400 });
+		committed.push(writes);
+	};
+	const witness = /** @type {any} */ ({ tableId: 't', owner: 'n-0', number: 1, place: 1, stamp: 'now' });
+	const rows = { rows: 3, text: '[["a","bad","c"]]', head: witness, witness };
+	await commit(targetOf(noting(({ id }) => id)), /** @type {any} */ (orderOf(rows)));
+	assert.deepEqual(committed.at(-1), ['head', 'opening', 'a', 'c', 'audit', 'witness', 'progress']);
+	globals.databases.data = before;
+	commits = () => {};
+});
