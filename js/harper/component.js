@@ -10,10 +10,9 @@ import { Heartbeat } from './cluster/heartbeat.js';
 import { Reports } from './cluster/reports.js';
 import { Threads } from './cluster/threads.js';
 import { Commands } from './commands.js';
-import { regularly } from './pulse.js';
 import { Exposure } from './rest/exposure.js';
+import { Completion } from './schema/completion.js';
 import { Indexes } from './schema/indexes.js';
-import { completeTargets } from './schema/target.js';
 import { SchemaWatch } from './schema/watch.js';
 import { Descriptions } from './sync/descriptions.js';
 import { Runs } from './sync/runs.js';
@@ -21,9 +20,6 @@ import { timeZones } from './time-zones.js';
 
 /** Divides the times for which the nodes of a cluster wait for each other. Tests set it. */
 const HASTE = Number(process.env.BIGQUERY_SYNC_CLUSTER_HASTE ?? 1);
-
-/** How often a worker looks for targets that it has to complete or to make readable. */
-const TARGETS_LOOK_MS = 2_000;
 
 /** Pause before a core that failed is replaced; it doubles with each failure. */
 const REPLACE_DELAY_MS = 1_000;
@@ -52,7 +48,11 @@ export class Component {
 	#descriptions = new Descriptions(this.#threads);
 	/** @type {Reports} */
 	#reports;
-	#stopCompleting = () => {};
+	#completion = new Completion({
+		tables: () => this.tables,
+		indexes: () => (this.#instance.dead ? undefined : this.#indexes),
+		onLook: () => this.#exposeTargets(),
+	});
 	/** @type {Heartbeat | undefined} */
 	#heartbeat;
 	/** @type {Deliveries | undefined} */
@@ -75,9 +75,6 @@ export class Component {
 	/** The instance of the core that everything here uses; a panic ends it. */
 	#instance = { dead: false };
 	#deaths = 0;
-	/** Whether the last attempt to complete the targets failed. */
-	#incomplete = false;
-	#isCompleting = false;
 
 	constructor() {
 		this.node = server.hostname ?? 'localhost';
@@ -122,7 +119,7 @@ export class Component {
 				this.#refuse(problems);
 			}
 			await this.#begin(cluster, fingerprint, configuration);
-			this.#completeTargetsFromNowOn();
+			this.#completion.start();
 		});
 	}
 
@@ -141,7 +138,7 @@ export class Component {
 	/** Ends everything, promptly and at a safe point. */
 	close() {
 		this.#closed = true;
-		this.#stopCompleting();
+		this.#completion.stop();
 		this.#reports.stop();
 		this.#commands.stop();
 		this.#deliveries?.stop();
@@ -256,11 +253,12 @@ export class Component {
 			tables,
 			worker: { node, index },
 			standing: (table) => this.#heartbeat?.standing(table),
+			place: (table, sync) => this.#heartbeat?.place(table, sync),
 			descriptions: this.#descriptions,
 			onIndexes: (name) => this.#indexes?.expect(name),
 			onTarget: (name) => {
 				this.#exposure.expose(this.#scope.resources, name);
-				this.#completeTargets();
+				this.#completion.look();
 			},
 			instance,
 			onDeath: (error) => this.#replaceCore(error),
@@ -315,29 +313,6 @@ export class Component {
 
 	#exposeTargets() {
 		for (const { targetTable } of this.tables) this.#exposure.expose(this.#scope.resources, targetTable);
-	}
-
-	#completeTargetsFromNowOn() {
-		this.#stopCompleting();
-		this.#stopCompleting = regularly(() => this.#completeTargets(), TARGETS_LOOK_MS);
-		this.#completeTargets();
-	}
-
-	/** Completes all targets, also those of tables that this worker does not run: their rows arrive here too. */
-	async #completeTargets() {
-		if (this.#isCompleting || !this.#indexes || this.#instance.dead) return;
-		this.#isCompleting = true;
-		try {
-			await completeTargets(this.tables, this.#indexes);
-			this.#incomplete = false;
-		} catch (error) {
-			const { message } = error;
-			if (!this.#incomplete) logger.error?.(`bigquery-sync: indexes of targets are missing on this node: ${message}`);
-			this.#incomplete = true;
-		} finally {
-			this.#isCompleting = false;
-		}
-		this.#exposeTargets();
 	}
 }
 

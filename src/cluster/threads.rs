@@ -19,8 +19,9 @@ pub struct Hello {
     /// A fingerprint of its configuration.
     #[serde(default)]
     pub configuration: String,
-    /// The tables that its configuration has; none if that is refused.
-    pub tables: Vec<Work>,
+    /// The tables that its configuration has, an empty list if that is refused; none if nothing has changed since it last
+    /// told them.
+    pub tables: Option<Vec<Work>>,
 }
 
 /// How a worker proceeds with a table.
@@ -105,6 +106,9 @@ impl Threads {
     /// Takes what a thread tells.
     pub fn hear(&mut self, hello: Hello, now: Micros) {
         let Hello { index, configuration, tables } = hello;
+        let before = self.heard.get(&index).filter(|before| before.configuration == configuration);
+        let since = before.map_or(now, |before| before.since);
+        let Some(tables) = tables.or_else(|| before.map(|before| before.tables.clone())) else { return };
         for work in &tables {
             let key = (work.id.clone(), index);
             let retrying = work.effort == Some(Effort::Retries);
@@ -120,8 +124,6 @@ impl Threads {
                 self.troubled_at.remove(&key);
             }
         }
-        let before = self.heard.get(&index).filter(|before| before.configuration == configuration);
-        let since = before.map_or(now, |before| before.since);
         self.heard.insert(index, Heard { at: now, configuration, since, tables });
     }
 
@@ -221,7 +223,7 @@ mod tests {
     }
 
     fn hello_of(configuration: &str, index: u32, tables: &[Work]) -> Hello {
-        Hello { index, configuration: configuration.to_owned(), tables: tables.to_vec() }
+        Hello { index, configuration: configuration.to_owned(), tables: Some(tables.to_vec()) }
     }
 
     fn workers(threads: &mut Threads, id: &str, second: i64) -> Vec<u32> {
@@ -288,6 +290,21 @@ mod tests {
         assert_eq!(workers(&mut threads, "a", 16), [0]);
         let reads: Vec<u32> = threads.running(|_| true, at(16))[0].reads.iter().collect();
         assert_eq!(reads, [0, 2]);
+    }
+
+    #[test]
+    fn a_thread_in_which_nothing_changes_need_not_repeat_what_it_runs() {
+        let mut threads = Threads::new(1, at(0));
+        let unchanged = |configuration: &str| Hello { tables: None, ..hello_of(configuration, 0, &[]) };
+        threads.hear(unchanged(CONFIGURATION), at(0));
+        threads.hear(hello(0, &[work("a", Some(Effort::Retries), &[0])]), at(1));
+        threads.hear(unchanged(CONFIGURATION), at(62));
+        assert_eq!(workers(&mut threads, "a", 70), [0]);
+        // It still fails.
+        assert!(!threads.running(|_| true, at(70))[0].troubled.is_empty());
+        // Nobody knows what it runs with another configuration.
+        threads.hear(unchanged("edited"), at(80));
+        assert_eq!(workers(&mut threads, "a", 81), Vec::<u32>::new());
     }
 
     #[test]

@@ -56,8 +56,8 @@ impl WireZones {
 }
 
 /// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, heads, removed}`.
-pub fn stored(value: JsValue) -> Result<Box<Stored>, Failure> {
-    let stored: Result<Box<Stored>, _> = serde_wasm_bindgen::from_value(value);
+pub fn stored(value: &JsValue) -> Result<Box<Stored>, Failure> {
+    let stored: Result<Box<Stored>, _> = serde_wasm_bindgen::from_value(value.clone());
     stored.map_err(|error| {
         let message = format!(
             "the SyncCheckpoint, SyncBatch or SchemaVersion rows of the table cannot be read ({error}): repair them, \

@@ -8,7 +8,7 @@ use crate::cluster::{Standing, Work};
 use crate::engine::delivery::Commit;
 use crate::engine::retry::Jitter;
 use crate::engine::status::{Activity, Status};
-use crate::engine::{Answer, Command, Engine, Event, Moment, WriteOrder};
+use crate::engine::{Answer, Command, Engine, Event, Moment, Stored, WriteOrder};
 use crate::error::{Failure, Kind};
 use crate::mapping::attributes::Target;
 use crate::mapping::succession::{Comparable, Heir, Renewed, Succession};
@@ -43,6 +43,8 @@ pub struct Driver {
     /// Whether a rest should end early.
     woken: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// What the host has loaded last, and what it says.
+    loaded: RefCell<Option<(JsValue, Box<Stored>)>>,
     /// The pages that are fetched ahead, in the order in which they will be asked for.
     ahead: RefCell<VecDeque<Ahead>>,
     /// The target table that is needed.
@@ -74,6 +76,7 @@ impl Driver {
             stopping: Cell::new(false),
             woken: Cell::new(false),
             waker: RefCell::new(None),
+            loaded: RefCell::new(None),
             ahead: RefCell::default(),
             target: RefCell::new(None),
             renewed: RefCell::new(None),
@@ -202,9 +205,7 @@ impl Driver {
             let Some(command) = self.command.take() else { return };
             self.report(host, &mut reported, &mut news);
             event = match command {
-                Command::Load => {
-                    Event::Loaded(settle(host.load(), Kind::HarperRead).await.and_then(convert::stored))
-                }
+                Command::Load => Event::Loaded(self.load(host).await),
                 Command::EnsureTarget { target, is_first } => {
                     let wanted = convert::to_js(&*target).unwrap_or(JsValue::UNDEFINED);
                     self.target.replace(Some(target));
@@ -243,6 +244,19 @@ impl Driver {
             let lines = convert::to_js(&lines).unwrap_or(JsValue::UNDEFINED);
             host.report(convert::to_js(&status).unwrap_or(JsValue::UNDEFINED), lines);
         }
+    }
+
+    /// To convert what is stored costs more than to read it, so the same object is not converted again.
+    async fn load(&self, host: &Host) -> Result<Box<Stored>, Failure> {
+        let value = settle(host.load(), Kind::HarperRead).await?;
+        if let Some((known, stored)) = self.loaded.borrow().as_ref()
+            && *known == value
+        {
+            return Ok(stored.clone());
+        }
+        let stored = convert::stored(&value)?;
+        self.loaded.replace(Some((value, stored.clone())));
+        Ok(stored)
     }
 
     async fn send(&self, host: &Host, request: Request) -> Result<Answer, Failure> {

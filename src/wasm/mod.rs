@@ -174,7 +174,7 @@ impl Cluster {
     }
 
     /// Takes a message of a thread of this node: `{index, configuration, tables: [{id, effort, commanded, of,
-    /// partitions}]}`.
+    /// partitions}]}`. With `tables: null`, it tells that nothing has changed.
     ///
     /// # Errors
     /// When it is not what it should be.
@@ -217,6 +217,11 @@ impl Cluster {
     /// When the conversion fails.
     pub fn standing(&self, table: &str) -> Result<JsValue, JsValue> {
         convert::to_js(&self.observer.borrow().standing(table, self.index, driver::now()))
+    }
+
+    /// Tells a sync this worker's place for its table, as [`Cluster::standing`] returns it.
+    pub fn place(&self, table: &str, sync: &TableSync) {
+        sync.driver.place(self.observer.borrow().standing(table, self.index, driver::now()));
     }
 
     /// Returns the nodes: `[{node, workers, alive, silentSince, unheardBy}]`.
@@ -316,15 +321,6 @@ impl TableSync {
     pub fn settle(&self, records: &str) -> Result<JsValue, JsValue> {
         let records: Vec<Comparable> = serde_json::from_str(records).map_err(JsError::from)?;
         convert::to_js(&self.driver.settle(&records))
-    }
-
-    /// Sets the worker's place in the cluster.
-    ///
-    /// # Errors
-    /// When that is not what [`Cluster::standing`] returned.
-    pub fn place(&self, standing: JsValue) -> Result<(), JsValue> {
-        self.driver.place(serde_wasm_bindgen::from_value(standing)?);
-        Ok(())
     }
 
     /// Returns what the worker does, for [`Cluster::hear`]. `commanded` tells whether operators have started or stopped

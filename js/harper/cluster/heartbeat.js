@@ -71,9 +71,9 @@ export class Heartbeat {
 		this.cluster.assume(tables, this.configuration);
 		this.threads.on('hello', (hello) => this.#hear(hello));
 		this.threads.on('cluster', (sight) => this.#take(sight));
-		this.threads.on('who', () => this.#sight && this.isSpeaker() && this.threads.tell('cluster', this.#sight));
+		this.threads.on('who', () => this.#introduce());
 		this.#stops = [regularly(() => this.#beat(), this.beat_ms), regularly(() => this.#tellNews(), LOOK_MS)];
-		if (this.index !== 0) this.threads.tell('who');
+		this.threads.tell('who');
 		await this.#beat();
 	}
 
@@ -81,6 +81,13 @@ export class Heartbeat {
 		this.#stopped = true;
 		clearTimeout(this.#gathering);
 		for (const stop of this.#stops) stop();
+	}
+
+	/** Tells a thread that has just started what the others know. */
+	#introduce() {
+		if (this.#sight && this.isSpeaker()) this.threads.tell('cluster', this.#sight);
+		this.#told.text = '';
+		this.tell();
 	}
 
 	/** To ask the core is not worth while as long as no table has done anything. */
@@ -91,22 +98,33 @@ export class Heartbeat {
 
 	/** Tells the other threads what this one runs, if that has changed or was last told long ago. */
 	tell() {
-		const steps = this.steps();
-		const tables = this.instance.dead ? [] : this.work();
-		if (tables === null || this.#stopped) return;
-		const text = JSON.stringify(tables);
+		const { text: textBefore, at, steps: stepsBefore } = this.#told;
+		const [steps, now] = [this.steps(), performance.now()];
+		const mayBeNew = this.instance.dead || textBefore === '' || steps !== stepsBefore;
+		const tables = mayBeNew ? this.#tables() : null;
+		if (this.#stopped || (mayBeNew && tables === null)) return;
+		const text = mayBeNew ? JSON.stringify(tables) : textBefore;
+		const isNews = text !== textBefore;
 		this.#told.steps = steps;
-		const isNews = text !== this.#told.text;
-		if (!isNews && performance.now() - this.#told.at < BEAT_MS) return;
-		this.#told = { text, at: performance.now(), steps };
-		const hello = { index: this.index, configuration: this.configuration, tables };
+		if (!isNews && now - at < BEAT_MS) return;
+		this.#told = { text, at: now, steps };
+		const hello = { index: this.index, configuration: this.configuration, tables: isNews ? tables : null };
 		this.threads.tell('hello', hello);
 		this.#hear(hello);
+	}
+
+	#tables() {
+		return this.instance.dead ? [] : this.work();
 	}
 
 	/** @param {string} table */
 	standing(table) {
 		return this.cluster.standing(table);
+	}
+
+	/** Tells a table's sync the worker's place. @param {string} table @param {any} sync */
+	place(table, sync) {
+		this.cluster.place(table, sync);
 	}
 
 	isSpeaker() {

@@ -3,17 +3,18 @@
 import { BroadcastChannel } from 'node:worker_threads';
 
 /** The number changes with the messages: threads of another version may run beside these for a while. */
-const CHANNEL = 'bigquery-sync/1';
+const CHANNEL = 'bigquery-sync/2';
 
 export class Threads {
 	#channel = new BroadcastChannel(CHANNEL);
 	/** @type {Map<string, (content: any) => void>} */
 	#listeners = new Map();
+	/** What is sent together: each message wakes all other threads. @type {{kind: string, content: unknown}[]} */
+	#outgoing = [];
 
 	constructor() {
 		this.#channel.onmessage = (message) => {
-			const { kind, content } = /** @type {any} */ (message).data;
-			this.#listeners.get(kind)?.(content);
+			for (const { kind, content } of /** @type {any} */ (message).data) this.#listeners.get(kind)?.(content);
 		};
 		// Listening alone must not keep the thread alive.
 		/** @type {any} */ (this.#channel).unref();
@@ -29,11 +30,16 @@ export class Threads {
 	}
 
 	/**
-	 * Sends a message to all other threads.
+	 * Sends a message to all other threads, together with the others of this turn of the event loop.
 	 * @param {string} kind
-	 * @param {unknown} [content]
+	 * @param {unknown} [content] It must not be changed afterwards.
 	 */
 	tell(kind, content) {
-		this.#channel.postMessage({ kind, content });
+		if (this.#outgoing.push({ kind, content }) === 1) setImmediate(() => this.#send());
+	}
+
+	#send() {
+		this.#channel.postMessage(this.#outgoing);
+		this.#outgoing = [];
 	}
 }

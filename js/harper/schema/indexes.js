@@ -82,6 +82,11 @@ export class Indexes {
 		return this.#without.has(name) || !findTable(name) ? undefined : 'ready';
 	}
 
+	/** Whether some index is missing, is being built, or is about to be. */
+	isBusy() {
+		return this.#unfinished.size > 0 || [...this.#expected.values()].some((looksLeft) => looksLeft > 0);
+	}
+
 	/**
 	 * Looks after the indexes of the targets.
 	 * @param {Map<string, import('./definition.js').Definition[]>} targets Their attributes, by their names.

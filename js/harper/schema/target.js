@@ -60,16 +60,21 @@ export async function ensureTarget(name, target, isFirst, refusalOf) {
  * have to be filled again.
  * @param {{targetTable: string, mayCreate: boolean}[]} tables
  * @param {import('./indexes.js').Indexes} indexes
+ * @returns {Promise<boolean>} Whether they lack nothing.
  */
 export async function completeTargets(tables, indexes) {
 	const targets = new Map();
+	let areComplete = true;
 	for (const { targetTable: name, mayCreate } of tables) {
 		const { attributes } = (await known.read(name)) ?? {};
 		if (!mayCreate || !attributes) continue;
-		complete(await discover(name), attributes);
+		const table = await discover(name);
+		complete(table, attributes);
+		areComplete &&= !isOwn(table) || isComplete(table, attributes);
 		targets.set(name, attributes);
 	}
 	await indexes.look(targets);
+	return areComplete && !indexes.isBusy();
 }
 
 /** Waits a limited time for a table, and tells whether it exists. */
@@ -148,26 +153,30 @@ async function remember(name, attributes) {
  */
 function complete(table, attributes) {
 	if (!isOwn(table)) return;
-	const isKnown = completed.has(table) && attributes.every((one) => lacksNothing(table, one));
-	if (isKnown) return;
+	if (isComplete(table, attributes)) return;
 	const stored = new Map(storedDefinitions(table.tableName).map((one) => [one.name, one]));
 	if ([...stored.values()].some(({ indexingPID }) => indexingPID !== undefined)) return;
-	let isComplete = completed.has(table);
+	let isUnchanged = completed.has(table);
 	const merged = table.attributes.map((attribute) => ({ ...attribute }));
 	for (const { name, type, indexed } of attributes) {
 		let found = merged.find((attribute) => attribute.name === name);
 		if (!found) merged.push((found = { name }));
 		if (!found.type && type) {
 			found.type = type;
-			isComplete = false;
+			isUnchanged = false;
 		}
 		if (!found.indexed && indexed && stored.get(name)?.indexed) {
 			found.indexed = true;
-			isComplete = false;
+			isUnchanged = false;
 		}
 	}
-	if (isComplete) return;
+	if (isUnchanged) return;
 	completed.add(define(table.tableName, merged));
+}
+
+/** @param {any} table @param {import('./definition.js').Definition[]} attributes */
+function isComplete(table, attributes) {
+	return completed.has(table) && attributes.every((one) => lacksNothing(table, one));
 }
 
 /** @param {any} table @param {import('./definition.js').Definition} wanted */

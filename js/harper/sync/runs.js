@@ -24,17 +24,19 @@ export class Runs {
 	 * @param {Table[]} options.tables
 	 * @param {{node: string, index: number}} options.worker
 	 * @param {(table: string) => any} options.standing The worker's place in the cluster, for a table.
+	 * @param {(table: string, sync: any) => void} options.place Tells a table's sync that place.
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
 	 * @param {(name: string) => void} options.onTarget Called when a target table is there.
 	 * @param {(name: string) => void} options.onIndexes Called when a target need not wait for its indexes.
 	 * @param {{dead: boolean}} options.instance The instance of the core that the configuration belongs to.
 	 * @param {(error: unknown) => void} options.onDeath Called when it died.
 	 */
-	constructor({ configuration, tables, worker, standing, instance, ...surroundings }) {
+	constructor({ configuration, tables, worker, standing, place, instance, ...surroundings }) {
 		this.configuration = configuration;
 		this.tables = tables;
 		this.worker = worker;
 		this.standing = standing;
+		this.tellPlace = place;
 		this.instance = instance;
 		this.surroundings = { ...surroundings, worker, instance, onStep: () => this.steps++ };
 	}
@@ -59,8 +61,7 @@ export class Runs {
 
 	/** Tells all tables the worker's place in the cluster. */
 	place() {
-		this.steps++;
-		for (const [id, { sync }] of this.#runs) sync.place(this.standing(id));
+		for (const [id, { sync }] of this.#runs) this.tellPlace(id, sync);
 	}
 
 	/** The tables that are being read, each with its sync. @returns {[string, any][]} */

@@ -23,6 +23,8 @@ export class TableHost {
 	#checkpoints;
 	/** The newest version of the schema that the core knows. @type {any} */
 	#schema = null;
+	/** What was loaded last. @type {Record<string, any> | undefined} */
+	#loaded;
 
 	/**
 	 * @param {object} options
@@ -30,7 +32,7 @@ export class TableHost {
 	 * @param {{node: string, index: number}} options.worker
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
-	 * @param {(name: string) => void} options.onTarget Called when the target table is there.
+	 * @param {(name: string) => void} options.onTarget Called when the target table is there, or another one in its place.
 	 * @param {(name: string) => void} options.onIndexes Called when the target need not wait for its indexes.
 	 * @param {{dead: boolean}} options.instance The instance of the core, which several tables share.
 	 * @param {() => void} options.onStep Called whenever the core has decided something.
@@ -104,11 +106,14 @@ export class TableHost {
 		this.#stopping.abort();
 	}
 
+	/** Returns the same object again while the records are the same: the driver then need not convert them. */
 	load() {
 		return asValue('harper_read', async () => {
 			this.#schema = await newestVersion(this.table.id, this.#schema);
 			const [progress, commits] = await Promise.all([this.#readProgress(), this.#readCommits()]);
-			return { ...progress, ...commits, schema: this.#schema };
+			const loaded = { ...progress, ...commits, schema: this.#schema };
+			if (!isSame(loaded, this.#loaded)) this.#loaded = loaded;
+			return this.#loaded;
 		});
 	}
 
@@ -154,8 +159,8 @@ export class TableHost {
 			const { table, incarnation } = await ensureTarget(this.table.targetTable, target, isFirst, (found) =>
 				this.#ask(() => this.sync.refusal(found))
 			);
+			if (table !== this.#table) this.onTarget(this.table.targetTable);
 			this.#table = table;
-			this.onTarget(this.table.targetTable);
 			return { incarnation };
 		});
 	}
@@ -202,6 +207,19 @@ export class TableHost {
 	report(_status, news) {
 		for (const { level, text } of news) logger[level]?.(`bigquery-sync: ${text}`);
 	}
+}
+
+/**
+ * Whether all members are the same values and the same objects, or lists of these.
+ * @param {Record<string, any>} one
+ * @param {Record<string, any> | undefined} other
+ */
+function isSame(one, other) {
+	return Object.entries(one).every(([key, value]) => {
+		const known = other?.[key];
+		if (!Array.isArray(value) || value.length !== known?.length) return value === known;
+		return value.every((element, index) => element === known[index]);
+	});
 }
 
 /** Turns a failure into `{failure: {code, message}}`. */

@@ -149,6 +149,9 @@ export async function hasFormerLife(tableId, node) {
 	return known !== null && Math.abs(known.began - PROCESS_BEGAN_MS) > SAME_PROCESS_MS;
 }
 
+/** The last commits that were read, with their heads. @type {Map<string, {head: any, witness: any}>} */
+const lastCommits = new Map();
+
 /**
  * Reads a worker's last commit. A transaction that was cut short has a head, but no witness. It counts nevertheless: the
  * worker may find its rows stored and not write them again, so other nodes have to miss it.
@@ -158,5 +161,11 @@ export async function hasFormerLife(tableId, node) {
 export async function readLastCommit(tableId, owner) {
 	const head = await readHead(tableId, owner);
 	if (!head?.number) return null;
-	return (await readWitness(tableId, owner, head.number)) ?? head;
+	const id = headId(tableId, owner);
+	const known = lastCommits.get(id);
+	if (known && known.head === head) return known.witness;
+	const witness = await readWitness(tableId, owner, head.number);
+	if (witness === null) return head;
+	lastCommits.set(id, { head, witness });
+	return witness;
 }
