@@ -19,7 +19,7 @@ import { microsOf } from './instant.mjs';
 import { selectedRows } from './selection.mjs';
 
 const WRITE_CHARACTERS = 4 << 20;
-const JOB_PATH = /\/queries\/job-(\d+)$/;
+const JOB_PATH = /\/queries\/([^/]+)$/;
 const DAY_US = 86_400_000_000n;
 /** When the table was last changed, in ms since 1970. Only with this does a poll find that nothing has changed. */
 const MODIFIED_MS = '1735689600000';
@@ -137,8 +137,8 @@ class PreparedBilling extends Billing {
 }
 
 class PageServer {
-	/** The rows that each query has selected, by the number of its job. */
-	#jobs = [];
+	/** The rows that each query has selected, by the id of its job. */
+	#jobs = new Map();
 	/** @type {string[]} */
 	#asked = [];
 	#server = http.createServer((request, response) => this.#serve(request, response));
@@ -192,23 +192,37 @@ class PageServer {
 
 	#find(method, url, body) {
 		if (method === 'GET' && url.pathname.includes('/tables/')) return description(this.table);
+		if (method === 'POST' && url.pathname.endsWith('/jobs')) return this.#insert(JSON.parse(body));
 		if (method === 'POST') {
 			const { query, maxResults } = JSON.parse(body);
-			this.#asked.push(query);
-			const ranges = selectedRows(query, this.table);
+			const ranges = this.#select(query);
 			if (query.includes('GROUP BY')) return numbers(ranges.flatMap(([from, to]) => this.table.byDay(from, to)));
 			if (query.includes('COUNT(')) return numbers([[countOf(ranges)]]);
-			return this.#page(this.#jobs.push(ranges) - 1, 0, maxResults);
+			const job = `job-${this.#jobs.size}`;
+			this.#jobs.set(job, ranges);
+			return this.#page(job, 0, maxResults);
 		}
-		const job = JOB_PATH.exec(url.pathname)?.[1];
-		if (job === undefined || this.#jobs[job] === undefined) return undefined;
+		const job = JOB_PATH.exec(url.pathname)?.[1] ?? '';
+		if (!this.#jobs.has(job)) return undefined;
 		return this.#page(job, Number(url.searchParams.get('startIndex')), Number(url.searchParams.get('maxResults')));
 	}
 
+	/** Makes a job under an id that the client has chosen. */
+	#insert({ jobReference, configuration }) {
+		this.#jobs.set(jobReference.jobId, this.#select(configuration.query.query));
+		return Buffer.from(JSON.stringify({ jobReference, status: { state: 'DONE' } }));
+	}
+
+	/** @param {string} query */
+	#select(query) {
+		this.#asked.push(query);
+		return selectedRows(query, this.table);
+	}
+
 	#page(job, start, maxResults) {
-		const ranges = this.#jobs[job];
+		const ranges = this.#jobs.get(job);
 		const head = {
-			jobReference: { projectId: 'p', jobId: `job-${job}`, location: 'US' },
+			jobReference: { projectId: 'p', jobId: job, location: 'US' },
 			schema: { fields: VESSEL_SCHEMA },
 			totalRows: `${countOf(ranges)}`,
 		};
