@@ -14,5 +14,6 @@ pub mod operations;
 pub mod partition;
 pub mod schema;
 pub mod time;
+pub mod validation;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;

@@ -39,6 +39,8 @@ pub struct Rule {
 }
 
 impl Span {
+    const ALL: [Span; 4] = [Span::Minute, Span::Hour, Span::Day, Span::Month];
+
     /// Returns the number of the span that an instant lies in.
     pub fn number(self, instant: Micros) -> i64 {
         match self.length_us() {
@@ -90,6 +92,17 @@ impl Rule {
             }
             Division::Spans(span) => span.number(cursor).rem_euclid(i64::from(count)) as u32,
         }
+    }
+
+    /// Returns the rule with a name; none if there is no such rule. Whether spans are pruned is not in a name.
+    pub fn named(name: &str) -> Option<Rule> {
+        let (division, partitions) = name.split_once('/')?;
+        let division = match division {
+            "table" => Division::Whole,
+            "timestamp" => Division::Value,
+            span => Division::Spans(Span::ALL.into_iter().find(|one| one.name() == span)?),
+        };
+        Some(Rule { division, partitions: partitions.parse().ok()?, pruned: false })
     }
 
     /// Returns the rule's name, for checkpoints and the status.

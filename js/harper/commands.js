@@ -1,7 +1,7 @@
 /** The operators' commands. They are stored in SyncControlState, and every worker of every node follows them. */
 
 import { Changes } from './changes.js';
-import { findTable, readAll } from './database.js';
+import { findTable, readAll, readRecord } from './database.js';
 import { KeptRecords } from './kept-records.js';
 import { regularly } from './pulse.js';
 import { timeAfter } from './stamps.js';
@@ -9,7 +9,7 @@ import { timeAfter } from './stamps.js';
 /** How often a worker looks for commands that were given to other workers. */
 const LOOK_MS = 500;
 
-/** @typedef {{id: string, desired: 'started' | 'stopped', version: number}} Wish */
+/** @typedef {{id: string, desired?: 'started' | 'stopped', version?: number, validations?: number}} Wish */
 
 /**
  * Whether operators want a table to run.
@@ -41,8 +41,27 @@ export async function recordWishes(ids, wanted, changedBy) {
 		for (const [index, id] of ids.entries()) {
 			const version = (before[index]?.version ?? 0) + 1;
 			const forgivenRows = forgiven(id, before[index]);
-			const state = { id, desired: wanted, version, forgivenRows, changedAt, changedBy };
+			const validations = before[index]?.validations ?? 0;
+			const state = { id, desired: wanted, version, validations, forgivenRows, changedAt, changedBy };
 			states.put({ ...state, stampMs: context.timestamp }, context);
+		}
+	});
+}
+
+/**
+ * Records that operators want some tables to be validated.
+ * @param {string[]} ids
+ * @param {string | null} changedBy
+ */
+export async function recordValidations(ids, changedBy) {
+	const before = await Promise.all(ids.map((id) => readRecord('SyncControlState', id)));
+	const context = { timestamp: timeAfter(before) };
+	const changedAt = new Date().toISOString();
+	await transaction(context, () => {
+		for (const [index, id] of ids.entries()) {
+			const validations = (before[index]?.validations ?? 0) + 1;
+			const state = { ...before[index], id, validations, changedAt, changedBy, stampMs: context.timestamp };
+			findTable('SyncControlState').put(state, context);
 		}
 	});
 }

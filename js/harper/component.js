@@ -17,6 +17,7 @@ import { SchemaWatch } from './schema/watch.js';
 import { Descriptions } from './sync/descriptions.js';
 import { Runs } from './sync/runs.js';
 import { timeZones } from './time-zones.js';
+import { CopyChecks } from './validation/copy-checks.js';
 
 /** Divides the times for which the nodes of a cluster wait for each other. Tests set it. */
 const HASTE = Number(process.env.BIGQUERY_SYNC_CLUSTER_HASTE ?? 1);
@@ -28,7 +29,7 @@ const REPLACE_DELAY_MS_MAX = 60_000;
 /**
  * @typedef {{key: string, message: string}} Problem
  * @typedef {{id: string, targetTable: string, autoStart: boolean, mayCreate: boolean,
- *   pollIntervalMs: number}} Table
+ *   pollIntervalMs: number, isValidated: boolean}} Table
  */
 
 export class Component {
@@ -57,6 +58,8 @@ export class Component {
 	#heartbeat;
 	/** @type {Deliveries | undefined} */
 	#deliveries;
+	/** @type {CopyChecks | undefined} */
+	#copyChecks;
 	/** @type {SchemaWatch | undefined} */
 	#watch;
 	/** @type {Indexes | undefined} */
@@ -118,7 +121,7 @@ export class Component {
 			} catch (problems) {
 				this.#refuse(problems);
 			}
-			await this.#begin(cluster, fingerprint, configuration);
+			await this.#begin(core, cluster, fingerprint, configuration);
 			this.#completion.start();
 		});
 	}
@@ -142,6 +145,7 @@ export class Component {
 		this.#reports.stop();
 		this.#commands.stop();
 		this.#deliveries?.stop();
+		this.#copyChecks?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#indexes?.stop();
@@ -196,11 +200,12 @@ export class Component {
 	/**
 	 * Starts the heartbeat and the tables. A node whose configuration is refused has a heartbeat too, and tells the
 	 * others that it runs nothing.
+	 * @param {any} core
 	 * @param {any} cluster
 	 * @param {string} fingerprint Of the configuration.
 	 * @param {any} [configuration]
 	 */
-	async #begin(cluster, fingerprint, configuration) {
+	async #begin(core, cluster, fingerprint, configuration) {
 		const { node, index, count } = this;
 		this.#heartbeat = new Heartbeat({
 			cluster,
@@ -218,7 +223,7 @@ export class Component {
 		});
 		if (configuration !== undefined) this.#take(configuration);
 		await this.#heartbeat.start(this.tables.map(({ id }) => id));
-		if (configuration !== undefined) await this.#run(configuration);
+		if (configuration !== undefined) await this.#run(core, configuration);
 		this.#heartbeat.tell();
 		this.#reports.start();
 	}
@@ -233,8 +238,8 @@ export class Component {
 		this.#exposeTargets();
 	}
 
-	/** @param {any} configuration */
-	async #run(configuration) {
+	/** @param {any} core @param {any} configuration */
+	async #run(core, configuration) {
 		const { node, index, name, tables } = this;
 		const instance = this.#instance;
 		const directory = this.#scope.directory ?? process.cwd();
@@ -270,6 +275,17 @@ export class Component {
 			instance,
 		});
 		this.#deliveries.start();
+		this.#copyChecks = new CopyChecks({
+			core,
+			haste: HASTE,
+			node,
+			nodes: () => this.nodes().flatMap((one) => (one.alive ? [one.node] : [])),
+			isSpeaker: () => this.#heartbeat?.isSpeaker() ?? false,
+			running: () => this.#runs?.running() ?? [],
+			targetOf: (table) => this.tables.find(({ id }) => id === table)?.targetTable ?? '',
+			instance,
+		});
+		this.#copyChecks.start();
 		await this.#runs.follow(await this.#commands.read());
 	}
 
@@ -294,6 +310,7 @@ export class Component {
 
 	async #end() {
 		this.#deliveries?.stop();
+		this.#copyChecks?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#indexes?.stop();

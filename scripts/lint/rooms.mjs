@@ -9,6 +9,7 @@ const ROOMS = [
 	'bigquery',
 	'mapping',
 	'schema',
+	'validation',
 	'engine',
 	'operations',
 	'wasm',

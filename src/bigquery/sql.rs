@@ -155,6 +155,28 @@ pub fn count_by_partition(source: Source<'_>, after: Option<Micros>, unit: Parti
     )
 }
 
+/// Returns the query that counts and digests the cursors of a window, by spans of `length_us` that are numbered from the
+/// epoch: number, rows, and for each word of the hash the sum modulo 2³². A word is eight of the hexadecimal digits of the
+/// SHA-256 of the cursor in microseconds, from the digit with its number on.
+pub fn digest_by_span(source: Source<'_>, window: Window, length_us: i64, words: [u32; 2]) -> String {
+    let micros = cursor_micros(source.columns);
+    let number = span_number(&micros, length_us);
+    let sums = words.map(|word| {
+        let digits = format!("SUBSTR(TO_HEX(SHA256(CAST({micros} AS STRING))), {word}, 8)");
+        format!("MOD(SUM(CAST(CONCAT('0x', {digits}) AS INT64)), 4294967296) AS word_{word}")
+    });
+    let mut conditions = vec![format!("{} IS NOT NULL", quote(source.columns.cursor))];
+    conditions.extend(bounds(source.columns, window));
+    conditions.extend(selection_condition(source.columns, source.selection));
+    conditions.extend(filter_condition(source.filter));
+    format!(
+        "SELECT {number} AS span, COUNT(*) AS row_count, {}\nFROM {}\nWHERE {}\nGROUP BY span\nORDER BY span",
+        sums.join(", "),
+        table_name(source.table),
+        conditions.join("\n  AND ")
+    )
+}
+
 /// Returns the query that counts the rows without a cursor. No window contains them.
 pub fn count_without_cursor(source: Source<'_>) -> String {
     let mut conditions = vec![format!("{} IS NULL", quote(source.columns.cursor))];
@@ -216,13 +238,7 @@ fn partition_condition(columns: Columns<'_>, rule: Rule, partitions: &[u32]) -> 
         }
         Division::Spans(span) => {
             let span_number = match span.length_us() {
-                // DIV and MOD round towards zero. The parentheses are for emulators that translate DIV to an operator
-                // without enclosing a difference on its left.
-                Some(length_us) => {
-                    format!(
-                        "DIV(({micros} - MOD(MOD({micros}, {length_us}) + {length_us}, {length_us})), {length_us})"
-                    )
-                }
+                Some(length_us) => span_number(&micros, length_us),
                 None => {
                     let instant = format!("TIMESTAMP_MICROS({micros})");
                     format!("EXTRACT(YEAR FROM {instant}) * 12 + EXTRACT(MONTH FROM {instant}) - 1")
@@ -233,6 +249,13 @@ fn partition_condition(columns: Columns<'_>, rule: Rule, partitions: &[u32]) -> 
     };
     let wanted: Vec<String> = partitions.iter().map(u32::to_string).collect();
     format!("{number} IN ({})", wanted.join(", "))
+}
+
+/// Returns the number of the span that an instant lies in, counted from the epoch.
+fn span_number(micros: &str, length_us: i64) -> String {
+    // DIV and MOD round towards zero. The parentheses are for emulators that translate DIV to an operator without
+    // enclosing a difference on its left.
+    format!("DIV(({micros} - MOD(MOD({micros}, {length_us}) + {length_us}, {length_us})), {length_us})")
 }
 
 /// Returns the cursor in microseconds since the epoch.
@@ -389,6 +412,39 @@ mod tests {
         let sql = count_by_partition(source, None, PartitionUnit::Day);
         let start = "UNIX_MICROS(TIMESTAMP_TRUNC(TIMESTAMP_MICROS(`ts` * 1000000), DAY)) AS starts";
         assert!(sql.contains(start), "{sql}");
+    }
+
+    #[test]
+    fn cursors_are_digested_by_spans_without_reading_another_column() {
+        let (table, fields, selection) = (table(), fields(), Selection::All);
+        let columns = columns(&fields, CursorType::Timestamp);
+        let source = Source { table: &table, columns, filter: Some("a"), selection: &selection };
+        let sql = digest_by_span(source, BOTH, 60_000_000, [1, 9]);
+        insta::assert_snapshot!(sql.replace(", ", ",\n  "), @r"
+        SELECT DIV((UNIX_MICROS(`ts`) - MOD(MOD(UNIX_MICROS(`ts`),
+          60000000) + 60000000,
+          60000000)),
+          60000000) AS span,
+          COUNT(*) AS row_count,
+          MOD(SUM(CAST(CONCAT('0x',
+          SUBSTR(TO_HEX(SHA256(CAST(UNIX_MICROS(`ts`) AS STRING))),
+          1,
+          8)) AS INT64)),
+          4294967296) AS word_1,
+          MOD(SUM(CAST(CONCAT('0x',
+          SUBSTR(TO_HEX(SHA256(CAST(UNIX_MICROS(`ts`) AS STRING))),
+          9,
+          8)) AS INT64)),
+          4294967296) AS word_9
+        FROM `my-project`.`d`.`t`
+        WHERE `ts` IS NOT NULL
+          AND `ts` > TIMESTAMP '1969-12-31 23:59:59.999999+00'
+          AND `ts` <= TIMESTAMP '2024-01-01 00:00:00.000000+00'
+          AND (a
+        )
+        GROUP BY span
+        ORDER BY span
+        ");
     }
 
     #[test]

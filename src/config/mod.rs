@@ -7,6 +7,7 @@ mod table;
 pub use overrides::{HarperType, SchemaOverride};
 pub use table::{
     Columns, CursorUnit, IdType, Indexes, Manner, PageRows, PartitionBy, Polling, SourceTable, TableConfig,
+    Validation,
 };
 
 use crate::time::Micros;
@@ -19,15 +20,17 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Names of the component's own tables, which no target may have.
-pub const SYSTEM_TABLES: [&str; 14] = [
+pub const SYSTEM_TABLES: [&str; 16] = [
     "SchemaLock",
     "SchemaVersion",
     "SyncAudit",
     "SyncBatch",
+    "SyncCheck",
     "SyncCheckpoint",
     "SyncControlState",
     "SyncCounts",
     "SyncIndex",
+    "SyncLeaves",
     "SyncNode",
     "SyncProof",
     "SyncQuestion",
@@ -160,7 +163,6 @@ fn read_root(
         }
         return None;
     };
-    note_ineffective(members, warnings);
     let connection = read_connection(&bigquery, environment);
     let defaults = table::Defaults::read(&sections, &environment.zones);
     let tables = read_tables(&bigquery, &sections, connection.as_ref(), &defaults, warnings);
@@ -183,13 +185,6 @@ fn read_root(
         audit_retention_days: audit_retention_days.unwrap_or(AUDIT_RETENTION_DAYS),
         warnings: Vec::new(),
     })
-}
-
-fn note_ineffective(members: &Map<String, Value>, warnings: &RefCell<Vec<Problem>>) {
-    if members.contains_key("validation") {
-        let message = "is accepted, but has no effect in this version".to_owned();
-        warnings.borrow_mut().push(Problem { key: "validation".to_owned(), message });
-    }
 }
 
 fn read_connection(bigquery: &Section<'_>, environment: &Environment) -> Option<Connection> {
@@ -317,6 +312,8 @@ pub struct Pace {
     pub window_rows_max: u64,
     /// Rows that may be rejected since the table was started by hand; with more, all workers stop it.
     pub rejected_rows_max: u64,
+    /// How copies are compared with the source.
+    pub validation: Validation,
     /// Attempts before the delays between attempts stop growing.
     pub attempts_max: u32,
     /// Factor from one delay to the next.

@@ -55,6 +55,8 @@ const MEMORY_BYTES_MIN: u64 = 64 << 20;
 /// The core has no more than 4 GiB.
 const MEMORY_BYTES_MAX: u64 = 3 << 30;
 const PAGE_ROWS_MAX: u64 = 100_000;
+/// The default of `validation.maxBytesBilledPerDay`.
+const VALIDATION_BYTES_MAX: u64 = 10 << 30;
 
 /// How much room the sync leaves to other requests of the same thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -147,6 +149,17 @@ pub enum Indexes {
     AfterBackfill,
     /// When it is created.
     Immediate,
+}
+
+/// How copies are compared with the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Validation {
+    /// Whether that is done regularly, and not only on command.
+    pub is_regular: bool,
+    /// Seconds from one time to the next.
+    pub interval_s: u64,
+    /// The most bytes that it may bill in one day (UTC), for each worker and table.
+    pub day_bytes_billed_max: u64,
 }
 
 /// How often a source table's schema is checked.
@@ -263,6 +276,11 @@ impl<'z> Defaults<'z> {
             day_bytes_billed_max: None,
             window_rows_max: 2_000_000,
             rejected_rows_max: 100,
+            validation: Validation {
+                is_regular: false,
+                interval_s: 300,
+                day_bytes_billed_max: VALIDATION_BYTES_MAX,
+            },
             attempts_max: 5,
             backoff_multiplier: 2.0,
             initial_delay_ms: 1_000,
@@ -288,6 +306,13 @@ impl<'z> Defaults<'z> {
             set(&mut pace.rejected_rows_max, limits.whole("maxRejectedRows", 0..=1_000_000_000));
             pace.bytes_billed_max = limits.whole("maxBytesBilledPerQuery", 1..=1 << 60);
             pace.day_bytes_billed_max = limits.whole("maxBytesBilledPerDay", 1..=1 << 60);
+        }
+        if let Some(validation) = sections.section("validation") {
+            let Validation { is_regular, interval_s, day_bytes_billed_max } = &mut pace.validation;
+            validation.refuse_unknown(&["enabled", "interval", "maxBytesBilledPerDay"]);
+            set(is_regular, validation.flag("enabled"));
+            set(interval_s, validation.whole("interval", 10..=30 * DAY_S));
+            set(day_bytes_billed_max, validation.whole("maxBytesBilledPerDay", 0..=1 << 60));
         }
         if let Some(retry) = sections.section("retry") {
             retry.refuse_unknown(&["maxAttempts", "backoffMultiplier", "initialDelay"]);

@@ -51,6 +51,18 @@ fn a_worker_s_memory_is_enough_for_some_pages_and_within_what_the_core_can_have(
 }
 
 #[test]
+fn validation_is_done_on_command_unless_the_configuration_wants_it_regularly() {
+    let validation = |root: &Value| parse(root).unwrap().tables[0].pace.validation;
+    let usual = Validation { is_regular: false, interval_s: 300, day_bytes_billed_max: 10 << 30 };
+    assert_eq!(validation(&minimal()), usual);
+    let mut root = minimal();
+    root["validation"] = json!({"enabled": true, "interval": 60, "maxBytesBilledPerDay": 0});
+    assert_eq!(validation(&root), Validation { is_regular: true, interval_s: 60, day_bytes_billed_max: 0 });
+    assert!(problem(with("validation", "interval", json!(1))).starts_with("validation.interval: is 1"));
+    assert!(problem(with("validation", "intervall", json!(60))).contains("did you mean interval?"));
+}
+
+#[test]
 fn the_audit_is_kept_for_at_least_a_day_and_at_most_ten_years() {
     assert_eq!(parse(&with("audit", "retentionDays", json!(7))).unwrap().audit_retention_days, 7);
     assert!(problem(with("audit", "retentionDays", json!(0))).starts_with("audit.retentionDays: is 0"));

@@ -4,6 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::counts::Counts;
 use super::delivery::Commit;
 use super::retry::Jitter;
+use super::validating::Wish;
 use crate::bigquery::request::Request;
 use crate::error::Failure;
 use crate::mapping::attributes::Target;
@@ -11,6 +12,7 @@ use crate::mapping::batch::Batch;
 use crate::mapping::succession::Renewed;
 use crate::mapping::version::SchemaVersion;
 use crate::time::Micros;
+use crate::validation::Leaves;
 use serde::{Deserialize, Serialize};
 
 /// When an event happened, and the randomness that the engine may use for it.
@@ -37,8 +39,8 @@ pub enum Event {
     Answered(Result<Answer, Failure>),
     /// The outcome of [`Command::Write`].
     Written(Result<Receipt, Failure>),
-    /// The end of [`Command::ShareCounts`].
-    CountsShared,
+    /// The end of [`Command::ShareCounts`], or of [`Command::ShareLeaves`].
+    Shared,
     /// The end of [`Command::Rest`].
     Rested,
     /// The engine has to end, whatever it was doing. Comes instead of an outcome.
@@ -65,6 +67,8 @@ pub enum Command {
     Write(Box<WriteOrder>),
     /// Tell the other workers the number of rows in each partition of the source. If that fails, they count themselves.
     ShareCounts(Box<Counts>),
+    /// Tell all nodes what the worker's rows are in the source.
+    ShareLeaves(Box<Leaves>),
     /// Do nothing for a while.
     Rest {
         /// How long.
@@ -179,6 +183,9 @@ pub struct Stored {
     /// Those of these workers whose nodes were removed from the cluster.
     #[serde(default)]
     pub removed: Vec<String>,
+    /// What the worker needs to know to validate.
+    #[serde(default)]
+    pub validation: Option<Wish>,
 }
 
 /// The outcome of a commit.

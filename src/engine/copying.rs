@@ -303,6 +303,9 @@ impl Engine {
             AfterWrite::Poll => (false, Next::Poll),
             AfterWrite::Mended(loss) => {
                 self.deliveries.mended(&loss);
+                if loss.is_difference() {
+                    self.validation.repaired();
+                }
                 self.outbox.mended(moment.now);
                 (true, Next::RestUntilPoll)
             }

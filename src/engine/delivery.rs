@@ -420,6 +420,24 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// Makes what is to be read again because this node's copy differs from the source, whoever committed it.
+    pub fn of_difference(table_id: &str, window: Window) -> Loss {
+        Loss {
+            owner: String::new(),
+            first: 0,
+            count: 0,
+            piece: Piece::Window(window),
+            is_last: true,
+            stamp: None,
+            end: Commit::none(table_id, String::new()),
+        }
+    }
+
+    /// Whether no commit is known to be lost.
+    pub fn is_difference(&self) -> bool {
+        self.count == 0
+    }
+
     /// Returns what this node keeps once the rows are there: up to this commit of the worker, nothing is missing.
     pub fn proof(&self) -> Commit {
         Commit { number: self.first + self.count - 1, ..self.end.clone() }

@@ -31,6 +31,7 @@ impl Engine {
                 self.take_heads(&mut stored, moment.now);
                 self.holding.look_around(moment.now);
                 self.deliveries.load(std::mem::take(&mut stored.proofs), stored.has_former_life);
+                self.validation.load(stored.validation.take());
                 Next::Describe(Some(stored))
             }
         }
@@ -105,7 +106,9 @@ impl Engine {
 
     /// Continues with the target, if there is anything to do.
     fn get_ready(&mut self, described: Arc<Described>, moment: Moment) -> Next {
-        if self.holding.own().is_empty() && self.deliveries.loss(moment.now).is_none() {
+        let must_mend =
+            self.deliveries.loss(moment.now).is_some() || self.validation.next_repair(moment.now).is_some();
+        if self.holding.own().is_empty() && !must_mend {
             return self.stand_by(moment);
         }
         if self.schema.is_target_ready() {

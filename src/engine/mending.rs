@@ -109,17 +109,18 @@ impl Engine {
         let mut order = WriteOrder {
             batch,
             replaces: transfer.task.replaces,
+            may_be_stored: loss.is_difference() && !transfer.task.replaces,
             renewed: (transfer.task.replaces && has_all_rows)
                 .then(|| Renewed::all_of(window.after, window.until)),
             head: commit.clone().or_else(|| self.outbox.head(&self.config.id, self.worker.name())),
             witness: commit,
             stamp,
-            proof: is_mended.then(|| loss.proof()),
+            proof: (is_mended && !loss.is_difference()).then(|| loss.proof()),
             ahead,
             ..WriteOrder::without_rows(Vec::new(), Vec::new(), None)
         };
         let after = if is_complete {
-            if is_mended {
+            if is_mended && !loss.is_difference() {
                 order.notes.push(note(&loss));
             }
             AfterWrite::Mended(Box::new(loss))

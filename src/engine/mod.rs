@@ -40,6 +40,7 @@ mod source;
 pub mod status;
 mod task;
 mod transfer;
+mod validating;
 pub mod window;
 
 use crate::bigquery::failure::{self, Subject};
@@ -69,6 +70,8 @@ use source::{Described, Source};
 use status::{Activity, Status};
 use std::sync::Arc;
 use transfer::{Closing, Transfer};
+use validating::Validation;
+pub use validating::Wish;
 
 /// Keeps one table in sync.
 #[derive(Debug)]
@@ -89,6 +92,7 @@ pub struct Engine {
     meter: Meter,
     outbox: Outbox,
     deliveries: Deliveries,
+    validation: Validation,
     /// What is to be told in the audit with the next commit.
     notes: Vec<Note>,
 }
@@ -201,6 +205,7 @@ impl Engine {
             meter: Meter::default(),
             outbox: Outbox::default(),
             deliveries: Deliveries::default(),
+            validation: Validation::default(),
             notes: Vec::new(),
         }
     }
@@ -234,7 +239,7 @@ impl Engine {
             (State::Writing(written, after), Event::Written(outcome)) => {
                 self.written(*written, after, outcome, moment)
             }
-            (State::Sharing(described), Event::CountsShared) => Next::Plan(described),
+            (State::Sharing(described), Event::Shared) => Next::Plan(described),
             (State::Resting(next), Event::Rested) => *next,
             // An outcome that nobody asked for: the driver lost its place, and so must start over.
             _ => Next::Load,

@@ -10,6 +10,7 @@ use super::source::Described;
 use super::status::Activity;
 use super::task::Task;
 use super::transfer::{self, Transfer};
+use super::validating::Counting;
 use super::window::{self, WINDOW_BYTES_MAX};
 use super::{AfterWrite, Engine, Inquiry, Next, State};
 use crate::bigquery::json::Text;
@@ -38,6 +39,8 @@ pub enum Question {
     Backlog,
     /// How many rows have no cursor?
     WithoutCursor,
+    /// What are the leaves of the own rows?
+    Leaves(Box<Counting>),
 }
 
 /// What is asked before the query of a window is made.
@@ -47,6 +50,8 @@ pub enum Cost {
     OfWindow(Box<Task>),
     /// What does the last day bill alone? With what the window bills.
     OfDay(Box<Task>, u64),
+    /// What does counting for validation bill?
+    OfCounting(Box<Counting>),
 }
 
 impl Engine {
@@ -58,6 +63,9 @@ impl Engine {
         self.deliveries.know_key(described.projection.key.is_empty());
         if let Some(loss) = self.deliveries.loss(moment.now) {
             return self.mend(loss, described, moment);
+        }
+        if let Some(window) = self.validation.next_repair(moment.now) {
+            return self.mend_difference(window, described, moment);
         }
         if self.holding.own().is_empty() {
             return self.stand_by(moment);
@@ -77,6 +85,9 @@ impl Engine {
                 true => self.skip_poll(&described, moment),
                 false => Next::fail(failure, Next::Poll),
             };
+        }
+        if let Some(counting) = self.count_due(&described, moment) {
+            return self.count(counting, described, moment);
         }
         if self.must_count_without_cursor(&described, moment) {
             let sql = sql::count_without_cursor(self.whole_source(&described));
@@ -180,7 +191,7 @@ impl Engine {
     }
 
     /// Whether all that the table holds is in Harper, and nothing of it has to be read again.
-    fn has_read_all(&self, described: &Described, moment: Moment) -> bool {
+    pub(super) fn has_read_all(&self, described: &Described, moment: Moment) -> bool {
         let present = self.config.pace.zone.local(self.source.server_time());
         let owns_the_future = self.holding.owns_the_future(present);
         !self.holding.is_unsettled(&described.projection, self.holding.own(), moment.now)
@@ -246,7 +257,7 @@ impl Engine {
         Next::Ask(Inquiry::Query(Box::new(query)), request)
     }
 
-    fn whole_source<'e>(&'e self, described: &'e Described) -> sql::Source<'e> {
+    pub(super) fn whole_source<'e>(&'e self, described: &'e Described) -> sql::Source<'e> {
         sql::Source {
             table: &self.config.source,
             columns: described.projection.columns(),
@@ -255,7 +266,7 @@ impl Engine {
         }
     }
 
-    fn sql_request(&self, sql: &str, page_rows: u64, moment: Moment) -> Request {
+    pub(super) fn sql_request(&self, sql: &str, page_rows: u64, moment: Moment) -> Request {
         let request_id = request::id_of(&self.worker.name(), moment.now, moment.jitter.0);
         let bytes_billed_max = self.config.pace.bytes_billed_max;
         request::start_query(
@@ -264,7 +275,13 @@ impl Engine {
         )
     }
 
-    fn ask_sql(&mut self, question: Question, described: Arc<Described>, sql: &str, moment: Moment) -> Next {
+    pub(super) fn ask_sql(
+        &mut self,
+        question: Question,
+        described: Arc<Described>,
+        sql: &str,
+        moment: Moment,
+    ) -> Next {
         self.condition.set_activity(Activity::Running);
         Next::Ask(Inquiry::Question(question, described), self.sql_request(sql, ANSWER_ROWS_MAX, moment))
     }
@@ -300,6 +317,10 @@ impl Engine {
                 self.bill.add(bytes);
                 self.take_backlog(&rows, described)
             }
+            Question::Leaves(counting) => {
+                self.bill.add(bytes);
+                self.take_leaves(&counting, &rows, bytes, described, moment)
+            }
         }
     }
 
@@ -325,6 +346,7 @@ impl Engine {
                 }
                 None => self.judge_cost(*task, described, bytes, moment),
             },
+            Cost::OfCounting(counting) => self.judge_counting(*counting, described, bytes, moment),
             Cost::OfDay(task, window_bytes) => {
                 self.source.learn_price(bytes, window_bytes);
                 match self.source.is_billed_by_day() {

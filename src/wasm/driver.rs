@@ -4,6 +4,7 @@ use super::convert;
 use super::host::Host;
 use super::pool::Pool;
 use crate::bigquery::request::{Purpose, Request};
+use crate::bigquery::sql::Window;
 use crate::cluster::{Standing, Work};
 use crate::engine::delivery::Commit;
 use crate::engine::retry::Jitter;
@@ -119,6 +120,13 @@ impl Driver {
         proofs
     }
 
+    /// Takes windows of which this node's copy differs from the source. They are read again.
+    pub fn repair(&self, windows: Vec<Window>) {
+        if self.engine.borrow_mut().repair(windows, now()) {
+            self.end_rest();
+        }
+    }
+
     fn end_rest(&self) {
         self.woken.set(true);
         self.wake();
@@ -221,7 +229,13 @@ impl Driver {
                     let counts = convert::to_js(&*counts).unwrap_or(JsValue::UNDEFINED);
                     // The other workers count themselves if they do not get the counts.
                     let _ = settle(host.share_counts(counts), Kind::HarperWrite).await;
-                    Event::CountsShared
+                    Event::Shared
+                }
+                Command::ShareLeaves(leaves) => {
+                    let leaves = convert::to_js(&*leaves).unwrap_or(JsValue::UNDEFINED);
+                    // They are counted again when that is due.
+                    let _ = settle(host.share_leaves(leaves), Kind::HarperWrite).await;
+                    Event::Shared
                 }
                 Command::Send(request) => Event::Answered(self.send(host, request).await),
                 Command::Write(order) => Event::Written(self.write(host, *order).await),

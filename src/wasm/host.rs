@@ -26,6 +26,10 @@ extern "C" {
     #[wasm_bindgen(method, js_name = shareCounts)]
     pub fn share_counts(this: &Host, counts: JsValue) -> Promise;
 
+    /// Stores the worker's leaves for all nodes.
+    #[wasm_bindgen(method, js_name = shareLeaves)]
+    pub fn share_leaves(this: &Host, leaves: JsValue) -> Promise;
+
     /// Sends an HTTP request to BigQuery: `{status, date, retryAfter, body}`.
     #[wasm_bindgen(method)]
     pub fn send(this: &Host, request: JsValue) -> Promise;

@@ -5,6 +5,7 @@ mod driver;
 mod host;
 mod pool;
 mod schema;
+mod validation;
 
 use crate::cluster::{Heartbeat, Hello, Observer, Standing, Threads};
 use crate::config::{self, Config, Environment};
@@ -66,6 +67,7 @@ struct TableSummary<'c> {
     auto_start: bool,
     may_create: bool,
     poll_interval_ms: u64,
+    is_validated: bool,
 }
 
 /// Returns the names of the time zones that a configuration, an object as parsed from YAML, needs the rules of.
@@ -101,7 +103,7 @@ impl Configuration {
         }
     }
 
-    /// Returns `{connection, tables: [{id, targetTable, autoStart, mayCreate, pollIntervalMs}], controlRoles,
+    /// Returns `{connection, tables: [{id, targetTable, autoStart, mayCreate, pollIntervalMs, isValidated}], controlRoles,
     /// auditRetentionDays, warnings}`.
     ///
     /// # Errors
@@ -116,6 +118,7 @@ impl Configuration {
                 auto_start: table.pace.auto_start,
                 may_create: table.may_create,
                 poll_interval_ms: table.pace.poll_interval_ms,
+                is_validated: table.pace.validation.is_regular,
             })
             .collect();
         let audit_retention_days = *audit_retention_days;
@@ -348,6 +351,15 @@ impl TableSync {
     /// When they are something else.
     pub fn arrived(&self, witnesses: JsValue) -> Result<JsValue, JsValue> {
         convert::to_js(&self.driver.arrived(serde_wasm_bindgen::from_value(witnesses)?))
+    }
+
+    /// Takes windows in which this node's copy differs from the source, `[{after, until}]`, and reads their rows again.
+    ///
+    /// # Errors
+    /// When they are something else.
+    pub fn repair(&self, windows: JsValue) -> Result<(), JsValue> {
+        self.driver.repair(serde_wasm_bindgen::from_value(windows)?);
+        Ok(())
     }
 
     /// Ends a rest until the next poll: the table has changed.

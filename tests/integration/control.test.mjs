@@ -100,20 +100,20 @@ describe('one worker', () => {
 
 	/** @type {[string, any, RegExp][]} */
 	const REFUSED = [
-		['an_unknown_action', { action: 'dance' }, /start, stop/],
-		['a_missing_action', { table: 'stopped' }, /start, stop/],
-		['an_action_that_is_no_text', { action: { stop: true } }, /start, stop/],
-		['the_name_of_an_inherited_property', { action: 'constructor' }, /start, stop/],
+		['an_unknown_action', { action: 'dance' }, /start, stop, validate/],
+		['a_missing_action', { table: 'stopped' }, /start, stop, validate/],
+		['an_action_that_is_no_text', { action: { stop: true } }, /start, stop, validate/],
+		['the_name_of_an_inherited_property', { action: 'constructor' }, /start, stop, validate/],
 		['an_unknown_table', { action: 'stop', table: 'stoped' }, /stopped, running, hanging/],
 		['a_table_that_is_no_text', { action: 'stop', table: 5 }, /stopped, running, hanging/],
 		['a_null_table', { action: 'stop', table: null }, /stopped, running, hanging/],
-		['an_empty_object', {}, /start, stop/],
-		['a_list', [], /start, stop/],
-		['a_number', 5, /start, stop/],
-		['nothing', null, /start, stop/],
-		['an_empty_body', undefined, /start, stop/],
-		['broken_json', '{"action": "sto', /start","stop/],
-		['a_text', '"stop"', /start, stop/],
+		['an_empty_object', {}, /start, stop, validate/],
+		['a_list', [], /start, stop, validate/],
+		['a_number', 5, /start, stop, validate/],
+		['nothing', null, /start, stop, validate/],
+		['an_empty_body', undefined, /start, stop, validate/],
+		['broken_json', '{"action": "sto', /start","stop","validate/],
+		['a_text', '"stop"', /start, stop, validate/],
 	];
 	for (const [what, body, allowed] of REFUSED) {
 		test(`${what}_is_refused_with_what_is_allowed`, async () => {

@@ -34,7 +34,7 @@ class Table {
 	}
 }
 
-const NAMES = ['SyncCheckpoint', 'SyncCounts', 'SyncControlState', 'SyncBatch', 'SyncProof', 'SyncNode'];
+const NAMES = ['SyncCheckpoint', 'SyncCounts', 'SyncControlState', 'SyncBatch', 'SyncProof', 'SyncNode', 'SyncLeaves'];
 const MORE_NAMES = ['SchemaVersion', 'SyncTarget'];
 
 before(() => {
@@ -48,7 +48,7 @@ after(() => {
 function host() {
 	const none = () => {};
 	return new TableHost({
-		table: { id: 't', targetTable: 'T', pollIntervalMs: 1_000 },
+		table: { id: 't', targetTable: 'T', pollIntervalMs: 1_000, isValidated: false },
 		worker: { node: 'n', index: 0 },
 		connection: /** @type {any} */ (undefined),
 		descriptions: /** @type {any} */ (undefined),

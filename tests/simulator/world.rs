@@ -139,6 +139,7 @@ impl World {
             has_former_life: here.lives > 1,
             heads: here.heads.values().map(|(head, _)| head.clone()).collect(),
             removed: self.of_removed_nodes(here.heads.keys()),
+            validation: None,
         }
     }
 
@@ -194,8 +195,9 @@ impl World {
                 if !self.faulty() {
                     self.publish(node, Transaction { counts: Some(*counts), ..Transaction::default() });
                 }
-                Some((1_000, Event::CountsShared))
+                Some((1_000, Event::Shared))
             }
+            Command::ShareLeaves(_) => Some((1_000, Event::Shared)),
             Command::Rest { delay_ms } => Some((delay_ms as i64 * 1_000, Event::Rested)),
             Command::Halt => None,
         }

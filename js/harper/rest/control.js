@@ -1,12 +1,20 @@
 /** GET and POST /SyncControl: the status of the sync, and the operators' commands. */
 
 import { unconnectedDatabases } from '../cluster/connections.js';
-import { desired, recordWishes } from '../commands.js';
+import { desired, recordValidations, recordWishes } from '../commands.js';
 import { component } from '../component.js';
 import { readAll } from '../database.js';
+import { validationOf } from './validation.js';
 
-/** The actions that a POST may request, and the commands that they record. @type {Record<string, 'started' | 'stopped'>} */
-const ACTIONS = { start: 'started', stop: 'stopped' };
+/**
+ * The actions that a POST may request, and what they record.
+ * @type {Record<string, (ids: string[], user: string | null) => Promise<void>>}
+ */
+const ACTIONS = {
+	start: (ids, user) => recordWishes(ids, 'started', user),
+	stop: (ids, user) => recordWishes(ids, 'stopped', user),
+	validate: recordValidations,
+};
 
 /** Stands for a body that could not be parsed. */
 const UNREADABLE = Symbol('unreadable');
@@ -59,10 +67,11 @@ export function syncControl() {
 /** The status of the cluster: every table, and every worker of every node that answers. */
 async function report() {
 	const own = component();
-	const [workers, wishes, checkpoints] = await Promise.all([
+	const [workers, wishes, checkpoints, checks] = await Promise.all([
 		own.workers(),
 		readAll('SyncControlState'),
 		readAll('SyncCheckpoint'),
+		readAll('SyncCheck'),
 	]);
 	const nodes = own.nodes();
 	const isBroken = nodes.some(({ alive, unheardBy }) => !alive || unheardBy.length > 0);
@@ -87,6 +96,11 @@ async function report() {
 				desired: wanted,
 				unread: wanted === 'started' ? own.unread(table.id) : null,
 				indexes: indexesOf(all.filter(({ id }) => id === table.id)),
+				validation: validationOf(
+					checks.filter(({ tableId }) => tableId === table.id),
+					running.filter(({ id }) => id === table.id),
+					wished.get(table.id)?.validations ?? 0
+				),
 				...together(
 					running.filter(({ id }) => id === table.id),
 					checkpoints.filter(({ tableId }) => tableId === table.id)
@@ -145,7 +159,7 @@ async function command(data, user) {
 	const ids = own.tables.map(({ id }) => id);
 	if (table !== undefined && !ids.includes(table)) return refusal('table', table, ids);
 	const wanted = table === undefined ? ids : [table];
-	await recordWishes(wanted, ACTIONS[action], user ?? null);
+	await ACTIONS[action](wanted, user ?? null);
 	await own.follow();
 	return { action, tables: wanted };
 }

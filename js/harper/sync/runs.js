@@ -4,9 +4,9 @@ import { desired } from '../commands.js';
 import { TableHost } from './table-host.js';
 
 /**
- * @typedef {{sync: any, host: TableHost, ended: Promise<unknown>, running: boolean, wish: number}} Run The wish is the
- *   version of the command that it follows.
- * @typedef {{id: string, targetTable: string, autoStart: boolean, pollIntervalMs: number}} Table
+ * @typedef {{sync: any, host: TableHost, ended: Promise<unknown>, running: boolean, wish: number, validations?: number}} Run
+ *   The wish is the version of the command that it follows.
+ * @typedef {{id: string, targetTable: string, autoStart: boolean, pollIntervalMs: number, isValidated: boolean}} Table
  */
 
 export class Runs {
@@ -56,6 +56,8 @@ export class Runs {
 				stop(run);
 				await run.ended;
 			}
+			if (run?.running && run.validations !== wish?.validations) run.sync.wake();
+			if (run) run.validations = wish?.validations;
 		}
 	}
 

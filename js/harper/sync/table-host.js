@@ -12,6 +12,10 @@ import { hasFormerLife, readHead, readLastCommit, readProof } from './witnesses.
 
 const sharedCounts = new KeptById('SyncCounts');
 const states = new KeptById('SyncControlState');
+const leaves = new KeptById('SyncLeaves');
+
+/** Sorts before all ids of rows without a key. */
+const FIRST_ID = '-';
 
 export class TableHost {
 	#stopping = new AbortController();
@@ -25,10 +29,12 @@ export class TableHost {
 	#schema = null;
 	/** What was loaded last. @type {Record<string, any> | undefined} */
 	#loaded;
+	/** What was loaded for the validation. @type {Record<string, any> | undefined} */
+	#validation;
 
 	/**
 	 * @param {object} options
-	 * @param {{id: string, targetTable: string, pollIntervalMs: number}} options.table
+	 * @param {{id: string, targetTable: string, pollIntervalMs: number, isValidated: boolean}} options.table
 	 * @param {{node: string, index: number}} options.worker
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
@@ -126,7 +132,28 @@ export class TableHost {
 			readIncarnation(targetTable),
 			states.read(id),
 		]);
-		return { checkpoints, counts, incarnation, forgivenRows: wish?.forgivenRows ?? 0 };
+		const validation = await this.#readValidation(wish);
+		return { checkpoints, counts, incarnation, forgivenRows: wish?.forgivenRows ?? 0, validation };
+	}
+
+	/** @param {import('../commands.js').Wish | null} wish */
+	async #readValidation(wish) {
+		const { tableId, owner } = this.writer;
+		const own = await leaves.read(`${tableId}:${owner}`);
+		const { billedDay = 0, billedOnDay = 0, asked: followed = 0 } = own ?? {};
+		const asked = wish?.validations ?? 0;
+		const isWanted = this.table.isValidated || asked > followed;
+		const firstId = isWanted ? this.#firstId() : null;
+		const validation = { asked, followed, billedDay, billedOnDay, firstId };
+		if (!isSame(validation, this.#validation)) this.#validation = validation;
+		return this.#validation;
+	}
+
+	/** The first text among the target's ids, which begins with the earliest cursor if rows have no key. */
+	#firstId() {
+		const store = findTable(this.table.targetTable)?.primaryStore;
+		const [first] = store ? [...store.getKeys({ start: FIRST_ID, limit: 1 })] : [];
+		return typeof first === 'string' ? first : null;
 	}
 
 	/** Reads this worker's last commit, the proofs for other nodes' workers, the heads of all workers, and who is gone. */
@@ -168,6 +195,13 @@ export class TableHost {
 	shareCounts(counts) {
 		return asValue('harper_write', async () => {
 			await replace('SyncCounts', counts);
+			return {};
+		});
+	}
+
+	shareLeaves(counted) {
+		return asValue('harper_write', async () => {
+			await replace('SyncLeaves', counted);
 			return {};
 		});
 	}

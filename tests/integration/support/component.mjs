@@ -31,12 +31,13 @@ export const PATIENCE_MS = 360_000;
  * @param {boolean} [options.authorizeLocal]
  * @param {string} [options.schema]
  * @param {Record<string, string>} [options.files] More files of the application.
+ * @param {Record<string, string>} [options.env] Added to Harper's environment.
  * @returns {Promise<Running>}
  */
-export async function startComponent({ config, form = 'plugin', threads = 1, authorizeLocal, schema, files }) {
+export async function startComponent({ config, form = 'plugin', threads = 1, authorizeLocal, schema, files, env }) {
 	const make = form === 'plugin' ? pluginApplication : selfApplication;
 	const application = make({ component: COMPONENT, config, schema, files });
-	const harper = await startHarper({ application: application.path, threads, authorizeLocal });
+	const harper = await startHarper({ application: application.path, threads, authorizeLocal, env });
 	return {
 		harper,
 		application,

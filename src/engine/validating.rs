@@ -1,0 +1,280 @@
+//! Has BigQuery count and digest the rows that the worker owns, so that all nodes can compare their copies with that.
+
+use super::bill::{Bill, day_of};
+use super::boundary::{Command, Moment, Note};
+use super::delivery::Loss;
+use super::planning::{Cost, Question};
+use super::source::Described;
+use super::window::{self, LowerBound};
+use super::{Engine, Inquiry, Next, State, division};
+use crate::bigquery::sql::{self, Selection, Window};
+use crate::bigquery::table::Version;
+use crate::config::IdType;
+use crate::mapping::id;
+use crate::time::{Micros, SECOND_US};
+use crate::validation::{Leaf, Leaves, Span, WORDS};
+use serde::Deserialize;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The time from one attempt to read differing rows again to the next.
+const ATTEMPT_US: i64 = 60 * SECOND_US;
+
+/// What Harper holds of a worker's validation.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wish {
+    /// The number of the operators' last command to validate.
+    pub asked: u64,
+    /// The last one that this worker has followed.
+    pub followed: u64,
+    /// The day, since the epoch, on which `bytes_on_day` were billed.
+    #[serde(default)]
+    pub billed_day: i64,
+    /// What counting billed on that day.
+    #[serde(default)]
+    pub billed_on_day: u64,
+    /// The first id of the target; none if the target is empty.
+    #[serde(default)]
+    pub first_id: Option<String>,
+}
+
+/// When to count again, and which rows to read again.
+#[derive(Debug, Default)]
+pub struct Validation {
+    wish: Wish,
+    counted_at: Option<Micros>,
+    /// The source's version when it was counted.
+    version: Option<Version>,
+    /// Windows of differing rows.
+    repairs: VecDeque<Window>,
+    attempted_at: Option<Micros>,
+}
+
+/// A count that is to be made.
+#[derive(Debug, Clone)]
+pub struct Counting {
+    window: Window,
+    span: Span,
+    /// None if the worker has no rows in the window.
+    selection: Option<Selection>,
+}
+
+impl Validation {
+    /// Takes what Harper holds.
+    pub fn load(&mut self, stored: Option<Wish>) {
+        let Some(stored) = stored else { return };
+        let followed = stored.followed.max(self.wish.followed);
+        let is_older =
+            (stored.billed_day, stored.billed_on_day) < (self.wish.billed_day, self.wish.billed_on_day);
+        let (billed_day, billed_on_day) = match is_older {
+            true => (self.wish.billed_day, self.wish.billed_on_day),
+            false => (stored.billed_day, stored.billed_on_day),
+        };
+        self.wish = Wish { followed, billed_day, billed_on_day, ..stored };
+    }
+
+    fn is_asked(&self) -> bool {
+        self.wish.asked > self.wish.followed
+    }
+
+    fn billed_on(&self, day: i64) -> u64 {
+        if self.wish.billed_day == day { self.wish.billed_on_day } else { 0 }
+    }
+
+    fn bill(&mut self, day: i64, bytes: u64) {
+        self.wish.billed_on_day = self.billed_on(day) + bytes;
+        self.wish.billed_day = day;
+    }
+
+    /// Takes windows of which a node's copy differs.
+    pub fn repair(&mut self, windows: Vec<Window>) {
+        for window in windows {
+            if !self.repairs.contains(&window) {
+                self.repairs.push_back(window);
+            }
+        }
+    }
+
+    /// Returns the next window to read again, if it is due.
+    pub fn next_repair(&self, now: Micros) -> Option<Window> {
+        let is_due = self.attempted_at.is_none_or(|at| now.since(at).abs() >= ATTEMPT_US);
+        self.repairs.front().copied().filter(|_| is_due)
+    }
+
+    /// Notes that the next window is being read again.
+    pub fn attempt(&mut self, now: Micros) {
+        self.attempted_at = Some(now);
+    }
+
+    /// Notes that it was.
+    pub fn repaired(&mut self) {
+        self.repairs.pop_front();
+        self.attempted_at = None;
+    }
+}
+
+impl Engine {
+    /// Takes windows of which this node's copy differs. Returns whether the engine rests, and had better be woken.
+    pub fn repair(&mut self, windows: Vec<Window>, now: Micros) -> bool {
+        self.validation.repair(windows);
+        self.validation.next_repair(now).is_some() && self.rests_until_poll()
+    }
+
+    /// Reads rows again in which this node's copy differs from the source.
+    pub(super) fn mend_difference(
+        &mut self,
+        window: Window,
+        described: Arc<Described>,
+        moment: Moment,
+    ) -> Next {
+        self.validation.attempt(moment.now);
+        let loss = Loss::of_difference(&self.config.id, window);
+        self.mend(loss, described, moment)
+    }
+
+    /// Returns what is to be counted now; none if nothing is.
+    pub(super) fn count_due(&mut self, described: &Described, moment: Moment) -> Option<Counting> {
+        let settings = self.config.pace.validation;
+        let is_old = self.validation.counted_at.is_none_or(|at| {
+            i64::try_from(settings.interval_s).is_ok_and(|s| now_since(at, moment) >= s * SECOND_US)
+        });
+        let version = described.description.version.as_ref();
+        let has_changed = version.is_none() || self.validation.version.as_ref() != version;
+        let is_due = self.validation.is_asked() || (settings.is_regular && is_old && has_changed);
+        let projection = &described.projection;
+        if !is_due {
+            return None;
+        }
+        if !projection.key.is_empty() || self.config.id_type == IdType::Integer {
+            self.refuse_to_count();
+            return None;
+        }
+        let (cursor_type, pace) = (projection.cursor_type, &self.config.pace);
+        let watermark = self.holding.watermark()?;
+        // Rows behind the bound are still being read again, unless the source is known not to have changed.
+        let until = match self.has_read_all(described, moment) {
+            true => watermark,
+            false => LowerBound::new(cursor_type, pace).of(Some(watermark))?,
+        };
+        let after = window::lower_bound(None, cursor_type, pace);
+        let window = Window { after, until: Some(until) };
+        let oldest = self.validation.wish.first_id.as_deref().and_then(id::cursor_of).max(after);
+        let rows =
+            described.description.rows.unwrap_or_else(|| self.holding.ledger.sum(|row| row.records_ingested));
+        let span = Span::for_rows(rows, oldest.map_or(0, |oldest| until.since(oldest).max(0)));
+        let present = self.config.pace.zone.local(self.source.server_time());
+        let counted = self.holding.counts().into_iter().flat_map(super::counts::Counts::partitions);
+        let starts: Vec<Micros> = counted.map(|one| one.starts).collect();
+        let selection = division::select(self.holding.rule(), self.holding.own(), window, &starts, present);
+        Some(Counting { window, span, selection })
+    }
+
+    fn refuse_to_count(&mut self) {
+        if !self.validation.is_asked() {
+            return;
+        }
+        self.validation.wish.followed = self.validation.wish.asked;
+        let reason = "tables with a key or with integer ids cannot be validated in this version".to_owned();
+        self.notes.push(Note { kind: "validation_refused", reason });
+    }
+
+    /// Asks what the counting bills, before it is done.
+    pub(super) fn count(&mut self, counting: Counting, described: Arc<Described>, moment: Moment) -> Next {
+        let Some(sql) = self.counting_sql(&counting, &described) else {
+            return self.share_leaves(&counting, Vec::new(), 0, described, moment);
+        };
+        let mut request = self.sql_request(&sql, 1, moment);
+        request.make_dry_run();
+        Next::Ask(Inquiry::Cost(Cost::OfCounting(Box::new(counting)), described), request)
+    }
+
+    fn counting_sql(&self, counting: &Counting, described: &Described) -> Option<String> {
+        let selection = counting.selection.as_ref()?;
+        let source = sql::Source { selection, ..self.whole_source(described) };
+        Some(sql::digest_by_span(source, counting.window, counting.span.length_us, WORDS))
+    }
+
+    /// Counts, if that costs no more than is allowed.
+    pub(super) fn judge_counting(
+        &mut self,
+        counting: Counting,
+        described: Arc<Described>,
+        bytes: u64,
+        moment: Moment,
+    ) -> Next {
+        let day = day_of(self.source.server_time());
+        let limit = self.config.pace.validation.day_bytes_billed_max;
+        let billed = self.validation.billed_on(day);
+        let is_allowed = billed.saturating_add(bytes) <= limit
+            && Bill::check_query(bytes, self.billed_today(), &self.config.pace).is_ok();
+        let Some(sql) = self.counting_sql(&counting, &described).filter(|_| is_allowed) else {
+            self.validation.counted_at = Some(moment.now);
+            if self.validation.is_asked() {
+                self.validation.wish.followed = self.validation.wish.asked;
+                let reason = format!(
+                    "validation would bill {bytes} bytes, after {billed} today; validation.maxBytesBilledPerDay is {limit}, \
+                     and `limits` may allow less"
+                );
+                self.notes.push(Note { kind: "validation_refused", reason });
+            }
+            return Next::Plan(described);
+        };
+        self.ask_sql(Question::Leaves(Box::new(counting)), described, &sql, moment)
+    }
+
+    /// Takes what was counted, and tells all nodes.
+    pub(super) fn take_leaves(
+        &mut self,
+        counting: &Counting,
+        rows: &[Vec<i64>],
+        bytes: u64,
+        described: Arc<Described>,
+        moment: Moment,
+    ) -> Next {
+        let word = |sum: i64| u32::try_from(sum).ok();
+        let leaves = rows.iter().filter_map(|row| match row.as_slice() {
+            [leaf, rows, one, other] => Some((*leaf, u64::try_from(*rows).ok()?, word(*one)?, word(*other)?)),
+            _ => None,
+        });
+        self.share_leaves(counting, leaves.collect(), bytes, described, moment)
+    }
+
+    fn share_leaves(
+        &mut self,
+        counting: &Counting,
+        leaves: Vec<Leaf>,
+        bytes: u64,
+        described: Arc<Described>,
+        moment: Moment,
+    ) -> Next {
+        let now = self.source.server_time();
+        self.validation.bill(day_of(now), bytes);
+        self.validation.wish.followed = self.validation.wish.asked;
+        self.validation.counted_at = Some(moment.now);
+        self.validation.version = described.description.version.clone();
+        let Wish { asked, billed_day, billed_on_day, .. } = self.validation.wish;
+        let owner = self.worker.name();
+        let leaves = Leaves {
+            id: format!("{}:{owner}", self.config.id),
+            table_id: self.config.id.clone(),
+            owner,
+            asked,
+            counted_at: Some(now),
+            rule: self.holding.rule().name(),
+            partitions: self.holding.own().to_vec(),
+            after: counting.window.after,
+            until: counting.window.until,
+            length_us: counting.span.length_us,
+            bytes_billed: bytes,
+            billed_day,
+            billed_on_day,
+            leaves,
+        };
+        Next::Await(State::Sharing(described), Command::ShareLeaves(Box::new(leaves)))
+    }
+}
+
+fn now_since(at: Micros, moment: Moment) -> i64 {
+    moment.now.since(at).abs()
+}

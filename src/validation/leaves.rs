@@ -1,0 +1,142 @@
+//! What BigQuery counted of a worker's rows.
+
+use super::digest::Digest;
+use crate::bigquery::sql::Window;
+use crate::time::{DAY_US, Micros, SECOND_US, instant};
+use serde::{Deserialize, Serialize};
+
+/// The rows that a leaf has if rows are spread evenly. Fewer would make more leaves to tell the other nodes of.
+const LEAF_ROWS: u64 = 2_000;
+/// A table has about so many leaves at most.
+const LEAVES_MAX: u64 = 4_000;
+/// The lengths that leaves may have. As few as possible, so that the leaves of two countings can be compared.
+const LENGTHS_US: [i64; 7] = [
+    SECOND_US,
+    10 * SECOND_US,
+    60 * SECOND_US,
+    600 * SECOND_US,
+    3_600 * SECOND_US,
+    6 * 3_600 * SECOND_US,
+    DAY_US,
+];
+
+/// Divides cursor time into leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Span {
+    /// The length of a leaf.
+    pub length_us: i64,
+}
+
+impl Span {
+    /// Chooses leaves for so many rows in a span of time.
+    pub fn for_rows(rows: u64, extent_us: i64) -> Span {
+        let leaves = i64::try_from((rows / LEAF_ROWS).clamp(1, LEAVES_MAX)).unwrap_or(1);
+        let wanted_us = extent_us / leaves;
+        let length_us = LENGTHS_US.into_iter().find(|length_us| *length_us >= wanted_us);
+        let days = wanted_us.saturating_add(DAY_US - 1).div_euclid(DAY_US);
+        Span { length_us: length_us.unwrap_or_else(|| days.saturating_mul(DAY_US)) }
+    }
+
+    /// Returns the number of the leaf that a cursor lies in.
+    pub fn leaf(self, cursor: Micros) -> i64 {
+        cursor.0.div_euclid(self.length_us.max(1))
+    }
+
+    /// Returns the window that is exactly a leaf.
+    pub fn window(self, leaf: i64) -> Window {
+        let starts = leaf.saturating_mul(self.length_us);
+        let bound = |at: i64| Some(Micros(at).plus(-1));
+        Window { after: bound(starts), until: bound(starts.saturating_add(self.length_us)) }
+    }
+}
+
+/// A leaf: its number, its rows and their two sums.
+pub type Leaf = (i64, u64, u32, u32);
+
+/// The leaves of the partitions that a worker owns, as they are stored in the table SyncLeaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Leaves {
+    /// `tableId:owner`.
+    pub id: String,
+    /// The table's id in the configuration.
+    pub table_id: String,
+    /// The worker, `node-index`.
+    pub owner: String,
+    /// The last command that it follows; zero if it follows none.
+    #[serde(default)]
+    pub asked: u64,
+    /// When they were counted, by BigQuery's clock.
+    #[serde(with = "instant", default)]
+    pub counted_at: Option<Micros>,
+    /// The rule that divides the table.
+    pub rule: String,
+    /// The partitions whose rows were counted.
+    pub partitions: Vec<u32>,
+    /// Rows at or before this cursor were left out.
+    #[serde(with = "instant", default)]
+    pub after: Option<Micros>,
+    /// Rows after this cursor were left out: they may still be on their way.
+    #[serde(with = "instant", default)]
+    pub until: Option<Micros>,
+    /// The length of a leaf.
+    pub length_us: i64,
+    /// What the counting billed.
+    pub bytes_billed: u64,
+    /// The day, since the epoch, on which all countings of the worker billed `billed_on_day`.
+    #[serde(default)]
+    pub billed_day: i64,
+    /// Those bytes.
+    #[serde(default)]
+    pub billed_on_day: u64,
+    /// The leaves that have rows, in order.
+    pub leaves: Vec<Leaf>,
+}
+
+impl Leaves {
+    /// Returns how cursor time is divided.
+    pub fn span(&self) -> Span {
+        Span { length_us: self.length_us }
+    }
+
+    /// Returns the rows that were counted.
+    pub fn window(&self) -> Window {
+        Window { after: self.after, until: self.until }
+    }
+
+    /// Returns the leaves that have rows.
+    pub fn digests(&self) -> impl Iterator<Item = (i64, Digest)> {
+        self.leaves
+            .iter()
+            .map(|(leaf, rows, first, second)| (*leaf, Digest { rows: *rows, sums: [*first, *second] }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_are_long_enough_to_be_few() {
+        let length_s = |rows, days: i64| Span::for_rows(rows, days * DAY_US).length_us / SECOND_US;
+        assert_eq!(length_s(0, 30), 30 * 86_400);
+        assert_eq!(length_s(1_000_000, 30), 6 * 3_600);
+        assert_eq!(length_s(100_000_000, 30), 3_600);
+        assert_eq!(length_s(20_000, 1), 3 * 3_600 * 2);
+        assert_eq!(length_s(10_000_000_000, 3_650), 86_400);
+        assert_eq!(length_s(1_000_000, 0), 1);
+    }
+
+    #[test]
+    fn a_leaf_and_its_window_are_the_same_rows() {
+        let span = Span { length_us: 10 * SECOND_US };
+        for leaf in [-2, -1, 0, 1, 7] {
+            let Window { after: Some(after), until: Some(until) } = span.window(leaf) else { panic!("open") };
+            assert_eq!(
+                (span.leaf(after), span.leaf(after.plus(1)), span.leaf(until)),
+                (leaf - 1, leaf, leaf)
+            );
+        }
+    }
+}

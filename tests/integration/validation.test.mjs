@@ -1,0 +1,161 @@
+/** Validation on command: that copies which are equal are found equal, and that others are found and mended. */
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { VESSEL_SCHEMA, until, vesselPositions } from '../support/index.mjs';
+import { IN_HASTE } from './support/cluster.mjs';
+import {
+	PATIENCE_MS,
+	assertEqual,
+	postControl,
+	readControl,
+	startComponent,
+	untilAllRest,
+	untilEqual,
+} from './support/component.mjs';
+import { DATASET, recent, startSource } from './support/source.mjs';
+
+const ROWS = 12_000;
+const DAYS = 6;
+/** Tables without key, divided in different ways among the threads, and one with a key. */
+const TABLES = ['whole', 'days', 'divided'];
+
+/** @type {import('./support/source.mjs').Source} */
+let source;
+/** @type {import('./support/component.mjs').Running} */
+let running;
+
+before(async () => {
+	source = await startSource();
+	// Only then is it known that no more rows come, and the last ones are validated too.
+	source.proxy.maintainsModification = true;
+	const timePartitioning = { type: 'DAY', field: 'timestamp' };
+	for (const [seed, table] of TABLES.entries()) {
+		const rows = vesselPositions({ rows: ROWS, days: DAYS, seed });
+		await source.fill(table, VESSEL_SCHEMA, rows, table === 'days' ? { timePartitioning } : {});
+	}
+	await source.fill('keyed', VESSEL_SCHEMA, vesselPositions({ rows: 100 }));
+	const tables = [
+		{ table: 'whole' },
+		{ table: 'days' },
+		{ table: 'divided', partitionBy: 'timestamp', sync: { partitions: 5 } },
+		{ table: 'keyed', key: ['mmsi', 'timestamp'] },
+	];
+	const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
+	const sync = { pollInterval: 500, lateness: 60 };
+	running = await startComponent({ config: { bigquery, sync }, threads: 2, env: IN_HASTE });
+	for (const { table } of tables) await untilAllRest(running.harper, table);
+});
+
+after(async () => {
+	await running?.remove();
+	await source?.stop();
+});
+
+/** @param {string} table */
+const targetOf = (table) => table[0].toUpperCase() + table.slice(1);
+
+/** @param {string} table @returns {Promise<any>} */
+async function validationOf(table) {
+	const { tables } = await readControl(running.harper);
+	return tables.find((/** @type {{id: string}} */ { id }) => id === table).validation;
+}
+
+/**
+ * Validates a table, and waits for the result.
+ * @param {string} table
+ * @param {(validation: any) => boolean} isWanted
+ */
+async function validate(table, isWanted) {
+	await postControl(running.harper, { action: 'validate', table });
+	/** @type {any} */
+	let last;
+	const isDone = async () => {
+		last = await validationOf(table);
+		return last !== null && last.state !== 'running' && isWanted(last);
+	};
+	await until(isDone, { deadlineMs: PATIENCE_MS, everyMs: 250, what: `the validation of ${table}` }).catch((error) => {
+		throw new Error(`${error.message}\nLast: ${JSON.stringify(last)}`, { cause: error });
+	});
+	return last;
+}
+
+const isEqual = (/** @type {any} */ { state }) => state === 'equal';
+
+/** @param {string} table @param {string} kind */
+async function auditOf(table, kind) {
+	const operation = { operation: 'search_by_value', database: 'data', table: 'SyncAudit', get_attributes: ['*'] };
+	const found = await running.harper.operation({ ...operation, search_attribute: 'kind', search_value: kind });
+	return found.filter((/** @type {any} */ { tableId }) => tableId === table);
+}
+
+/** @param {string} table @returns {Promise<string[]>} The ids, in order. */
+async function idsOf(table) {
+	const sql = `SELECT id FROM data.${targetOf(table)} ORDER BY id`;
+	const found = await running.harper.operation({ operation: 'sql', sql });
+	return found.map((/** @type {{id: string}} */ { id }) => id);
+}
+
+/** @param {string} table @param {string[]} ids */
+function remove(table, ids) {
+	return running.harper.operation({ operation: 'delete', database: 'data', table: targetOf(table), ids });
+}
+
+for (const table of TABLES) {
+	test(`a_copy_that_is_equal_is_found_equal_${table}`, async () => {
+		const { text, nodes } = await validate(table, isEqual);
+		assert.equal(nodes[0].rowsInBigQuery, ROWS);
+		assert.equal(nodes[0].rowsHere, ROWS);
+		assert.match(text, /^equal up to \S+, 12,000 rows, 0 differences, \d+\.\d MB billed$/);
+		assert.ok((await auditOf(table, 'validation_equal')).length > 0);
+	});
+
+	test(`rows_that_were_deleted_by_hand_come_back_${table}`, async () => {
+		const ids = await idsOf(table);
+		await remove(table, [...ids.slice(0, 3), ...ids.slice(7_000, 7_040), ids[ROWS - 1]]);
+		const { nodes } = await validate(table, isEqual);
+		assert.equal(nodes[0].rowsHere, ROWS);
+		await assertEqual({ source, harper: running.harper }, { table, target: targetOf(table) });
+		assert.ok((await auditOf(table, 'validation_repaired')).length > 0);
+	});
+}
+
+test('rows_that_come_a_day_late_are_found', async () => {
+	const late = recent(vesselPositions({ rows: 20, seed: 9 }), { agoMs: 0 }).map((row, index) => {
+		const at = Date.parse('2024-01-03T12:00:00Z') + index;
+		return { ...row, timestamp: new Date(at).toISOString() };
+	});
+	await source.bigquery.loadRows(DATASET, 'days', late);
+	await validate('days', isEqual);
+	await untilEqual({ source, harper: running.harper }, { table: 'days', target: 'Days' });
+});
+
+test('a_row_that_only_harper_has_is_told_of', async () => {
+	const [id] = await idsOf('whole');
+	const record = { id: `${id}~7`, mmsi: '1', timestamp: '2024-01-01T00:00:00.000000Z' };
+	await running.harper.operation({ operation: 'upsert', database: 'data', table: 'Whole', records: [record] });
+	const { text } = await validate('whole', ({ state }) => state === 'different');
+	assert.match(text, /12,000 rows in BigQuery, 12,001 on \S+, at least 0 missing and 1 only in Harper/);
+	assert.equal((await auditOf('whole', 'validation_differs')).length, 1);
+	await remove('whole', [record.id]);
+	await validate('whole', isEqual);
+});
+
+test('a_table_that_cannot_be_validated_yet_says_so', async () => {
+	await postControl(running.harper, { action: 'validate', table: 'keyed' });
+	const isRefused = async () => (await auditOf('keyed', 'validation_refused')).length > 0;
+	await until(isRefused, { deadlineMs: PATIENCE_MS, what: 'an entry of the audit' });
+	assert.equal(await validationOf('keyed'), null);
+});
+
+test('validation_is_billed_the_cursor_alone', async () => {
+	source.proxy.accounting = true;
+	const from = source.proxy.requests('jobs.query').length;
+	await validate('whole', isEqual);
+	source.proxy.accounting = false;
+	const counted = source.proxy.requests('jobs.query').slice(from);
+	const bills = counted.filter(({ sql }) => /SHA256/.test(sql ?? '')).map(({ bytesBilled }) => bytesBilled);
+	// First a dry run. A TIMESTAMP has 8 bytes; the minimum is 10 MB.
+	assert.deepEqual(bills, [0, Math.max(8 * ROWS, 10 << 20)]);
+});
