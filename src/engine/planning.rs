@@ -405,6 +405,10 @@ impl Engine {
     fn judge_cost(&mut self, task: Task, described: Arc<Described>, bytes: u64, moment: Moment) -> Next {
         match Bill::check_query(bytes, self.billed_today(), &self.config.pace) {
             Ok(()) => self.query(task, described, bytes, moment),
+            Err(_) if task.mends.as_ref().is_some_and(|loss| loss.is_difference()) => {
+                self.validation.repaired();
+                Next::Plan(described)
+            }
             // A budget comes back by itself; a limit of one query does not.
             Err(failure) if failure.kind == Kind::DayBudget => Next::fail(failure, Next::Poll),
             Err(failure) => Next::fail(failure, Next::Describe(None)),

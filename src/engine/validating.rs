@@ -107,7 +107,7 @@ impl Validation {
         self.attempted_at = Some(now);
     }
 
-    /// Notes that it was.
+    /// Notes that it was, or that it may not be read.
     pub fn repaired(&mut self) {
         self.repairs.pop_front();
         self.attempted_at = None;
@@ -129,6 +129,9 @@ impl Engine {
         moment: Moment,
     ) -> Next {
         self.validation.attempt(moment.now);
+        if Bill::check_day(self.billed_today(), &self.config.pace).is_err() {
+            return self.plan(described, moment);
+        }
         let loss = Loss::of_difference(&self.config.id, window);
         self.mend(loss, described, moment)
     }

@@ -1,6 +1,7 @@
 //! What a node concludes from comparing its copy with a worker's leaves.
 
 use super::comparison::{Comparison, Difference};
+use super::leaves::{Leaves, Progress};
 use crate::bigquery::sql::Window;
 use crate::time::{Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
@@ -96,16 +97,26 @@ pub struct Conclusion {
 }
 
 impl Check {
-    /// Tells whether a node has to compare its copy with leaves that were counted at a time.
-    pub fn is_due(before: Option<&Check>, counted_at: Option<Micros>, now: Micros) -> bool {
+    /// Tells whether a node has to compare its copy with leaves. A node that has not got all rows yet that their worker had
+    /// stored when they were counted waits for these.
+    pub fn is_due(before: Option<&Check>, leaves: &Leaves, progress: &[Progress], now: Micros) -> bool {
+        leaves.are_stored_up_to(progress) && Self::is_wanted(before, leaves, now)
+    }
+
+    fn is_wanted(before: Option<&Check>, leaves: &Leaves, now: Micros) -> bool {
         match before {
             None => true,
-            Some(before) if before.counted_at < counted_at => true,
+            Some(before) if !before.is_of(leaves) => true,
             // A clock that was set back must not delay it for long.
             Some(before) => before
                 .again_at
                 .is_some_and(|at| now >= at || before.checked_at.is_some_and(|checked_at| now < checked_at)),
         }
+    }
+
+    /// Whether it was these leaves that the copy was compared with. BigQuery's clock ticks in seconds.
+    fn is_of(&self, leaves: &Leaves) -> bool {
+        self.counted_at == leaves.counted_at && self.asked == leaves.asked
     }
 
     /// Concludes from a comparison. `rank` is the node's place among all nodes; `haste` divides the waiting times.
@@ -118,7 +129,7 @@ impl Check {
         now: Micros,
     ) -> Conclusion {
         let leaves = comparison.leaves();
-        let before = before.filter(|before| before.counted_at == leaves.counted_at);
+        let before = before.filter(|before| before.is_of(leaves));
         let differences = comparison.differences();
         let sum = |count: fn(Difference) -> u64| differences.iter().map(|one| count(*one)).sum();
         let check = Check {
@@ -198,7 +209,7 @@ impl Conclusion {
 mod tests {
     use super::*;
     use crate::mapping::id::{content_hash, write_keyless};
-    use crate::validation::{Digest, Leaves};
+    use crate::validation::Digest;
 
     fn at(second: i64) -> Micros {
         Micros(second * SECOND_US)
@@ -241,6 +252,14 @@ mod tests {
         Check::conclude(before.cloned(), &comparison, "m", 0, 1, at(now))
     }
 
+    fn stored_up_to(second: i64) -> [Progress; 1] {
+        [Progress { partition: 0, last_timestamp: Some(at(second)) }]
+    }
+
+    fn is_due(before: Option<&Check>, leaves: &Leaves, now: i64) -> bool {
+        Check::is_due(before, leaves, &stored_up_to(1_000), at(now))
+    }
+
     fn kind(conclusion: &Conclusion) -> Option<&'static str> {
         conclusion.note.as_ref().map(|note| note.kind)
     }
@@ -251,16 +270,17 @@ mod tests {
         let Conclusion { check, windows, .. } = &conclusion;
         assert_eq!((check.state, check.counted, check.stored, windows.len()), (State::Equal, 2, 2, 0));
         assert_eq!(kind(&conclusion), Some("validation_equal"));
-        assert!(!Check::is_due(Some(check), Some(at(5)), at(1_000_000)));
-        assert!(Check::is_due(Some(check), Some(at(6)), at(11)));
-        assert!(Check::is_due(None, Some(at(5)), at(0)));
+        assert!(!is_due(Some(check), &leaves(&[], 5), 1_000_000));
+        assert!(is_due(Some(check), &leaves(&[], 6), 11));
+        assert!(is_due(Some(check), &Leaves { asked: 2, ..leaves(&[], 5) }, 11));
+        assert!(is_due(None, &leaves(&[], 5), 0));
     }
 
     #[test]
     fn a_difference_counts_when_it_is_seen_twice() {
         let first = conclude(None, &[1, 25], &[25], 10);
         assert_eq!((first.check.state, kind(&first), first.windows.len()), (State::Suspected, None, 0));
-        let is_due = |now| Check::is_due(Some(&first.check), Some(at(5)), at(now));
+        let is_due = |now| is_due(Some(&first.check), &leaves(&[], 5), now);
         assert!(!is_due(39) && is_due(40));
         // The clock was set back.
         assert!(is_due(9));
@@ -291,7 +311,15 @@ mod tests {
             reason.contains("1 rows there, 3 here; at least 0 are missing and 2 are only here"),
             "{reason}"
         );
-        assert!(!Check::is_due(Some(&last.check), Some(at(5)), at(1_000)));
+        assert!(!is_due(Some(&last.check), &leaves(&[], 5), 1_000));
+    }
+
+    #[test]
+    fn a_node_that_lags_behind_does_not_compare() {
+        let is_due = |progress: &[Progress]| Check::is_due(None, &leaves(&[], 5), progress, at(10));
+        assert!(is_due(&stored_up_to(1_000)) && is_due(&stored_up_to(1_001)));
+        assert!(!is_due(&stored_up_to(999)) && !is_due(&[]));
+        assert!(!is_due(&[Progress { partition: 0, last_timestamp: None }]));
     }
 
     #[test]

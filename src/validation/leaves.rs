@@ -4,6 +4,7 @@ use super::digest::Digest;
 use crate::bigquery::sql::Window;
 use crate::time::{DAY_US, Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The rows that a leaf has if rows are spread evenly. Fewer would make more leaves to tell the other nodes of.
 const LEAF_ROWS: u64 = 2_000;
@@ -94,7 +95,25 @@ pub struct Leaves {
     pub leaves: Vec<Leaf>,
 }
 
+/// How far a node has the rows of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// The partition.
+    pub partition: u32,
+    /// Every row with a cursor up to this is stored.
+    #[serde(with = "instant", default)]
+    pub last_timestamp: Option<Micros>,
+}
+
 impl Leaves {
+    /// Tells whether a node has got all rows that had been stored when they were counted.
+    pub fn are_stored_up_to(&self, progress: &[Progress]) -> bool {
+        let is_there = |one: &&Progress| one.last_timestamp.is_some() && one.last_timestamp >= self.until;
+        let stored: BTreeSet<u32> = progress.iter().filter(is_there).map(|one| one.partition).collect();
+        self.partitions.iter().all(|partition| stored.contains(partition))
+    }
+
     /// Returns how cursor time is divided.
     pub fn span(&self) -> Span {
         Span { length_us: self.length_us }

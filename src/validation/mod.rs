@@ -12,4 +12,4 @@ mod leaves;
 pub use check::{Check, Conclusion, Note, State};
 pub use comparison::{Comparison, Difference};
 pub use digest::{Digest, WORDS};
-pub use leaves::{Leaf, Leaves, Span};
+pub use leaves::{Leaf, Leaves, Progress, Span};

@@ -2,7 +2,7 @@
 
 use super::{convert, driver};
 use crate::bigquery::sql::Window;
-use crate::validation::{Check, Comparison, Conclusion, Leaves, Note};
+use crate::validation::{Check, Comparison, Conclusion, Leaves, Note, Progress};
 use serde::Serialize;
 use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 
@@ -58,13 +58,15 @@ impl CopyComparison {
     }
 }
 
-/// Tells whether a node has to compare its copy. `before` is its row of SyncCheck, or null; `counted_at` is that of the row
-/// of SyncLeaves.
+/// Tells whether a node has to compare its copy with a row of SyncLeaves. `before` is its row of SyncCheck, or null;
+/// `progress` are its rows of SyncCheckpoint for the table.
 ///
 /// # Errors
 /// When they are something else.
 #[wasm_bindgen(js_name = isCheckDue)]
-pub fn is_check_due(before: JsValue, counted_at: &str) -> Result<bool, JsValue> {
+pub fn is_check_due(before: JsValue, leaves: JsValue, progress: JsValue) -> Result<bool, JsValue> {
     let before: Option<Check> = serde_wasm_bindgen::from_value(before)?;
-    Ok(Check::is_due(before.as_ref(), crate::time::Micros::parse(counted_at), driver::now()))
+    let leaves: Leaves = serde_wasm_bindgen::from_value(leaves)?;
+    let progress: Vec<Progress> = serde_wasm_bindgen::from_value(progress)?;
+    Ok(Check::is_due(before.as_ref(), &leaves, &progress, driver::now()))
 }

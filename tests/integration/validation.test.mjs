@@ -18,8 +18,20 @@ import { DATASET, recent, startSource } from './support/source.mjs';
 
 const ROWS = 12_000;
 const DAYS = 6;
-/** Tables without key, divided in different ways among the threads, and one with a key. */
+/** Tables without key, divided in different ways among the threads. */
 const TABLES = ['whole', 'days', 'divided'];
+/** The types that a cursor may have, with values: two equal ones, one before 1970, and one with a fraction if it can. */
+const CURSORS = {
+	DATETIME: ['2024-01-01T12:00:00', '2024-01-01T12:00:00', '1969-12-31T23:59:59.999999', '2024-02-29T00:00:00.000001'],
+	DATE: ['2024-01-01', '2024-01-01', '1969-07-20', '2024-02-29'],
+	INT64: [1_704_067_200, 1_704_067_200, -1, 1_709_164_800],
+	TIMESTAMP: [
+		'2024-01-01T12:00:00Z',
+		'2024-01-01T12:00:00Z',
+		'1969-12-31T23:59:59.999999Z',
+		'2024-02-29T00:00:00.000001Z',
+	],
+};
 
 /** @type {import('./support/source.mjs').Source} */
 let source;
@@ -36,11 +48,29 @@ before(async () => {
 		await source.fill(table, VESSEL_SCHEMA, rows, table === 'days' ? { timePartitioning } : {});
 	}
 	await source.fill('keyed', VESSEL_SCHEMA, vesselPositions({ rows: 100 }));
+	for (const [type, values] of Object.entries(CURSORS)) {
+		const schema = [
+			{ name: 'at', type },
+			{ name: 'number', type: 'INT64' },
+		];
+		await source.fill(
+			`by_${type}`,
+			schema,
+			values.map((at, number) => ({ at, number }))
+		);
+	}
+	const byCursor = Object.keys(CURSORS).map((type) => ({
+		table: `by_${type}`,
+		targetTable: `By${type}`,
+		timestampColumn: 'at',
+		...(type === 'INT64' && { timestampUnit: 'seconds' }),
+	}));
 	const tables = [
 		{ table: 'whole' },
 		{ table: 'days' },
 		{ table: 'divided', partitionBy: 'timestamp', sync: { partitions: 5 } },
 		{ table: 'keyed', key: ['mmsi', 'timestamp'] },
+		...byCursor,
 	];
 	const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
 	const sync = { pollInterval: 500, lateness: 60 };
@@ -118,6 +148,13 @@ for (const table of TABLES) {
 		assert.equal(nodes[0].rowsHere, ROWS);
 		await assertEqual({ source, harper: running.harper }, { table, target: targetOf(table) });
 		assert.ok((await auditOf(table, 'validation_repaired')).length > 0);
+	});
+}
+
+for (const type of Object.keys(CURSORS)) {
+	test(`bigquery_and_the_core_digest_a_cursor_alike_${type}`, async () => {
+		const { nodes } = await validate(`by_${type}`, isEqual);
+		assert.equal(nodes[0].rowsInBigQuery, CURSORS[/** @type {keyof typeof CURSORS} */ (type)].length);
 	});
 }
 

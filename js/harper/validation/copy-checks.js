@@ -22,6 +22,8 @@ export class CopyChecks {
 	#failed = false;
 	#leaves = new KeptRecords('SyncLeaves');
 	#checks = new KeptById('SyncCheck');
+	/** @type {Map<string, KeptRecords>} */
+	#progress = new Map();
 	/** The leaves that need no look before there are newer ones. @type {WeakSet<Leaves>} */
 	#done = new WeakSet();
 
@@ -81,9 +83,20 @@ export class CopyChecks {
 			if (this.#done.has(leaves) || !target) continue;
 			const before = await this.#checks.read(`${leaves.id}@${this.node}`);
 			if (this.#isOver()) return;
-			if (this.core.isCheckDue(before, leaves.countedAt)) await this.#compare(leaves, before, target, sync);
-			else if (before.againAt === null) this.#done.add(leaves);
+			const progress = await this.#progressOf(leaves.tableId).read();
+			if (this.#isOver()) return;
+			if (this.core.isCheckDue(before, leaves, progress)) await this.#compare(leaves, before, target, sync);
+			else if (before?.againAt === null && isOf(before, leaves)) this.#done.add(leaves);
 		}
+	}
+
+	/** @param {string} tableId */
+	#progressOf(tableId) {
+		const conditions = [{ attribute: 'tableId', value: tableId }];
+		const known =
+			this.#progress.get(tableId) ?? new KeptRecords('SyncCheckpoint', { conditions, prefix: `${tableId}:` });
+		this.#progress.set(tableId, known);
+		return known;
 	}
 
 	/** @param {Leaves} leaves @param {any} before @param {any} target @param {any} sync */
@@ -113,6 +126,11 @@ export class CopyChecks {
 		await findTable('SyncAudit').put({ id, tableId, kind, rowId: null, reason, nodeId: this.node, at });
 		if (kind === 'validation_differs') logger.warn?.(`bigquery-sync: ${tableId}: ${reason}`);
 	}
+}
+
+/** Whether it was these leaves that the copy was compared with. @param {any} check @param {any} leaves */
+function isOf(check, leaves) {
+	return check.countedAt === leaves.countedAt && check.asked === leaves.asked;
 }
 
 /** The ids of rows that cannot be written: BigQuery counts them. @param {string} tableId @param {any} target */
