@@ -211,13 +211,18 @@ impl Transfer {
     /// Returns what the window leaves now that it is read completely.
     pub fn close(self, own: &[u32], pace: &Pace) -> Closing {
         let is_last = self.task.is_open_ended() && self.task.partitions == own;
+        let watermark = self.task.plan.watermark;
         let settled = self.origin.made_at.map(|at| window::late_until(at, pace));
+        // Rows may come hours after their time, so the clock alone does not tell which of them are still expected.
+        let newest = self.task.newest.max(self.reading.newest());
+        let expected = window::lower_bound(newest, self.described.projection.cursor_type, pace);
         Closing {
             is_last,
             // What is read again lies before what the next window may have to read again.
             is_reread: is_last
-                || self.task.started_from.is_some_and(|from| self.task.plan.watermark < from)
-                || settled.is_none_or(|settled| self.task.plan.watermark > settled),
+                || self.task.started_from.is_some_and(|from| watermark < from)
+                || settled.is_none_or(|settled| watermark > settled)
+                || expected.is_none_or(|expected| watermark > expected),
             version: self.read_version(own).cloned(),
             read_at: self.origin.made_at.filter(|_| is_last),
             with_future: self.task.reaches_the_future(),
@@ -376,6 +381,21 @@ mod tests {
         };
         assert_eq!(concludes(&[0]), (true, true));
         assert_eq!(concludes(&[0, 1]), (false, false));
+    }
+
+    #[test]
+    fn behind_a_window_whose_rows_may_still_come_late_the_late_range_is_read_again() {
+        // The result was made a month after the times of its rows, which come as late as that.
+        let rereads = |newest: &str| {
+            let mut transfer = transfer(1, 5);
+            transfer.origin.made_at = Some(at("2024-02-01"));
+            let window = Window { after: None, until: Some(at("2024-01-01")) };
+            transfer.task.plan = Plan { window, watermark: at("2024-01-01") };
+            transfer.task.newest = Some(at(newest));
+            transfer.close(&[0], &table().pace).is_reread
+        };
+        assert!(rereads("2024-01-01T00:00:00Z") && rereads("2024-01-01T00:09:59Z"));
+        assert!(!rereads("2024-01-01T00:10:00Z") && !rereads("2024-01-31T00:00:00Z"));
     }
 
     #[test]
