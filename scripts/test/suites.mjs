@@ -9,7 +9,7 @@ import { runTestFile } from './node.mjs';
 /** Figures that another Harper would change: such a file runs when all other files have ended. */
 const ALONE = /memory[^/]*$/;
 /** Files that take long begin first, so that none of them is left alone at the end. */
-const LONG = /cluster|faults|replication|restarts|division/;
+const LONG = /cluster|faults|indexes|replication|restarts|division/;
 /** What `--quick` runs of the integration tests. */
 const QUICK_FILES = ['control', 'keys', 'sync', 'types'].map((name) => `tests/integration/${name}.test.mjs`);
 /** Most worlds are for `npm run sim`. */
