@@ -8,6 +8,7 @@ use bigquery_sync::cluster::{Heartbeat, Observer, Running};
 use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::{Command, Engine, Event, Worker, WriteOrder};
 use bigquery_sync::time::{Micros, SECOND_US};
+use bigquery_sync::validation::{Check, Comparison, Conclusion, Progress};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -391,6 +392,36 @@ impl Crew {
                 }
             }
             self.look_for_losses(world, node);
+            self.check_copy(world, node);
+        }
+    }
+
+    /// The first worker of a node compares the node's copy with what was counted.
+    fn check_copy(&mut self, world: &mut World, node: usize) {
+        let here = &mut world.nodes[node];
+        let Some(hand) = self.workers.iter_mut().find(|hand| hand.actor.node == node) else { return };
+        let now = Micros(world.now + world.skews_us[node]);
+        let progress: Vec<Progress> = here
+            .checkpoints
+            .values()
+            .map(|(one, _)| Progress { partition: one.partition, last_timestamp: one.last_timestamp })
+            .collect();
+        for (leaves, _) in here.leaves.values() {
+            let before = here.checks.get(&leaves.id);
+            if !Check::is_due(before, leaves, &progress, now) {
+                continue;
+            }
+            let mut comparison = Comparison::new(leaves.clone()).unwrap();
+            for id in here.target.keys() {
+                comparison.add(id);
+            }
+            let rank = node as u32;
+            let Conclusion { check, windows, .. } =
+                Check::conclude(before.cloned(), &comparison, &self.nodes[node].name, rank, 1, now);
+            here.checks.insert(leaves.id.clone(), check);
+            if hand.engine.repair(windows, now) && matches!(hand.next, Some((_, Event::Rested))) {
+                hand.next = Some((world.now, Event::Rested));
+            }
         }
     }
 

@@ -17,6 +17,7 @@ mod run;
 mod sabotage;
 mod scenarios;
 mod source;
+mod validation;
 mod world;
 mod zones;
 

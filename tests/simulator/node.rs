@@ -8,6 +8,7 @@ use bigquery_sync::engine::counts::Counts;
 use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::retention::places;
 use bigquery_sync::mapping::version::SchemaVersion;
+use bigquery_sync::validation::{Check, Leaves};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub struct Transaction {
     pub proof: Option<(usize, Commit)>,
     pub checkpoints: Vec<Checkpoint>,
     pub counts: Option<Counts>,
+    pub leaves: Option<Leaves>,
     pub incarnation: Option<String>,
     pub heartbeat: Option<Heartbeat>,
 }
@@ -52,6 +54,9 @@ pub struct Node {
     /// The commits that got lost on their way to it, by owner and number.
     pub missed: Vec<(String, u64)>,
     pub counts: Option<(Counts, Stamp)>,
+    pub leaves: BTreeMap<String, (Leaves, Stamp)>,
+    /// What it found when it compared its copy with them.
+    pub checks: BTreeMap<String, Check>,
     pub incarnation: (String, Stamp),
     pub target_exists: bool,
     pub heartbeats: BTreeMap<String, (Heartbeat, Stamp)>,
@@ -135,6 +140,11 @@ impl Node {
         {
             self.counts = Some((counts.clone(), stamp));
         }
+        if let Some(leaves) = &transaction.leaves
+            && self.leaves.get(&leaves.id).is_none_or(|(_, before)| *before < stamp)
+        {
+            self.leaves.insert(leaves.id.clone(), (leaves.clone(), stamp));
+        }
         if let Some(incarnation) = &transaction.incarnation
             && self.incarnation.1 < stamp
         {
@@ -152,8 +162,14 @@ impl Node {
     pub fn replaced_at(&self, transaction: &Transaction) -> Option<i64> {
         let heartbeat = transaction.heartbeat.as_ref().and_then(|one| self.heartbeats.get(&one.node));
         let counts = transaction.counts.as_ref().and(self.counts.as_ref());
+        let leaves = transaction.leaves.as_ref().and_then(|leaves| self.leaves.get(&leaves.id));
         let incarnation = transaction.incarnation.as_ref().map(|_| self.incarnation.1);
-        let stamps = [heartbeat.map(|(_, stamp)| *stamp), counts.map(|(_, stamp)| *stamp), incarnation];
+        let stamps = [
+            heartbeat.map(|(_, stamp)| *stamp),
+            counts.map(|(_, stamp)| *stamp),
+            leaves.map(|(_, stamp)| *stamp),
+            incarnation,
+        ];
         stamps.into_iter().flatten().map(|(at, _)| at).max()
     }
 

@@ -27,8 +27,8 @@ pub struct Outcome {
     pub counts: [u64; 4],
 }
 
-/// Tells the story of a world with so many workers.
-pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>) -> Outcome {
+/// Makes a world in which so many workers begin.
+pub fn begin(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>) -> (World, Crew) {
     let mut random = Random::new(seed);
     let keyed = random.one_in(2) || sabotage == Some(Sabotage::NeverUnsettled);
     let partitioned = random.one_in(2);
@@ -75,9 +75,17 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>)
     }
     let rows = world.random.pick(&[0, 1, 30, 300, 1_500]);
     add_history(&mut world, rows);
-    let mut crew = Crew::gather(&mut world, &config, workers);
+    let crew = Crew::gather(&mut world, &config, workers);
+    (world, crew)
+}
+
+/// Tells the story of a world with so many workers.
+pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>) -> Outcome {
+    let (mut world, mut crew) = begin(seed, sabotage, workers);
+    let validates = sabotage.is_none() && seed % 4 == 1;
     let scenes = 1 + world.random.below(7);
     for _ in 0..scenes {
+        world.validations += u64::from(validates);
         crew.play_scene(&mut world);
         if world.violation.is_some() {
             break;
@@ -123,7 +131,9 @@ fn configuration(random: &mut Random, partition_by: &str, partitions: u32) -> se
             "steadyBatchSize": random.pick(&[5, 100]), "lateness": LATENESS_S, "partitions": partitions
         },
         "limits": {"maxRowsPerWindow": random.pick(&[10, 200, 1_000_000]), "maxRejectedRows": 0},
-        "retry": {"initialDelay": 100}
+        "retry": {"initialDelay": 100},
+        // A dry run bills the whole rows here, and not their cursors alone.
+        "validation": {"maxBytesBilledPerDay": 1_u64 << 60}
     })
 }
 

@@ -6,6 +6,7 @@ use crate::zones::Clock;
 use bigquery_sync::bigquery::schema::{Field, WireField};
 use bigquery_sync::partition::Rule;
 use bigquery_sync::time::DAY_US;
+use bigquery_sync::validation::Digest;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -385,6 +386,23 @@ impl Source {
                 record([Some(start.to_string()), Some(count.to_string())])
             });
             return (integers(&["starts", "row_count"]), counted.collect());
+        }
+        if let Some((_, number)) = sql.split_once(")), ").filter(|_| sql.contains("GROUP BY span")) {
+            let length_us: i64 = number.split(')').next().unwrap().parse().unwrap();
+            let mut spans = BTreeMap::<i64, Digest>::new();
+            for cursor in rows.iter().filter_map(|entry| entry.row.cursor) {
+                spans.entry(cursor.div_euclid(length_us)).or_default().add(cursor.to_string().as_bytes());
+            }
+            let cells = |(span, Digest { rows, sums: [one, two] })| {
+                record(
+                    [span, rows as i64, i64::from(one), i64::from(two)]
+                        .map(|number| Some(number.to_string())),
+                )
+            };
+            return (
+                integers(&["span", "row_count", "word_1", "word_9"]),
+                spans.into_iter().map(cells).collect(),
+            );
         }
         // A result has an order of its own, another one for each query.
         for place in (1..rows.len()).rev() {

@@ -10,7 +10,7 @@ use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::retention::places;
 use bigquery_sync::engine::retry::Jitter;
-use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Stored, WriteOrder};
+use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Stored, Wish, WriteOrder};
 use bigquery_sync::error::{Failure, Kind};
 use bigquery_sync::mapping::id::CURSOR_CHARACTERS;
 use bigquery_sync::mapping::succession::{Comparable, Renewed, Succession};
@@ -44,6 +44,8 @@ pub struct World {
     known_doubts: BTreeMap<String, BTreeMap<String, u64>>,
     /// Whether there is one worker, of one node.
     pub is_lone: bool,
+    /// How often operators wanted the table to be validated.
+    pub validations: u64,
     /// How often somebody made the target.
     pub incarnations: u64,
     only: Actor,
@@ -96,6 +98,7 @@ impl World {
             last_stamps: BTreeMap::new(),
             known_doubts: BTreeMap::new(),
             is_lone: false,
+            validations: 0,
             incarnations: 0,
             only: Actor::default(),
         }
@@ -139,8 +142,20 @@ impl World {
             has_former_life: here.lives > 1,
             heads: here.heads.values().map(|(head, _)| head.clone()).collect(),
             removed: self.of_removed_nodes(here.heads.keys()),
-            validation: None,
+            validation: self.wish(actor),
         }
+    }
+
+    /// Returns what a worker has to know to validate.
+    fn wish(&self, actor: &Actor) -> Option<Wish> {
+        let here = &self.nodes[actor.node];
+        let (own, _) = here.leaves.get(&format!("t:{}", actor.name())).cloned().unzip();
+        let followed = own.as_ref().map_or(0, |leaves| leaves.asked);
+        let first_id = here.target.keys().next().cloned();
+        let (billed_day, billed_on_day) =
+            own.map_or((0, 0), |leaves| (leaves.billed_day, leaves.billed_on_day));
+        let wish = Wish { asked: self.validations, followed, billed_day, billed_on_day, first_id };
+        (self.validations > 0).then_some(wish)
     }
 
     /// Does what a worker of a node asks for; its outcome comes after some time. None when the engine has halted.
@@ -197,7 +212,13 @@ impl World {
                 }
                 Some((1_000, Event::Shared))
             }
-            Command::ShareLeaves(_) => Some((1_000, Event::Shared)),
+            Command::ShareLeaves(leaves) => {
+                if !self.faulty() {
+                    self.note(format!("{} counted up to {:?}", leaves.owner, leaves.until));
+                    self.publish(node, Transaction { leaves: Some(*leaves), ..Transaction::default() });
+                }
+                Some((1_000, Event::Shared))
+            }
             Command::Rest { delay_ms } => Some((delay_ms as i64 * 1_000, Event::Rested)),
             Command::Halt => None,
         }

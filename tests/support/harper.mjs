@@ -81,6 +81,8 @@ export class HarperNode {
 	#release;
 	/** @type {Gate | undefined} */
 	#gate;
+	/** The process that was told to end: should it crash at that, it is not started again. @type {object | undefined} */
+	#ending;
 	/** Settles when a Harper that crashed is there again. @type {Promise<void> | undefined} */
 	#revival;
 
@@ -146,7 +148,8 @@ export class HarperNode {
 	 * @param {NodeJS.Signals | null} signal
 	 */
 	#reviveAfter(ended, signal) {
-		if (this.#process !== ended || signal === null || !CRASHES.has(signal)) return;
+		const isWanted = this.#process === ended && this.#ending !== ended;
+		if (!isWanted || signal === null || !CRASHES.has(signal)) return;
 		console.log(`Harper ${this.name} crashed (${signal}) and is started again`);
 		this.#revival = this.start().finally(() => (this.#revival = undefined));
 		this.#revival.catch(() => {});
@@ -183,6 +186,7 @@ export class HarperNode {
 	 */
 	async kill(signal = 'SIGKILL') {
 		await this.#revival;
+		this.#ending = this.#process;
 		await this.#process?.kill(signal);
 		// A process that took another's place may stay a zombie for a while, which Harper would take for running.
 		rmSync(this.#pidFile, { force: true });
@@ -228,6 +232,7 @@ export class HarperNode {
 	/** Ends the process in an orderly way and keeps its data. */
 	async stop() {
 		await this.#revival?.catch(() => {});
+		this.#ending = this.#process;
 		await this.#process?.stop();
 	}
 

@@ -1,0 +1,140 @@
+//! Copies that differ from their source: that this is found and mended, and that nothing is found where nothing differs.
+
+use crate::crew::Crew;
+use crate::run::{LATENESS_S, begin};
+use crate::source::Row;
+use crate::world::World;
+use bigquery_sync::time::SECOND_US;
+use bigquery_sync::validation::State;
+
+const WORLDS: u64 = 120;
+/// What is wanted of a validation is there after so long.
+const PATIENCE_US: i64 = 3_600 * SECOND_US;
+const LOOK_US: i64 = 30 * SECOND_US;
+
+/// A world without keys whose workers have read everything.
+fn rested(seed: u64) -> Option<(World, Crew)> {
+    let (mut world, mut crew) = begin(seed, None, &(1..=4));
+    if world.source.habits.keyed {
+        return None;
+    }
+    crew.come_to_rest(&mut world);
+    assert_eq!((world.violation.take(), world.check_equality()), (None, None), "seed {seed}");
+    Some((world, crew))
+}
+
+/// The cursor up to which rows do not come any more.
+fn settled_until(world: &World) -> Option<i64> {
+    let checkpoints = world.nodes.iter().flat_map(|node| node.checkpoints.values());
+    let lowest = checkpoints.map(|(one, _)| one.last_timestamp.map(|at| at.0)).min().flatten()?;
+    Some(lowest - LATENESS_S * SECOND_US)
+}
+
+/// Takes rows from one node or from all, or adds rows to the source that are far too late. Returns whether it could.
+fn spoil(world: &mut World) -> bool {
+    let Some(until) = settled_until(world) else { return false };
+    let is_settled = |row: &Row| row.cursor.is_some_and(|cursor| cursor <= until);
+    let rows: Vec<(String, Row)> = world.nodes[0]
+        .target
+        .iter()
+        .filter(|(_, (row, _))| is_settled(row))
+        .map(|(id, (row, _))| (id.clone(), row.clone()))
+        .collect();
+    if rows.is_empty() {
+        return false;
+    }
+    let some = |world: &mut World| rows[world.random.below(rows.len() as u64) as usize].clone();
+    match world.random.below(3) {
+        0 => {
+            let (_, row) = some(world);
+            let text = "far too late".to_owned();
+            let visible_at = world.now;
+            world.source.add(Row { text, ..row }, visible_at);
+        }
+        kind => {
+            let node = world.random.below(world.nodes.len() as u64) as usize;
+            for _ in 0..5 {
+                let (id, _) = some(world);
+                for (number, here) in world.nodes.iter_mut().enumerate() {
+                    if kind == 1 || number == node {
+                        here.target.remove(&id);
+                    }
+                }
+            }
+        }
+    }
+    true
+}
+
+/// Works until a condition holds, or for an hour.
+fn work_until(world: &mut World, crew: &mut Crew, holds: impl Fn(&World) -> bool) -> bool {
+    let end = world.now + PATIENCE_US;
+    while world.now < end && world.violation.is_none() {
+        if holds(world) {
+            return true;
+        }
+        let next = world.now + LOOK_US;
+        crew.work_until(world, next);
+    }
+    holds(world)
+}
+
+/// Whether all nodes have compared their copies with what all workers counted, and found them equal.
+fn is_found_equal(world: &World) -> bool {
+    let leaves = || world.nodes.iter().flat_map(|node| node.leaves.values());
+    let asked = leaves().filter(|(leaves, _)| leaves.asked == world.validations);
+    let counted: std::collections::BTreeSet<&String> = asked.map(|(leaves, _)| &leaves.id).collect();
+    let is_equal = |id: &&String| {
+        world.nodes.iter().all(|node| {
+            node.checks
+                .get(*id)
+                .is_some_and(|one| one.asked == world.validations && one.state == State::Equal)
+        })
+    };
+    !counted.is_empty() && counted.iter().all(is_equal)
+}
+
+#[test]
+fn rows_that_some_node_lacks_are_found_and_read_again() {
+    let mut spoilt = 0;
+    for seed in 0..WORLDS {
+        let Some((mut world, mut crew)) = rested(seed) else { continue };
+        if !spoil(&mut world) {
+            continue;
+        }
+        spoilt += 1;
+        let soon = world.now + 60 * SECOND_US;
+        crew.work_until(&mut world, soon);
+        assert_ne!(world.check_equality(), None, "seed {seed}: nothing differs");
+        world.validations += 1;
+        let is_mended = work_until(&mut world, &mut crew, |world| {
+            world.check_equality().is_none() && is_found_equal(world)
+        });
+        let checks: Vec<_> = world.nodes.iter().map(|node| &node.checks).collect();
+        assert!(is_mended, "seed {seed}: {:?}, {:?}, {checks:?}", world.violation, world.check_equality());
+    }
+    assert!(spoilt > WORLDS / 5, "{spoilt} worlds alone could be spoilt");
+}
+
+#[test]
+fn what_nobody_validates_stays_as_it_is() {
+    let left = (0..WORLDS).filter(|seed| {
+        let Some((mut world, mut crew)) = rested(*seed) else { return false };
+        spoil(&mut world) && !work_until(&mut world, &mut crew, |world| world.check_equality().is_none())
+    });
+    assert!(left.count() as u64 > WORLDS / 5);
+}
+
+#[test]
+fn nothing_is_read_again_where_nothing_differs() {
+    let mut found = 0;
+    for seed in 0..WORLDS {
+        let Some((mut world, mut crew)) = rested(seed) else { continue };
+        world.validations += 1;
+        found += u64::from(work_until(&mut world, &mut crew, is_found_equal));
+        let checks = world.nodes.iter().flat_map(|node| node.checks.values());
+        let repaired: Vec<_> = checks.filter(|check| check.repairs > 0).collect();
+        assert!(repaired.is_empty(), "seed {seed}: {repaired:?}");
+    }
+    assert!(found > WORLDS / 4, "{found} worlds alone were found equal");
+}
