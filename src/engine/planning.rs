@@ -319,7 +319,12 @@ impl Engine {
             }
             Question::Leaves(counting) => {
                 self.bill.add(bytes);
-                self.take_leaves(&counting, &rows, bytes, described, moment)
+                match page.envelope().total_rows {
+                    Some(total) if total > rows.len() as u64 => {
+                        self.count_longer_leaves(*counting, bytes, described, moment)
+                    }
+                    _ => self.take_leaves(&counting, &rows, bytes, described, moment),
+                }
             }
         }
     }

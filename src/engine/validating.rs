@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// The time from one attempt to read differing rows again to the next.
 const ATTEMPT_US: i64 = 60 * SECOND_US;
+/// So many times longer are leaves that are counted again because they were too many.
+const LONGER: i64 = 16;
 
 /// What Harper holds of a worker's validation.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -140,7 +142,7 @@ impl Engine {
     pub(super) fn count_due(&mut self, described: &Described, moment: Moment) -> Option<Counting> {
         let settings = self.config.pace.validation;
         let is_old = self.validation.counted_at.is_none_or(|at| {
-            i64::try_from(settings.interval_s).is_ok_and(|s| now_since(at, moment) >= s * SECOND_US)
+            i64::try_from(settings.interval_s).is_ok_and(|s| moment.now.since(at).abs() >= s * SECOND_US)
         });
         let version = described.description.version.as_ref();
         let has_changed = version.is_none() || self.validation.version.as_ref() != version;
@@ -226,6 +228,20 @@ impl Engine {
         self.ask_sql(Question::Leaves(Box::new(counting)), described, &sql, moment)
     }
 
+    /// Counts again with fewer leaves, because they did not fit into an answer: the source has rows long before those that
+    /// Harper has.
+    pub(super) fn count_longer_leaves(
+        &mut self,
+        counting: Counting,
+        bytes: u64,
+        described: Arc<Described>,
+        moment: Moment,
+    ) -> Next {
+        self.validation.bill(day_of(self.source.server_time()), bytes);
+        let span = Span { length_us: counting.span.length_us.saturating_mul(LONGER) };
+        self.count(Counting { span, ..counting }, described, moment)
+    }
+
     /// Takes what was counted, and tells all nodes.
     pub(super) fn take_leaves(
         &mut self,
@@ -276,8 +292,4 @@ impl Engine {
         };
         Next::Await(State::Sharing(described), Command::ShareLeaves(Box::new(leaves)))
     }
-}
-
-fn now_since(at: Micros, moment: Moment) -> i64 {
-    moment.now.since(at).abs()
 }
