@@ -39,7 +39,9 @@ export class Threads {
 	}
 
 	#send() {
-		this.#channel.postMessage(this.#outgoing);
+		const outgoing = this.#outgoing;
+		// First, because a message that cannot be sent must not hold back all later ones.
 		this.#outgoing = [];
+		this.#channel.postMessage(outgoing);
 	}
 }
