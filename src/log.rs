@@ -1,4 +1,4 @@
-//! Lines for the log.
+//! Lines for the log, and entries of the audit.
 
 use serde::Serialize;
 
@@ -21,4 +21,13 @@ pub struct Line {
     pub level: Level,
     /// What it says, without values and secrets.
     pub text: String,
+}
+
+/// An entry of the audit that is not about a single row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// Its kind, a stable word.
+    pub kind: &'static str,
+    /// What happened.
+    pub reason: String,
 }

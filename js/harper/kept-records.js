@@ -39,6 +39,12 @@ export class KeptRecords {
 	}
 }
 
+/** The checkpoints of a source table. @param {string} tableId */
+export function keptCheckpoints(tableId) {
+	const conditions = [{ attribute: 'tableId', value: tableId }];
+	return new KeptRecords('SyncCheckpoint', { conditions, prefix: `${tableId}:` });
+}
+
 /** Records of a table that are read one by one. */
 export class KeptById {
 	/** @type {Map<string, {bytes: Uint8Array, record: any}>} */

@@ -7,13 +7,14 @@ use super::retry::Jitter;
 use super::validating::Wish;
 use crate::bigquery::request::Request;
 use crate::error::Failure;
+pub use crate::log::Note;
 use crate::mapping::attributes::Target;
 use crate::mapping::batch::Batch;
 use crate::mapping::succession::Renewed;
 use crate::mapping::version::SchemaVersion;
 use crate::time::Micros;
 use crate::validation::Leaves;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// When an event happened, and the randomness that the engine may use for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,15 +140,6 @@ impl WriteOrder {
             ahead: Vec::new(),
         }
     }
-}
-
-/// An entry of the audit that is not about a single row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Note {
-    /// Its kind, a stable word.
-    pub kind: &'static str,
-    /// What happened.
-    pub reason: String,
 }
 
 /// Changes each time the component creates a target table; empty if the component never created it.

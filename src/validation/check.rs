@@ -3,6 +3,7 @@
 use super::comparison::{Comparison, Difference};
 use super::leaves::{Leaves, Progress};
 use crate::bigquery::sql::Window;
+use crate::log::Note;
 use crate::time::{Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ pub struct Check {
     pub missing: u64,
     /// Rows that only this node has, at least.
     pub extra: u64,
-    /// The leaves that differed at the last comparison.
+    /// The leaves that differed at the last comparison, in order.
     #[serde(default)]
     pub suspects: Vec<i64>,
     /// How often leaves were read again.
@@ -74,15 +75,6 @@ pub struct Check {
     pub repairs: u32,
     /// What the counting billed.
     pub bytes_billed: u64,
-}
-
-/// An entry of the audit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Note {
-    /// Its kind, a stable word.
-    pub kind: &'static str,
-    /// What happened.
-    pub reason: String,
 }
 
 /// What follows from a comparison.
@@ -155,7 +147,8 @@ impl Check {
             return check.end(State::Equal);
         }
         let again = |us: i64| Some(now.plus(us / i64::from(haste.max(1))));
-        let was_suspected = |leaf: &i64| before.as_ref().is_some_and(|before| before.suspects.contains(leaf));
+        let was_suspected =
+            |leaf: &i64| before.as_ref().is_some_and(|before| before.suspects.binary_search(leaf).is_ok());
         let confirmed: Vec<i64> = check.suspects.iter().copied().filter(was_suspected).collect();
         if confirmed.is_empty() {
             let again_at = again(SECOND_LOOK_US + i64::from(rank) * RANK_US);

@@ -66,8 +66,10 @@ impl Comparison {
     fn add_cursor(&mut self, cursor: Micros) {
         let Window { after, until } = self.leaves.window();
         let is_within = after.is_none_or(|after| cursor > after) && until.is_none_or(|until| cursor <= until);
-        let is_of_others =
-            || self.rule.is_some_and(|rule| !self.leaves.partitions.contains(&rule.partition(cursor)));
+        let is_of_others = || {
+            self.rule
+                .is_some_and(|rule| self.leaves.partitions.binary_search(&rule.partition(cursor)).is_err())
+        };
         if !is_within || is_of_others() {
             return;
         }

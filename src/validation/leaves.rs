@@ -73,7 +73,7 @@ pub struct Leaves {
     pub counted_at: Option<Micros>,
     /// The rule that divides the table.
     pub rule: String,
-    /// The partitions whose rows were counted.
+    /// The partitions whose rows were counted, in order.
     pub partitions: Vec<u32>,
     /// Rows at or before this cursor were left out.
     #[serde(with = "instant", default)]

@@ -9,7 +9,7 @@ mod comparison;
 mod digest;
 mod leaves;
 
-pub use check::{Check, Conclusion, Note, State};
+pub use check::{Check, Conclusion, State};
 pub use comparison::{Comparison, Difference};
 pub use digest::{Digest, WORDS};
 pub use leaves::{Leaf, Leaves, Progress, Span};

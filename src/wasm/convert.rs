@@ -55,7 +55,8 @@ impl WireZones {
     }
 }
 
-/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, heads, removed}`.
+/// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, heads, removed,
+/// validation}`.
 pub fn stored(value: &JsValue) -> Result<Box<Stored>, Failure> {
     let stored: Result<Box<Stored>, _> = serde_wasm_bindgen::from_value(value.clone());
     stored.map_err(|error| {

@@ -2,7 +2,8 @@
 
 use super::{convert, driver};
 use crate::bigquery::sql::Window;
-use crate::validation::{Check, Comparison, Conclusion, Leaves, Note, Progress};
+use crate::log::Note;
+use crate::validation::{Check, Comparison, Conclusion, Leaves, Progress};
 use serde::Serialize;
 use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 

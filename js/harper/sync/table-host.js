@@ -3,7 +3,7 @@
 import { HostFailure } from '../../bigquery.js';
 import { readWorkers } from '../cluster/workers.js';
 import { findTable, withoutValues } from '../database.js';
-import { KeptById, KeptRecords } from '../kept-records.js';
+import { KeptById, keptCheckpoints } from '../kept-records.js';
 import { adoptVersion, hasNewerEra, newestVersion } from '../schema/versions.js';
 import { ensureTarget, readIncarnation } from '../schema/target.js';
 import { replace } from '../stamps.js';
@@ -23,7 +23,7 @@ export class TableHost {
 	#table;
 	/** @type {any} */
 	#layout;
-	/** @type {KeptRecords} */
+	/** @type {import('../kept-records.js').KeptRecords} */
 	#checkpoints;
 	/** The newest version of the schema that the core knows. @type {any} */
 	#schema = null;
@@ -46,8 +46,7 @@ export class TableHost {
 	 */
 	constructor({ table, worker, connection, descriptions, onTarget, onIndexes, instance, onStep, onDeath }) {
 		this.table = table;
-		const conditions = [{ attribute: 'tableId', value: table.id }];
-		this.#checkpoints = new KeptRecords('SyncCheckpoint', { conditions, prefix: `${table.id}:` });
+		this.#checkpoints = keptCheckpoints(table.id);
 		this.writer = { tableId: table.id, owner: `${worker.node}-${worker.index}`, node: worker.node };
 		this.connection = connection;
 		this.descriptions = descriptions;

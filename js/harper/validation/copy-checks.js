@@ -4,7 +4,7 @@
  */
 
 import { findTable } from '../database.js';
-import { KeptById, KeptRecords } from '../kept-records.js';
+import { KeptById, KeptRecords, keptCheckpoints } from '../kept-records.js';
 import { regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
 import { scanIds } from './scan.js';
@@ -92,9 +92,7 @@ export class CopyChecks {
 
 	/** @param {string} tableId */
 	#progressOf(tableId) {
-		const conditions = [{ attribute: 'tableId', value: tableId }];
-		const known =
-			this.#progress.get(tableId) ?? new KeptRecords('SyncCheckpoint', { conditions, prefix: `${tableId}:` });
+		const known = this.#progress.get(tableId) ?? keptCheckpoints(tableId);
 		this.#progress.set(tableId, known);
 		return known;
 	}
