@@ -47,11 +47,11 @@ pub enum Question {
 #[derive(Debug)]
 pub enum Cost {
     /// What does it bill?
-    OfWindow(Box<Task>),
+    Window(Box<Task>),
     /// What does the last day bill alone? With what the window bills.
-    OfDay(Box<Task>, u64),
+    Day(Box<Task>, u64),
     /// What does counting for validation bill?
-    OfCounting(Box<Counting>),
+    Counting(Box<Counting>),
 }
 
 impl Engine {
@@ -122,7 +122,7 @@ impl Engine {
         }
         let query = self.query_of(task, described);
         let request = self.dry_run(&query, moment);
-        Next::Ask(Inquiry::Cost(Cost::OfWindow(Box::new(query.task)), query.described), request)
+        Next::Ask(Inquiry::Cost(Cost::Window(Box::new(query.task)), query.described), request)
     }
 
     /// Asks what a query would bill.
@@ -343,16 +343,16 @@ impl Engine {
             Err(failure) => return Next::fail(failure, Next::Describe(None)),
         };
         match cost {
-            Cost::OfWindow(task) => match self.last_day_of(&task, &described, bytes) {
+            Cost::Window(task) => match self.last_day_of(&task, &described, bytes) {
                 Some(day) => {
                     let query = self.query_of(day, described);
                     let request = self.dry_run(&query, moment);
-                    Next::Ask(Inquiry::Cost(Cost::OfDay(task, bytes), query.described), request)
+                    Next::Ask(Inquiry::Cost(Cost::Day(task, bytes), query.described), request)
                 }
                 None => self.judge_cost(*task, described, bytes, moment),
             },
-            Cost::OfCounting(counting) => self.judge_counting(*counting, described, bytes, moment),
-            Cost::OfDay(task, window_bytes) => {
+            Cost::Counting(counting) => self.judge_counting(*counting, described, bytes, moment),
+            Cost::Day(task, window_bytes) => {
                 self.source.learn_price(bytes, window_bytes);
                 match self.source.is_billed_by_day() {
                     true => Next::Plan(described),

@@ -191,7 +191,7 @@ impl Engine {
         };
         let mut request = self.sql_request(&sql, 1, moment);
         request.make_dry_run();
-        Next::Ask(Inquiry::Cost(Cost::OfCounting(Box::new(counting)), described), request)
+        Next::Ask(Inquiry::Cost(Cost::Counting(Box::new(counting)), described), request)
     }
 
     fn counting_sql(&self, counting: &Counting, described: &Described) -> Option<String> {
