@@ -428,10 +428,8 @@ impl Crew {
     /// The first worker of a node looks whether what others committed has arrived.
     fn look_for_losses(&mut self, world: &mut World, node: usize) {
         let here = &world.nodes[node];
-        let own = format!("{}-", self.nodes[node].name);
-        let heads = here.heads.values().map(|(head, _)| head).filter(|head| !head.owner.starts_with(&own));
         let Some(hand) = self.workers.iter_mut().find(|hand| hand.actor.node == node) else { return };
-        let missing = hand.engine.missing(heads.cloned().collect());
+        let missing = hand.engine.missing(here.told(&self.nodes[node].name));
         if world.sabotage == Some(Sabotage::LossesUnnoticed) {
             let told: Vec<Commit> = here.heads.values().map(|(head, _)| head.clone()).collect();
             for proof in told {

@@ -222,11 +222,9 @@ fn look_for_losses(world: &mut World, hand: &mut Hand) {
     let node = hand.actor.node;
     loop {
         let here = &world.nodes[node];
-        let own = format!("node{node}-");
-        let heads = here.heads.values().map(|(head, _)| head).filter(|head| !head.owner.starts_with(&own));
-        let missing = hand.engine.missing(heads.cloned().collect());
+        let missing = hand.engine.missing(here.told(&format!("node{node}")));
         let found: Vec<Commit> =
-            missing.iter().filter_map(|(owner, number)| here.witness(owner, *number)).cloned().collect();
+            missing.iter().filter_map(|(owner, number)| here.arrived(owner, *number)).collect();
         let is_over = found.is_empty();
         let (_, proofs) = hand.engine.arrived(found, Micros(world.now));
         for proof in proofs {
@@ -293,4 +291,24 @@ fn rows_that_a_node_queries_again_are_numbered_so_that_others_miss_them() {
     second.work(&mut world, 600, writes_rows);
     let told = world.nodes[1].last_commit("node1-0").unwrap();
     assert_eq!((told.number, told.rows.from, told.rows.to), (1, 0, 11));
+}
+
+#[test]
+fn the_last_commit_of_a_node_that_is_gone_is_missed_if_its_first_part_got_lost() {
+    let mut world = world(habits());
+    world.nodes.push(Node { is_up: true, ..Node::default() });
+    world.skews_us = vec![0, 0];
+    scenarios::add(&mut world, 10, BASE_US - DAY_US);
+    Hand::of(0, Standing::ALONE, &[]).work(&mut world, 60, |_| false);
+    world.deliver_everything();
+    let here = &mut world.nodes[1];
+    here.heads.clear();
+    here.openings.clear();
+    here.target.pop_first();
+    let mut second = Hand::of(1, OWNS_NOTHING, &[]);
+    for _ in 0..3 {
+        second.work(&mut world, 60, |_| false);
+        look_for_losses(&mut world, &mut second);
+    }
+    assert_eq!(world.check_equality(), None);
 }

@@ -179,6 +179,21 @@ impl Node {
         places(number).into_iter().filter_map(at).find(|witness| witness.number == number)
     }
 
+    /// Returns what workers are known to have committed last, but for those of a node: their heads or, where the first part
+    /// of the last transactions got lost, their last witnesses.
+    pub fn told(&self, own: &str) -> Vec<Commit> {
+        let owners = self.heads.keys().chain(self.witnesses.keys().map(|(owner, _)| owner));
+        let others: BTreeSet<&String> = owners.filter(|owner| !owner.starts_with(&format!("{own}-"))).collect();
+        let last = |owner: &String| {
+            let mut last = self.heads.get(owner).map(|(head, _)| head);
+            while let Some(next) = self.witness(owner, last.map_or(0, |last| last.number) + 1) {
+                last = Some(next);
+            }
+            last.cloned()
+        };
+        others.into_iter().filter_map(last).collect()
+    }
+
     /// Returns the witness of a commit of another node, if all of it is there as far as that can be told.
     pub fn arrived(&self, owner: &str, number: u64) -> Option<Commit> {
         let witness = self.witness(owner, number)?;

@@ -5,7 +5,7 @@
 
 import { Changes } from '../changes.js';
 import { regularly } from '../pulse.js';
-import { putProof, readArrived, readHead } from '../sync/witnesses.js';
+import { putProof, readArrived, readToldCommit } from '../sync/witnesses.js';
 import { readWorkers } from './workers.js';
 
 /** How often to look, and how often if nothing has been committed for a while. */
@@ -77,7 +77,7 @@ export class Deliveries {
 		await this.#changes.look(() => this.#readOthers());
 		if (this.#others.length === 0) return;
 		for (const [table, sync] of running) {
-			const heads = await Promise.all(this.#others.map((name) => readHead(table, name)));
+			const heads = await Promise.all(this.#others.map((name) => readToldCommit(table, name)));
 			if (this.#isOver()) return;
 			await this.#lookAt(
 				table,

@@ -99,6 +99,21 @@ export function readHead(tableId, owner) {
 }
 
 /**
+ * Reads what is known of a worker's last commit: its head or, where the first part of the last transactions got lost, its
+ * last witness.
+ * @param {string} tableId
+ * @param {string} owner
+ * @returns {Promise<any>}
+ */
+export async function readToldCommit(tableId, owner) {
+	for (let told = await readHead(tableId, owner); ;) {
+		const next = await readWitness(tableId, owner, (told?.number ?? 0) + 1);
+		if (next === null) return told;
+		told = next;
+	}
+}
+
+/**
  * Reads the witness of a commit; null if it does not exist.
  * @param {string} tableId
  * @param {string} owner
