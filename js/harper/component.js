@@ -277,6 +277,7 @@ export class Component {
 		this.#deliveries.start();
 		this.#copyChecks = new CopyChecks({
 			core,
+			connection,
 			haste: HASTE,
 			node,
 			nodes: () => this.nodes().flatMap((one) => (one.alive ? [one.node] : [])),

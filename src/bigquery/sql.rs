@@ -55,6 +55,9 @@ pub enum Selection {
 /// The column that numbers identical rows, where the query does it.
 pub const OCCURRENCE: &str = "_bigquery_sync_occurrence";
 
+/// The column with the newest cursor of a key.
+const NEWEST: &str = "_bigquery_sync_newest";
+
 /// The columns of a table that are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Columns<'s> {
@@ -172,6 +175,23 @@ pub fn digest_by_span(source: Source<'_>, window: Window, length_us: i64, words:
     format!(
         "SELECT {number} AS span, COUNT(*) AS row_count, {}\nFROM {}\nWHERE {}\nGROUP BY span\nORDER BY span",
         sums.join(", "),
+        table_name(source.table),
+        conditions.join("\n  AND ")
+    )
+}
+
+/// Returns the query that lists all keys, each with the newest cursor of its rows in microseconds.
+pub fn newest_of_keys(source: Source<'_>, after: Option<Micros>, key: &[String]) -> String {
+    let key: Vec<String> = key.iter().map(|name| quote(name)).collect();
+    let key = key.join(", ");
+    let mut conditions = vec![format!("{} IS NOT NULL", quote(source.columns.cursor))];
+    conditions.extend(bounds(source.columns, Window { after, until: None }));
+    conditions.extend(selection_condition(source.columns, source.selection));
+    conditions.extend(filter_condition(source.filter));
+    format!(
+        "SELECT {key}, MAX({}) AS {}\nFROM {}\nWHERE {}\nGROUP BY {key}",
+        cursor_micros(source.columns),
+        quote(NEWEST),
         table_name(source.table),
         conditions.join("\n  AND ")
     )

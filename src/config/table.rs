@@ -5,7 +5,7 @@ use super::reader::{Section, nearest};
 use super::{Pace, Problem, SYSTEM_TABLES};
 use crate::time::Micros;
 use crate::time::zone::{Zone, Zones};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -121,7 +121,7 @@ impl CursorUnit {
 }
 
 /// What the ids of records are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IdType {
     /// Texts; different rows never share one.

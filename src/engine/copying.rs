@@ -304,7 +304,7 @@ impl Engine {
             AfterWrite::Mended(loss) => {
                 self.deliveries.mended(&loss);
                 if loss.is_difference() {
-                    self.validation.repaired();
+                    self.validation.repaired(loss.stamp);
                 }
                 self.outbox.mended(moment.now);
                 (true, Next::RestUntilPoll)

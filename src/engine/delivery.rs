@@ -420,15 +420,16 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// Makes what is to be read again because this node's copy differs from the source, whoever committed it.
-    pub fn of_difference(table_id: &str, window: Window) -> Loss {
+    /// Makes what is to be read again because this node's copy differs from the source, whoever committed it. Rows with a
+    /// key get `stamp` as the time of writing.
+    pub fn of_difference(table_id: &str, window: Window, stamp: Option<Micros>) -> Loss {
         Loss {
             owner: String::new(),
             first: 0,
             count: 0,
             piece: Piece::Window(window),
             is_last: true,
-            stamp: None,
+            stamp,
             end: Commit::none(table_id, String::new()),
         }
     }

@@ -75,7 +75,7 @@ impl Engine {
     /// its ids is the former one, until all rows of a window are read again.
     pub(super) fn write_lost(
         &mut self,
-        loss: Loss,
+        mut loss: Loss,
         mut transfer: Box<Transfer>,
         batch: Batch,
         page_starts: bool,
@@ -90,7 +90,10 @@ impl Engine {
             self.outbox.mend(stamp, window.after, *era);
             Some(stamp)
         } else {
-            loss.stamp
+            // The next batch may have a newer version of a row.
+            let stamp = loss.stamp;
+            loss.stamp = stamp.map(|stamp| stamp.plus(1));
+            stamp
         };
         let ahead = self.pages_ahead(&transfer, page_starts);
         let is_complete = transfer.reading.is_complete();

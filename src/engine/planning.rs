@@ -41,6 +41,17 @@ pub enum Question {
     WithoutCursor,
     /// What are the leaves of the own rows?
     Leaves(Box<Counting>),
+    /// What are the keys of the own rows? Only how many there are, and where, is of interest.
+    Keys(Box<Counting>),
+}
+
+impl Question {
+    fn rows_max(&self) -> u64 {
+        match self {
+            Question::Backlog | Question::WithoutCursor | Question::Leaves(_) => ANSWER_ROWS_MAX,
+            Question::Keys(_) => 1,
+        }
+    }
 }
 
 /// What is asked before the query of a window is made.
@@ -283,7 +294,8 @@ impl Engine {
         moment: Moment,
     ) -> Next {
         self.condition.set_activity(Activity::Running);
-        Next::Ask(Inquiry::Question(question, described), self.sql_request(sql, ANSWER_ROWS_MAX, moment))
+        let request = self.sql_request(sql, question.rows_max(), moment);
+        Next::Ask(Inquiry::Question(question, described), request)
     }
 
     pub(super) fn question_answered(
@@ -300,10 +312,11 @@ impl Engine {
         };
         if !page.envelope().complete {
             let Some(job) = page.envelope().job.as_ref() else { return Next::Describe(None) };
-            let request = request::read_result(job, 0, ANSWER_ROWS_MAX);
+            let request = request::read_result(job, 0, question.rows_max());
             return Next::rest(query::PAUSE_MS, Next::Ask(Inquiry::Question(question, described), request));
         }
-        let (rows, bytes) = match read_numbers(&page) {
+        let wants_numbers = !matches!(question, Question::Keys(_));
+        let (rows, bytes) = match read_answer(&page, wants_numbers) {
             Ok(answer) => answer,
             Err(failure) => return Next::fail(failure, Next::Describe(None)),
         };
@@ -325,6 +338,10 @@ impl Engine {
                     }
                     _ => self.take_leaves(&counting, &rows, bytes, described, moment),
                 }
+            }
+            Question::Keys(counting) => {
+                self.bill.add(bytes);
+                self.take_keys(&counting, &page, bytes, described, moment)
             }
         }
     }
@@ -411,7 +428,7 @@ impl Engine {
         match Bill::check_query(bytes, self.billed_today(), &self.config.pace) {
             Ok(()) => self.query(task, described, bytes, moment),
             Err(_) if task.mends.as_ref().is_some_and(|loss| loss.is_difference()) => {
-                self.validation.repaired();
+                self.validation.repaired(None);
                 Next::Plan(described)
             }
             // A budget comes back by itself; a limit of one query does not.
@@ -425,12 +442,15 @@ impl Engine {
     }
 }
 
-/// Reads a small result of integers, and what its query was billed.
-fn read_numbers(page: &Page) -> Result<(Vec<Vec<i64>>, u64), Failure> {
+/// Reads a small result, of integers if numbers are wanted, and what its query was billed.
+fn read_answer(page: &Page, wants_numbers: bool) -> Result<(Vec<Vec<i64>>, u64), Failure> {
     let mut rows = page.rows();
     let mut cells = Vec::new();
     let mut numbers = Vec::new();
     while rows.next(&mut cells)?.is_some() {
+        if !wants_numbers {
+            continue;
+        }
         let row: Option<Vec<i64>> = cells.iter().map(|cell| read_integer(*cell)).collect();
         let malformed = || Failure::new(Kind::ResponseMalformed, "BigQuery did not answer with integers");
         numbers.push(row.ok_or_else(malformed)?);

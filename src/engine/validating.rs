@@ -7,12 +7,14 @@ use super::planning::{Cost, Question};
 use super::source::Described;
 use super::window::{self, LowerBound};
 use super::{Engine, Inquiry, Next, State, division};
+use crate::bigquery::cursor::CursorType;
+use crate::bigquery::page::Page;
 use crate::bigquery::sql::{self, Selection, Window};
 use crate::bigquery::table::Version;
-use crate::config::IdType;
 use crate::mapping::id;
-use crate::time::{Micros, SECOND_US};
-use crate::validation::{Leaf, Leaves, Span, WORDS};
+use crate::mapping::projection::Projection;
+use crate::time::{DAY_US, Micros, SECOND_US};
+use crate::validation::{Leaf, Leaves, Listing, Repair, Span, StoredCursor, WORDS};
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,8 +50,8 @@ pub struct Validation {
     counted_at: Option<Micros>,
     /// The source's version when it was counted.
     version: Option<Version>,
-    /// Windows of differing rows.
-    repairs: VecDeque<Window>,
+    /// Windows of differing rows, with the times of writing that rows with a key get.
+    repairs: VecDeque<(Window, Option<Micros>)>,
     attempted_at: Option<Micros>,
 }
 
@@ -58,8 +60,18 @@ pub struct Validation {
 pub struct Counting {
     window: Window,
     span: Span,
+    /// Where records have their cursors, if not in their ids.
+    cursor: Option<StoredCursor>,
     /// None if the worker has no rows in the window.
     selection: Option<Selection>,
+}
+
+/// What was counted.
+#[derive(Debug, Default)]
+struct Counted {
+    leaves: Vec<Leaf>,
+    listing: Option<Listing>,
+    bytes: u64,
 }
 
 impl Validation {
@@ -90,16 +102,16 @@ impl Validation {
     }
 
     /// Takes windows of which a node's copy differs.
-    pub fn repair(&mut self, windows: Vec<Window>) {
+    pub fn repair(&mut self, Repair { windows, stamp }: Repair) {
         for window in windows {
-            if !self.repairs.contains(&window) {
-                self.repairs.push_back(window);
+            if !self.repairs.contains(&(window, stamp)) {
+                self.repairs.push_back((window, stamp));
             }
         }
     }
 
     /// Returns the next window to read again, if it is due.
-    pub fn next_repair(&self, now: Micros) -> Option<Window> {
+    pub fn next_repair(&self, now: Micros) -> Option<(Window, Option<Micros>)> {
         let is_due = self.attempted_at.is_none_or(|at| now.since(at).abs() >= ATTEMPT_US);
         self.repairs.front().copied().filter(|_| is_due)
     }
@@ -109,24 +121,33 @@ impl Validation {
         self.attempted_at = Some(now);
     }
 
-    /// Notes that it was, or that it may not be read.
-    pub fn repaired(&mut self) {
+    /// Notes that it was, or that it may not be read. `next` is the first time of writing that was not used: later windows
+    /// may have newer versions of the same rows.
+    pub fn repaired(&mut self, next: Option<Micros>) {
         self.repairs.pop_front();
+        for (_, stamp) in &mut self.repairs {
+            *stamp = stamp.map(|stamp| next.map_or(stamp, |next| stamp.max(next)));
+        }
         self.attempted_at = None;
     }
 }
 
 impl Engine {
     /// Takes windows of which this node's copy differs. Returns whether the engine rests, and had better be woken.
-    pub fn repair(&mut self, windows: Vec<Window>, now: Micros) -> bool {
-        self.validation.repair(windows);
+    pub fn repair(&mut self, repair: Repair, now: Micros) -> bool {
+        self.validation.repair(repair);
         self.validation.next_repair(now).is_some() && self.rests_until_poll()
+    }
+
+    /// Whether there are rows to be read again. The copy had better not be compared before.
+    pub fn is_repairing(&self) -> bool {
+        !self.validation.repairs.is_empty()
     }
 
     /// Reads rows again in which this node's copy differs from the source.
     pub(super) fn mend_difference(
         &mut self,
-        window: Window,
+        (window, stamp): (Window, Option<Micros>),
         described: Arc<Described>,
         moment: Moment,
     ) -> Next {
@@ -134,7 +155,7 @@ impl Engine {
         if Bill::check_day(self.billed_today(), &self.config.pace).is_err() {
             return self.plan(described, moment);
         }
-        let loss = Loss::of_difference(&self.config.id, window);
+        let loss = Loss::of_difference(&self.config.id, window, stamp);
         self.mend(loss, described, moment)
     }
 
@@ -151,7 +172,8 @@ impl Engine {
         if !is_due {
             return None;
         }
-        if !projection.key.is_empty() || self.config.id_type == IdType::Integer {
+        let cursor = stored_cursor(projection);
+        if cursor.is_none() && !projection.has_cursor_in_id() {
             self.refuse_to_count();
             return None;
         }
@@ -164,15 +186,23 @@ impl Engine {
         };
         let after = window::lower_bound(None, cursor_type, pace);
         let window = Window { after, until: Some(until) };
-        let oldest = self.validation.wish.first_id.as_deref().and_then(id::cursor_of).max(after);
-        let rows =
-            described.description.rows.unwrap_or_else(|| self.holding.ledger.sum(|row| row.records_ingested));
-        let span = Span::for_rows(rows, oldest.map_or(0, |oldest| until.since(oldest).max(0)));
+        let span = self.span_until(until, after, described);
         let present = self.config.pace.zone.local(self.source.server_time());
         let counted = self.holding.counts().into_iter().flat_map(super::counts::Counts::partitions);
         let starts: Vec<Micros> = counted.map(|one| one.starts).collect();
         let selection = division::select(self.holding.rule(), self.holding.own(), window, &starts, present);
-        Some(Counting { window, span, selection })
+        Some(Counting { window, span, cursor, selection })
+    }
+
+    /// Divides the time of all rows into leaves, as far as ids tell how long that is.
+    fn span_until(&self, until: Micros, after: Option<Micros>, described: &Described) -> Span {
+        if !described.projection.has_cursor_in_id() {
+            return Span { length_us: DAY_US };
+        }
+        let oldest = self.validation.wish.first_id.as_deref().and_then(id::cursor_of).max(after);
+        let rows =
+            described.description.rows.unwrap_or_else(|| self.holding.ledger.sum(|row| row.records_ingested));
+        Span::for_rows(rows, oldest.map_or(0, |oldest| until.since(oldest).max(0)))
     }
 
     fn refuse_to_count(&mut self) {
@@ -180,14 +210,17 @@ impl Engine {
             return;
         }
         self.validation.wish.followed = self.validation.wish.asked;
-        let reason = "tables with a key or with integer ids cannot be validated in this version".to_owned();
+        let reason = format!(
+            "the records do not tell the exact value of {}, so they cannot be compared with the source",
+            self.config.cursor
+        );
         self.notes.push(Note { kind: "validation_refused", reason });
     }
 
     /// Asks what the counting bills, before it is done.
     pub(super) fn count(&mut self, counting: Counting, described: Arc<Described>, moment: Moment) -> Next {
         let Some(sql) = self.counting_sql(&counting, &described) else {
-            return self.share_leaves(&counting, Vec::new(), 0, described, moment);
+            return self.share_leaves(&counting, Counted::default(), described, moment);
         };
         let mut request = self.sql_request(&sql, 1, moment);
         request.make_dry_run();
@@ -197,6 +230,10 @@ impl Engine {
     fn counting_sql(&self, counting: &Counting, described: &Described) -> Option<String> {
         let selection = counting.selection.as_ref()?;
         let source = sql::Source { selection, ..self.whole_source(described) };
+        let key = described.projection.key_names();
+        if !key.is_empty() {
+            return Some(sql::newest_of_keys(source, counting.window.after, &key));
+        }
         Some(sql::digest_by_span(source, counting.window, counting.span.length_us, WORDS))
     }
 
@@ -225,7 +262,12 @@ impl Engine {
             }
             return Next::Plan(described);
         };
-        self.ask_sql(Question::Leaves(Box::new(counting)), described, &sql, moment)
+        let counting = Box::new(counting);
+        let question = match described.projection.key.is_empty() {
+            true => Question::Leaves(counting),
+            false => Question::Keys(counting),
+        };
+        self.ask_sql(question, described, &sql, moment)
     }
 
     /// Counts again with fewer leaves, because they did not fit into an answer: the source has rows long before those that
@@ -256,14 +298,33 @@ impl Engine {
             [leaf, rows, one, other] => Some((*leaf, u64::try_from(*rows).ok()?, word(*one)?, word(*other)?)),
             _ => None,
         });
-        self.share_leaves(counting, leaves.collect(), bytes, described, moment)
+        let counted = Counted { leaves: leaves.collect(), listing: None, bytes };
+        self.share_leaves(counting, counted, described, moment)
+    }
+
+    /// Takes a list of all keys, and tells all nodes where it is.
+    pub(super) fn take_keys(
+        &mut self,
+        counting: &Counting,
+        page: &Page,
+        bytes: u64,
+        described: Arc<Described>,
+        moment: Moment,
+    ) -> Next {
+        let envelope = page.envelope();
+        let Some((job, rows)) = envelope.job.clone().zip(envelope.total_rows) else {
+            return Next::Describe(None);
+        };
+        let stamp = Some(self.holding.take_stamp(moment.now));
+        let listing = Listing { job, rows, id_type: described.projection.id_type, stamp };
+        let counted = Counted { leaves: Vec::new(), listing: Some(listing), bytes };
+        self.share_leaves(counting, counted, described, moment)
     }
 
     fn share_leaves(
         &mut self,
         counting: &Counting,
-        leaves: Vec<Leaf>,
-        bytes: u64,
+        Counted { leaves, listing, bytes }: Counted,
         described: Arc<Described>,
         moment: Moment,
     ) -> Next {
@@ -289,7 +350,20 @@ impl Engine {
             billed_day,
             billed_on_day,
             leaves,
+            cursor: counting.cursor.clone(),
+            listing,
         };
         Next::Await(State::Sharing(described), Command::ShareLeaves(Box::new(leaves)))
     }
+}
+
+/// Returns where records have their cursors; none if their ids begin with them, or if no attribute tells them exactly.
+fn stored_cursor(projection: &Projection) -> Option<StoredCursor> {
+    let attribute =
+        projection.exact_cursor_attribute().filter(|_| !projection.has_cursor_in_id())?.to_owned();
+    let unit_us = match projection.cursor_type {
+        CursorType::Integer(unit) => unit.us(),
+        CursorType::Timestamp | CursorType::DateTime | CursorType::Date => 1,
+    };
+    Some(StoredCursor { attribute, unit_us })
 }

@@ -335,24 +335,37 @@ fn write_list(out: &mut Vec<u8>, values: &[u8]) {
 /// # Errors
 /// When the key is the column `id`, which is stored nowhere else, and an id cannot hold its value.
 fn write_key(out: &mut Vec<u8>, projection: &Projection, values: &[Value<'_>]) -> Result<(), Unreadable> {
-    let parts = projection.key.iter().filter_map(|index| values.get(*index));
-    let id_column = projection.key.first().filter(|index| projection.is_id(**index));
+    let parts: Vec<&Value<'_>> = projection.key.iter().filter_map(|index| values.get(*index)).collect();
+    let is_id = projection.key.first().is_some_and(|index| projection.is_id(*index));
+    write_key_parts(out, projection.id_type, is_id, &parts)
+}
+
+/// Appends the id of a row with a key, which has these parts. `is_id` tells that the key is the column `id`.
+///
+/// # Errors
+/// When the key is the column `id`, and an id cannot hold its value.
+pub fn write_key_parts(
+    out: &mut Vec<u8>,
+    id_type: IdType,
+    is_id: bool,
+    parts: &[&Value<'_>],
+) -> Result<(), Unreadable> {
     let unfit = |expected: &str| Unreadable { column: ID.to_owned(), expected: expected.to_owned() };
-    match (projection.id_type, id_column) {
+    match (id_type, is_id) {
         (IdType::Text, _) => {
-            let hashed = id::write_keyed(out, parts);
-            if hashed && id_column.is_some() {
+            let hashed = id::write_keyed(out, parts.iter().copied());
+            if hashed && is_id {
                 return Err(unfit("a text that is short enough for an id"));
             }
         }
-        (IdType::Integer, None) => {
+        (IdType::Integer, false) => {
             let mut text = Vec::with_capacity(32);
-            id::write_keyed(&mut text, parts);
+            id::write_keyed(&mut text, parts.iter().copied());
             id::write_integer(out, id::integer_of_key(&text));
         }
-        (IdType::Integer, Some(index)) => {
-            let integer = match values.get(*index) {
-                Some(Value::Int(integer)) if *integer != 0 => exact_double(*integer).map(|_| *integer),
+        (IdType::Integer, true) => {
+            let integer = match parts {
+                [Value::Int(integer), ..] if *integer != 0 => exact_double(*integer).map(|_| *integer),
                 _ => None,
             };
             id::write_integer(out, integer.ok_or_else(|| unfit("an integer that Harper takes as an id"))?);

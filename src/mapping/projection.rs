@@ -173,6 +173,21 @@ impl Projection {
         self.fields.get(index).map_or("", |field| field.name.as_str())
     }
 
+    /// Tells whether ids begin with the cursor.
+    pub fn has_cursor_in_id(&self) -> bool {
+        self.key.is_empty() && self.id_type == IdType::Text
+    }
+
+    /// Returns the attribute that holds the cursor, if it holds exactly the cursor in all records. Those of tables without
+    /// key are never written again, so they may have it in another attribute, or in another form.
+    pub fn exact_cursor_attribute(&self) -> Option<&str> {
+        let field = self.fields.get(self.cursor)?;
+        let is_exact = form::ordered_types(field).contains(&self.form(self.cursor));
+        let is_in_all = !self.key.is_empty() || self.since(self.cursor) == 0;
+        let name = if self.is_id(self.cursor) { ID } else { self.attribute(self.cursor) };
+        (is_exact && is_in_all).then_some(name)
+    }
+
     /// Returns the column that tells which of two versions of a row is newer; none if rows have no key.
     pub fn newer_by(&self) -> Option<usize> {
         (!self.key.is_empty()).then_some(self.cursor)

@@ -1,6 +1,6 @@
 //! What a node concludes from comparing its copy with a worker's leaves.
 
-use super::comparison::{Comparison, Difference};
+use super::comparison::{Difference, Finding};
 use super::leaves::{Leaves, Progress};
 use crate::bigquery::sql::Window;
 use crate::log::Note;
@@ -77,13 +77,37 @@ pub struct Check {
     pub bytes_billed: u64,
 }
 
+/// Rows that are to be read again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Repair {
+    /// The windows that have them.
+    pub windows: Vec<Window>,
+    /// The time of writing that they get, if they have a key.
+    #[serde(with = "instant", default)]
+    pub stamp: Option<Micros>,
+}
+
+/// Who compares, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'n> {
+    /// The node.
+    pub node: &'n str,
+    /// Its place among all nodes.
+    pub rank: u32,
+    /// Divides the waiting times.
+    pub haste: u32,
+    /// The time by its clock.
+    pub now: Micros,
+}
+
 /// What follows from a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conclusion {
     /// To be stored.
     pub check: Check,
-    /// The windows to read again.
-    pub windows: Vec<Window>,
+    /// What is to be read again.
+    pub repair: Option<Repair>,
     /// To be told in the audit; none while that is open.
     pub note: Option<Note>,
 }
@@ -111,19 +135,17 @@ impl Check {
         self.counted_at == leaves.counted_at && self.asked == leaves.asked
     }
 
-    /// Concludes from a comparison. `rank` is the node's place among all nodes; `haste` divides the waiting times.
+    /// Concludes from a comparison; `windows` returns what to read again of some leaves. `rank` is the node's place among
+    /// all nodes; `haste` divides the waiting times.
     pub fn conclude(
         before: Option<Check>,
-        comparison: &Comparison,
-        node: &str,
-        rank: u32,
-        haste: u32,
-        now: Micros,
+        finding: &Finding<'_>,
+        windows: impl FnOnce(&[i64]) -> Vec<Window>,
+        Place { node, rank, haste, now }: Place<'_>,
     ) -> Conclusion {
-        let leaves = comparison.leaves();
+        let Finding { leaves, counted, stored, differences } = finding;
         let before = before.filter(|before| before.is_of(leaves));
-        let differences = comparison.differences();
-        let sum = |count: fn(Difference) -> u64| differences.iter().map(|one| count(*one)).sum();
+        let sum = |count: fn(&Difference) -> u64| differences.iter().map(count).sum();
         let check = Check {
             id: format!("{}@{node}", leaves.id),
             table_id: leaves.table_id.clone(),
@@ -135,10 +157,10 @@ impl Check {
             checked_at: Some(now),
             again_at: None,
             state: State::Equal,
-            counted: leaves.digests().map(|(_, digest)| digest.rows).sum(),
-            stored: comparison.rows(),
-            missing: sum(Difference::missing),
-            extra: sum(Difference::extra),
+            counted: *counted,
+            stored: *stored,
+            missing: sum(|one| one.missing),
+            extra: sum(|one| one.extra),
             suspects: differences.iter().map(|one| one.leaf).collect(),
             repairs: before.as_ref().map_or(0, |before| before.repairs),
             bytes_billed: leaves.bytes_billed,
@@ -152,14 +174,19 @@ impl Check {
         let confirmed: Vec<i64> = check.suspects.iter().copied().filter(was_suspected).collect();
         if confirmed.is_empty() {
             let again_at = again(SECOND_LOOK_US + i64::from(rank) * RANK_US);
-            return Conclusion::open(Check { again_at, state: State::Suspected, ..check }, Vec::new());
+            return Conclusion::open(Check { again_at, state: State::Suspected, ..check }, None);
         }
         if check.repairs >= REPAIRS_MAX {
             return check.end(State::Different);
         }
+        let windows = windows(&confirmed);
+        if windows.is_empty() {
+            return check.end(State::Different);
+        }
+        let stamp = leaves.listing.as_ref().and_then(|listing| listing.stamp);
         let repairs = check.repairs + 1;
         let check = Check { again_at: again(REPAIR_US), state: State::Repairing, repairs, ..check };
-        Conclusion::open(check, comparison.windows(&confirmed))
+        Conclusion::open(check, Some(Repair { windows, stamp }))
     }
 
     fn end(self, state: State) -> Conclusion {
@@ -188,13 +215,13 @@ impl Check {
                 ),
             },
         };
-        Conclusion { check: Check { state, ..self }, windows: Vec::new(), note: Some(note) }
+        Conclusion { check: Check { state, ..self }, repair: None, note: Some(note) }
     }
 }
 
 impl Conclusion {
-    fn open(check: Check, windows: Vec<Window>) -> Conclusion {
-        Conclusion { check, windows, note: None }
+    fn open(check: Check, repair: Option<Repair>) -> Conclusion {
+        Conclusion { check, repair, note: None }
     }
 }
 
@@ -202,7 +229,7 @@ impl Conclusion {
 mod tests {
     use super::*;
     use crate::mapping::id::{content_hash, write_keyless};
-    use crate::validation::Digest;
+    use crate::validation::{Comparison, Digest};
 
     fn at(second: i64) -> Micros {
         Micros(second * SECOND_US)
@@ -231,7 +258,14 @@ mod tests {
             billed_day: 0,
             billed_on_day: 8,
             leaves: list.collect(),
+            cursor: None,
+            listing: None,
         }
+    }
+
+    fn concluded(before: Option<Check>, comparison: &Comparison, rank: u32, now: Micros) -> Conclusion {
+        let place = Place { node: "m", rank, haste: 1, now };
+        Check::conclude(before, &comparison.finding(), |leaves| comparison.windows(leaves), place)
     }
 
     fn conclude(before: Option<&Check>, counted: &[i64], stored: &[i64], now: i64) -> Conclusion {
@@ -241,8 +275,8 @@ mod tests {
             write_keyless(&mut ids, at(*second), &content_hash(b"row"), 0, 0);
             ids.push(b'\n');
         }
-        comparison.add(std::str::from_utf8(&ids).unwrap());
-        Check::conclude(before.cloned(), &comparison, "m", 0, 1, at(now))
+        comparison.add(std::str::from_utf8(&ids).unwrap().lines());
+        concluded(before.cloned(), &comparison, 0, at(now))
     }
 
     fn stored_up_to(second: i64) -> [Progress; 1] {
@@ -260,8 +294,8 @@ mod tests {
     #[test]
     fn a_copy_that_is_equal_is_compared_once_for_each_count() {
         let conclusion = conclude(None, &[1, 25], &[1, 25], 10);
-        let Conclusion { check, windows, .. } = &conclusion;
-        assert_eq!((check.state, check.counted, check.stored, windows.len()), (State::Equal, 2, 2, 0));
+        let Conclusion { check, repair, .. } = &conclusion;
+        assert_eq!((check.state, check.counted, check.stored, repair), (State::Equal, 2, 2, &None));
         assert_eq!(kind(&conclusion), Some("validation_equal"));
         assert!(!is_due(Some(check), &leaves(&[], 5), 1_000_000));
         assert!(is_due(Some(check), &leaves(&[], 6), 11));
@@ -272,7 +306,7 @@ mod tests {
     #[test]
     fn a_difference_counts_when_it_is_seen_twice() {
         let first = conclude(None, &[1, 25], &[25], 10);
-        assert_eq!((first.check.state, kind(&first), first.windows.len()), (State::Suspected, None, 0));
+        assert_eq!((first.check.state, kind(&first), &first.repair), (State::Suspected, None, &None));
         let is_due = |now| is_due(Some(&first.check), &leaves(&[], 5), now);
         assert!(!is_due(39) && is_due(40));
         // The clock was set back.
@@ -281,11 +315,12 @@ mod tests {
         let arrived = conclude(Some(&first.check), &[1, 25], &[1, 25], 40);
         assert_eq!((arrived.check.state, kind(&arrived)), (State::Equal, Some("validation_equal")));
         let another = conclude(Some(&first.check), &[1, 25], &[1], 40);
-        assert_eq!((another.check.state, another.windows.len()), (State::Suspected, 0));
+        assert_eq!((another.check.state, another.repair), (State::Suspected, None));
 
         let again = conclude(Some(&first.check), &[1, 25], &[25], 40);
         assert_eq!((again.check.state, again.check.missing, again.check.extra), (State::Repairing, 1, 0));
-        assert_eq!(again.windows, [Window { after: Some(Micros(-1)), until: Some(at(10).plus(-1)) }]);
+        let windows = vec![Window { after: Some(Micros(-1)), until: Some(at(10).plus(-1)) }];
+        assert_eq!(again.repair, Some(Repair { windows, stamp: None }));
         let repaired = conclude(Some(&again.check), &[1, 25], &[1, 25], 70);
         assert_eq!((repaired.check.state, kind(&repaired)), (State::Equal, Some("validation_repaired")));
     }
@@ -296,7 +331,7 @@ mod tests {
         let mut repairs = 0;
         while let Some(due) = last.check.again_at {
             last = conclude(Some(&last.check), &[1], &[1, 2, 3], due.0 / SECOND_US);
-            repairs += last.windows.len();
+            repairs += usize::from(last.repair.is_some());
         }
         assert_eq!((last.check.state, last.check.extra, repairs), (State::Different, 2, 3));
         let reason = last.note.unwrap().reason;
@@ -318,9 +353,8 @@ mod tests {
     #[test]
     fn a_new_count_begins_anew() {
         let first = conclude(None, &[1, 25], &[25], 10);
-        let mut later = Comparison::new(leaves(&[1, 25], 50)).unwrap();
-        later.add("");
-        let next = Check::conclude(Some(first.check), &later, "m", 2, 1, at(60));
+        let later = Comparison::new(leaves(&[1, 25], 50)).unwrap();
+        let next = concluded(Some(first.check), &later, 2, at(60));
         assert_eq!((next.check.state, next.check.again_at), (State::Suspected, Some(at(60 + 30 + 60))));
     }
 }

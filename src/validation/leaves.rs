@@ -1,7 +1,10 @@
 //! What BigQuery counted of a worker's rows.
 
 use super::digest::Digest;
+use crate::bigquery::page::JobReference;
 use crate::bigquery::sql::Window;
+use crate::config::IdType;
+use crate::partition::Rule;
 use crate::time::{DAY_US, Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -91,9 +94,44 @@ pub struct Leaves {
     /// Those bytes.
     #[serde(default)]
     pub billed_on_day: u64,
-    /// The leaves that have rows, in order.
+    /// The leaves that have rows, in order. There are none if there is a list of keys.
     pub leaves: Vec<Leaf>,
+    /// Where a record has its cursor; none if its id begins with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<StoredCursor>,
+    /// The keys of rows with a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<Listing>,
 }
+
+/// How records hold their cursors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredCursor {
+    /// The attribute.
+    pub attribute: String,
+    /// The microseconds that an integer counts.
+    pub unit_us: i64,
+}
+
+/// A result of a query that has all keys, each with the newest cursor of its rows in microseconds. It can be read for a day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listing {
+    /// The query's job.
+    pub job: JobReference,
+    /// How many keys it has.
+    pub rows: u64,
+    /// What the ids of records are.
+    pub id_type: IdType,
+    /// The time of writing that rows get which are read again: whatever was written later stays.
+    #[serde(with = "instant", default)]
+    pub stamp: Option<Micros>,
+}
+
+/// The table is divided by a rule that this version does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownRule;
 
 /// How far a node has the rows of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -112,6 +150,34 @@ impl Leaves {
         let is_there = |one: &&Progress| one.last_timestamp.is_some() && one.last_timestamp >= self.until;
         let stored: BTreeSet<u32> = progress.iter().filter(is_there).map(|one| one.partition).collect();
         self.partitions.iter().all(|partition| stored.contains(partition))
+    }
+
+    /// Returns the rule that tells which rows were counted: none if all were.
+    ///
+    /// # Errors
+    /// When the table is divided by a rule that is not known.
+    pub fn rule(&self) -> Result<Option<Rule>, UnknownRule> {
+        let rule = Rule::named(&self.rule).ok_or(UnknownRule)?;
+        let has_all = self.partitions.len() >= rule.partitions as usize;
+        Ok((!has_all).then_some(rule))
+    }
+
+    /// Tells whether a row belongs to the partitions that were counted, and is not too old.
+    pub fn has(&self, rule: Option<Rule>, cursor: Micros) -> bool {
+        let is_own = |rule: Rule| self.partitions.binary_search(&rule.partition(cursor)).is_ok();
+        self.after.is_none_or(|after| cursor > after) && rule.is_none_or(is_own)
+    }
+
+    /// Tells whether all rows with such a cursor had been read.
+    pub fn is_settled(&self, cursor: Micros) -> bool {
+        self.until.is_none_or(|until| cursor <= until)
+    }
+
+    /// Reads a cursor as it is stored.
+    pub fn cursor_of(&self, stored: &str) -> Option<Micros> {
+        let unit_us = self.cursor.as_ref()?.unit_us;
+        let count: Option<i64> = stored.parse().ok();
+        count.map_or_else(|| Micros::parse(stored), |count| Some(Micros(count.saturating_mul(unit_us))))
     }
 
     /// Returns how cursor time is divided.

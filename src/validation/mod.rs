@@ -7,9 +7,11 @@
 mod check;
 mod comparison;
 mod digest;
+mod keys;
 mod leaves;
 
-pub use check::{Check, Conclusion, State};
-pub use comparison::{Comparison, Difference};
+pub use check::{Check, Conclusion, Place, Repair, State};
+pub use comparison::{Comparison, Difference, Finding};
 pub use digest::{Digest, WORDS};
-pub use leaves::{Leaf, Leaves, Progress, Span};
+pub use keys::KeyComparison;
+pub use leaves::{Leaf, Leaves, Listing, Progress, Span, StoredCursor, UnknownRule};

@@ -4,7 +4,6 @@ use super::convert;
 use super::host::Host;
 use super::pool::Pool;
 use crate::bigquery::request::{Purpose, Request};
-use crate::bigquery::sql::Window;
 use crate::cluster::{Standing, Work};
 use crate::engine::delivery::Commit;
 use crate::engine::retry::Jitter;
@@ -16,6 +15,7 @@ use crate::mapping::succession::{Comparable, Heir, Renewed, Succession};
 use crate::mapping::target::Table;
 use crate::operations::news::News;
 use crate::time::{Micros, SECOND_US};
+use crate::validation::Repair;
 use gloo_timers::future::TimeoutFuture;
 use js_sys::{Date, Math, Promise};
 use std::cell::{Cell, RefCell};
@@ -120,11 +120,16 @@ impl Driver {
         proofs
     }
 
-    /// Takes windows of which this node's copy differs from the source. They are read again.
-    pub fn repair(&self, windows: Vec<Window>) {
-        if self.engine.borrow_mut().repair(windows, now()) {
+    /// Takes rows in which this node's copy differs from the source. They are read again.
+    pub fn repair(&self, repair: Repair) {
+        if self.engine.borrow_mut().repair(repair, now()) {
             self.end_rest();
         }
+    }
+
+    /// Tells whether there are such rows.
+    pub fn is_repairing(&self) -> bool {
+        self.engine.borrow().is_repairing()
     }
 
     fn end_rest(&self) {

@@ -353,13 +353,19 @@ impl TableSync {
         convert::to_js(&self.driver.arrived(serde_wasm_bindgen::from_value(witnesses)?))
     }
 
-    /// Takes windows in which this node's copy differs from the source, `[{after, until}]`, and reads their rows again.
+    /// Takes rows in which this node's copy differs from the source, `{windows, stamp}`, and reads them again.
     ///
     /// # Errors
     /// When they are something else.
-    pub fn repair(&self, windows: JsValue) -> Result<(), JsValue> {
-        self.driver.repair(serde_wasm_bindgen::from_value(windows)?);
+    pub fn repair(&self, repair: JsValue) -> Result<(), JsValue> {
+        self.driver.repair(serde_wasm_bindgen::from_value(repair)?);
         Ok(())
+    }
+
+    /// Tells whether rows are still to be read again.
+    #[wasm_bindgen(js_name = isRepairing)]
+    pub fn is_repairing(&self) -> bool {
+        self.driver.is_repairing()
     }
 
     /// Ends a rest until the next poll: the table has changed.

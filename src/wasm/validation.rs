@@ -1,22 +1,32 @@
 //! The comparison of a node's copy with the source.
 
 use super::{convert, driver};
-use crate::bigquery::sql::Window;
+use crate::error::Failure;
 use crate::log::Note;
-use crate::validation::{Check, Comparison, Conclusion, Leaves, Progress};
+use crate::validation::{
+    Check, Comparison, Conclusion, KeyComparison, Leaves, Place, Progress, Repair, UnknownRule,
+};
 use serde::Serialize;
+use std::borrow::Cow;
 use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 
 /// Compares a node's copy of some rows with what was counted of them.
+///
+/// All pages that are requested are added, then all rows of the copy. That is done again as long as it has to look closer.
 #[wasm_bindgen]
 pub struct CopyComparison {
-    comparison: Comparison,
+    comparison: Kind,
+}
+
+enum Kind {
+    Times(Box<Comparison>),
+    Keys(Box<KeyComparison>),
 }
 
 #[derive(Serialize)]
 struct WireConclusion {
     check: Check,
-    windows: Vec<Window>,
+    repair: Option<Repair>,
     note: Option<Note>,
 }
 
@@ -29,33 +39,117 @@ impl CopyComparison {
     #[wasm_bindgen(constructor)]
     pub fn new(leaves: JsValue) -> Result<CopyComparison, JsValue> {
         let leaves: Leaves = serde_wasm_bindgen::from_value(leaves)?;
-        let unknown =
-            || JsError::new("the leaves were counted by a version that divides tables in another way");
-        Ok(CopyComparison { comparison: Comparison::new(leaves).ok_or_else(unknown)? })
+        let unknown = |UnknownRule| {
+            JsError::new("the leaves were counted by a version that divides tables in another way")
+        };
+        let comparison = match leaves.listing.clone() {
+            Some(listing) => Kind::Keys(Box::new(KeyComparison::new(leaves, listing).map_err(unknown)?)),
+            None => Kind::Times(Box::new(Comparison::new(leaves).map_err(unknown)?)),
+        };
+        Ok(CopyComparison { comparison })
     }
 
-    /// Returns the inclusive bounds of the ids to compare, `[first, last]`.
-    pub fn bounds(&self) -> Vec<String> {
-        let (first, last) = self.comparison.bounds();
-        vec![first, last]
+    /// Returns the inclusive bounds of the ids to compare, `[first, last]`; nothing if these are all.
+    pub fn bounds(&self) -> Option<Vec<String>> {
+        match &self.comparison {
+            Kind::Times(comparison) => comparison.bounds().map(|(first, last)| vec![first, last]),
+            Kind::Keys(_) => None,
+        }
     }
 
-    /// Adds rows of the copy: ids, of which each ends with a line feed.
-    pub fn add(&mut self, ids: &str) {
-        self.comparison.add(ids);
+    /// Returns the attribute whose values are wanted besides the ids, if there is one.
+    #[wasm_bindgen(js_name = cursorAttribute)]
+    pub fn cursor_attribute(&self) -> Option<String> {
+        self.leaves().cursor.as_ref().map(|cursor| cursor.attribute.clone())
+    }
+
+    /// Takes the ids of rows that cannot be written, as a JSON array.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn excuse(&mut self, ids: &str) -> Result<(), JsError> {
+        let ids: Vec<Cow<'_, str>> = serde_json::from_str(ids)?;
+        match &mut self.comparison {
+            Kind::Times(comparison) => comparison.excuse(ids.iter().map(|id| &**id)),
+            Kind::Keys(comparison) => comparison.excuse(&ids),
+        }
+        Ok(())
+    }
+
+    /// Returns the next request to BigQuery, if there is one.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn request(&self) -> Result<JsValue, JsValue> {
+        match &self.comparison {
+            Kind::Keys(comparison) => comparison.request().as_ref().map_or(Ok(JsValue::NULL), convert::to_js),
+            Kind::Times(_) => Ok(JsValue::NULL),
+        }
+    }
+
+    /// Adds the answer to it.
+    ///
+    /// # Errors
+    /// When it is something else.
+    #[wasm_bindgen(js_name = addPage)]
+    pub fn add_page(&mut self, body: Vec<u8>) -> Result<(), JsError> {
+        let unfit = |failure: Failure| JsError::new(&failure.message);
+        match &mut self.comparison {
+            Kind::Keys(comparison) => comparison.add_page(body).map_err(unfit),
+            Kind::Times(_) => Ok(()),
+        }
+    }
+
+    /// Adds rows of the copy, as a JSON array of their ids or, if a cursor is wanted too, of an id and its cursor in turn.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn add(&mut self, rows: &str) -> Result<(), JsError> {
+        let has_cursors = self.leaves().cursor.is_some();
+        let rows: Vec<Option<Cow<'_, str>>> = serde_json::from_str(rows)?;
+        let texts = |first: usize, step: usize| rows.iter().skip(first).step_by(step).flatten();
+        match &mut self.comparison {
+            Kind::Keys(comparison) => comparison.add_stored(&rows),
+            Kind::Times(comparison) if has_cursors => comparison.add_stored(texts(1, 2).map(|text| &**text)),
+            Kind::Times(comparison) => comparison.add(texts(0, 1).map(|text| &**text)),
+        }
+        Ok(())
+    }
+
+    /// Ends a round. Returns whether all pages and rows have to be added once more.
+    #[wasm_bindgen(js_name = looksCloser)]
+    pub fn looks_closer(&mut self) -> bool {
+        match &mut self.comparison {
+            Kind::Keys(comparison) => comparison.looks_closer(),
+            Kind::Times(_) => false,
+        }
     }
 
     /// Concludes from what was added. `before` is the node's row of SyncCheck, or null; `rank` the node's place among all
-    /// nodes; `haste` divides the waiting times. Returns `{check, windows, note}`: the row to store, the windows to read again, and `{kind, reason}` for the
-    /// audit, or null.
+    /// nodes; `haste` divides the waiting times. Returns `{check, repair, note}`: the row to store, what to read again, or
+    /// null, and `{kind, reason}` for the audit, or null.
     ///
     /// # Errors
     /// When `before` is something else.
     pub fn conclude(&self, before: JsValue, node: &str, rank: u32, haste: u32) -> Result<JsValue, JsValue> {
         let before: Option<Check> = serde_wasm_bindgen::from_value(before)?;
-        let Conclusion { check, windows, note } =
-            Check::conclude(before, &self.comparison, node, rank, haste, driver::now());
-        convert::to_js(&WireConclusion { check, windows, note })
+        let place = Place { node, rank, haste, now: driver::now() };
+        let Conclusion { check, repair, note } = match &self.comparison {
+            Kind::Times(found) => {
+                Check::conclude(before, &found.finding(), |leaves| found.windows(leaves), place)
+            }
+            Kind::Keys(found) => {
+                Check::conclude(before, &found.finding(), |leaves| found.windows(leaves), place)
+            }
+        };
+        convert::to_js(&WireConclusion { check, repair, note })
+    }
+
+    fn leaves(&self) -> &Leaves {
+        match &self.comparison {
+            Kind::Times(comparison) => comparison.leaves(),
+            Kind::Keys(comparison) => comparison.leaves(),
+        }
     }
 }
 

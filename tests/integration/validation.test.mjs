@@ -3,17 +3,10 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { VESSEL_SCHEMA, until, vesselPositions } from '../support/index.mjs';
-import {
-	PATIENCE_MS,
-	assertEqual,
-	postControl,
-	readControl,
-	startComponent,
-	untilAllRest,
-	untilEqual,
-} from './support/component.mjs';
+import { VESSEL_SCHEMA, vesselPositions } from '../support/index.mjs';
+import { assertEqual, startComponent, untilAllRest, untilEqual } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
+import { IN_HASTE, auditOf, idsOf, isEqual, remove, targetOf, upsert, validate } from './support/validation.mjs';
 
 const ROWS = 12_000;
 const DAYS = 6;
@@ -46,7 +39,6 @@ before(async () => {
 		const rows = vesselPositions({ rows: ROWS, days: DAYS, seed });
 		await source.fill(table, VESSEL_SCHEMA, rows, table === 'days' ? { timePartitioning } : {});
 	}
-	await source.fill('keyed', VESSEL_SCHEMA, vesselPositions({ rows: 100 }));
 	for (const [type, values] of Object.entries(CURSORS)) {
 		const schema = [
 			{ name: 'at', type },
@@ -68,14 +60,11 @@ before(async () => {
 		{ table: 'whole' },
 		{ table: 'days' },
 		{ table: 'divided', partitionBy: 'timestamp', sync: { partitions: 5 } },
-		{ table: 'keyed', key: ['mmsi', 'timestamp'] },
 		...byCursor,
 	];
 	const bigquery = { ...source.connection(), timestampColumn: 'timestamp', tables };
 	const sync = { pollInterval: 500, lateness: 60 };
-	// The second looks come after three seconds instead of thirty.
-	const env = { BIGQUERY_SYNC_CLUSTER_HASTE: '10' };
-	running = await startComponent({ config: { bigquery, sync }, threads: 2, env });
+	running = await startComponent({ config: { bigquery, sync }, threads: 2, env: IN_HASTE });
 	for (const { table } of tables) await untilAllRest(running.harper, table);
 });
 
@@ -84,77 +73,28 @@ after(async () => {
 	await source?.stop();
 });
 
-/** @param {string} table */
-const targetOf = (table) => table[0].toUpperCase() + table.slice(1);
-
-/** @param {string} table @returns {Promise<any>} */
-async function validationOf(table) {
-	const { tables } = await readControl(running.harper);
-	return tables.find((/** @type {{id: string}} */ { id }) => id === table).validation;
-}
-
-/**
- * Validates a table, and waits for the result.
- * @param {string} table
- * @param {(validation: any) => boolean} isWanted
- */
-async function validate(table, isWanted) {
-	await postControl(running.harper, { action: 'validate', table });
-	/** @type {any} */
-	let last;
-	const isDone = async () => {
-		last = await validationOf(table);
-		return last !== null && last.state !== 'running' && isWanted(last);
-	};
-	await until(isDone, { deadlineMs: PATIENCE_MS, everyMs: 250, what: `the validation of ${table}` }).catch((error) => {
-		throw new Error(`${error.message}\nLast: ${JSON.stringify(last)}`, { cause: error });
-	});
-	return last;
-}
-
-const isEqual = (/** @type {any} */ { state }) => state === 'equal';
-
-/** @param {string} table @param {string} kind */
-async function auditOf(table, kind) {
-	const operation = { operation: 'search_by_value', database: 'data', table: 'SyncAudit', get_attributes: ['*'] };
-	const found = await running.harper.operation({ ...operation, search_attribute: 'kind', search_value: kind });
-	return found.filter((/** @type {any} */ { tableId }) => tableId === table);
-}
-
-/** @param {string} table @returns {Promise<string[]>} The ids, in order. */
-async function idsOf(table) {
-	const sql = `SELECT id FROM data.${targetOf(table)} ORDER BY id`;
-	const found = await running.harper.operation({ operation: 'sql', sql });
-	return found.map((/** @type {{id: string}} */ { id }) => id);
-}
-
-/** @param {string} table @param {string[]} ids */
-function remove(table, ids) {
-	return running.harper.operation({ operation: 'delete', database: 'data', table: targetOf(table), ids });
-}
-
 for (const table of TABLES) {
 	test(`a_copy_that_is_equal_is_found_equal_${table}`, async () => {
-		const { text, nodes } = await validate(table, isEqual);
+		const { text, nodes } = await validate(running.harper, table, isEqual);
 		assert.equal(nodes[0].rowsInBigQuery, ROWS);
 		assert.equal(nodes[0].rowsHere, ROWS);
 		assert.match(text, /^equal up to \S+, 12,000 rows, 0 differences, \d+\.\d MB billed$/);
-		assert.ok((await auditOf(table, 'validation_equal')).length > 0);
+		assert.ok((await auditOf(running.harper, table, 'validation_equal')).length > 0);
 	});
 
 	test(`rows_that_were_deleted_by_hand_come_back_${table}`, async () => {
-		const ids = await idsOf(table);
-		await remove(table, [...ids.slice(0, 3), ...ids.slice(7_000, 7_040), ids[ROWS - 1]]);
-		const { nodes } = await validate(table, isEqual);
+		const ids = await idsOf(running.harper, table);
+		await remove(running.harper, table, [...ids.slice(0, 3), ...ids.slice(7_000, 7_040), ids[ROWS - 1]]);
+		const { nodes } = await validate(running.harper, table, isEqual);
 		assert.equal(nodes[0].rowsHere, ROWS);
 		await assertEqual({ source, harper: running.harper }, { table, target: targetOf(table) });
-		assert.ok((await auditOf(table, 'validation_repaired')).length > 0);
+		assert.ok((await auditOf(running.harper, table, 'validation_repaired')).length > 0);
 	});
 }
 
 for (const type of Object.keys(CURSORS)) {
 	test(`bigquery_and_the_core_digest_a_cursor_alike_${type}`, async () => {
-		const { nodes } = await validate(`by_${type}`, isEqual);
+		const { nodes } = await validate(running.harper, `by_${type}`, isEqual);
 		assert.equal(nodes[0].rowsInBigQuery, CURSORS[/** @type {keyof typeof CURSORS} */ (type)].length);
 	});
 }
@@ -165,32 +105,25 @@ test('rows_that_come_a_day_late_are_found', async () => {
 		return { ...row, timestamp: new Date(at).toISOString() };
 	});
 	await source.bigquery.loadRows(DATASET, 'days', late);
-	await validate('days', isEqual);
+	await validate(running.harper, 'days', isEqual);
 	await untilEqual({ source, harper: running.harper }, { table: 'days', target: 'Days' });
 });
 
 test('a_row_that_only_harper_has_is_told_of', async () => {
-	const [id] = await idsOf('whole');
+	const [id] = await idsOf(running.harper, 'whole');
 	const record = { id: `${id}~7`, mmsi: '1', timestamp: '2024-01-01T00:00:00.000000Z' };
-	await running.harper.operation({ operation: 'upsert', database: 'data', table: 'Whole', records: [record] });
-	const { text } = await validate('whole', ({ state }) => state === 'different');
+	await upsert(running.harper, 'whole', [record]);
+	const { text } = await validate(running.harper, 'whole', ({ state }) => state === 'different');
 	assert.match(text, /12,000 rows in BigQuery, 12,001 on \S+, at least 0 missing and 1 only in Harper/);
-	assert.equal((await auditOf('whole', 'validation_differs')).length, 1);
-	await remove('whole', [record.id]);
-	await validate('whole', isEqual);
-});
-
-test('a_table_that_cannot_be_validated_yet_says_so', async () => {
-	await postControl(running.harper, { action: 'validate', table: 'keyed' });
-	const isRefused = async () => (await auditOf('keyed', 'validation_refused')).length > 0;
-	await until(isRefused, { deadlineMs: PATIENCE_MS, what: 'an entry of the audit' });
-	assert.equal(await validationOf('keyed'), null);
+	assert.equal((await auditOf(running.harper, 'whole', 'validation_differs')).length, 1);
+	await remove(running.harper, 'whole', [record.id]);
+	await validate(running.harper, 'whole', isEqual);
 });
 
 test('validation_is_billed_the_cursor_alone', async () => {
 	source.proxy.accounting = true;
 	const from = source.proxy.requests('jobs.query').length;
-	await validate('whole', isEqual);
+	await validate(running.harper, 'whole', isEqual);
 	source.proxy.accounting = false;
 	const counted = source.proxy.requests('jobs.query').slice(from);
 	const bills = counted.filter(({ sql }) => /SHA256/.test(sql ?? '')).map(({ bytesBilled }) => bytesBilled);

@@ -1,5 +1,6 @@
 //! The workers of a world's nodes: each one runs the engine, sees the others late, and may crash, pause or be cut off.
 
+use crate::copies::compare;
 use crate::node::{Node, Transaction};
 use crate::run::{add_row_now, alter, engine};
 use crate::sabotage::{self, Sabotage};
@@ -8,7 +9,7 @@ use bigquery_sync::cluster::{Heartbeat, Observer, Running};
 use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::{Command, Engine, Event, Worker, WriteOrder};
 use bigquery_sync::time::{Micros, SECOND_US};
-use bigquery_sync::validation::{Check, Comparison, Conclusion, Progress};
+use bigquery_sync::validation::{Check, Conclusion, Leaves, Place, Progress};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -398,28 +399,27 @@ impl Crew {
 
     /// The first worker of a node compares the node's copy with what was counted.
     fn check_copy(&mut self, world: &mut World, node: usize) {
-        let here = &mut world.nodes[node];
         let Some(hand) = self.workers.iter_mut().find(|hand| hand.actor.node == node) else { return };
         let now = Micros(world.now + world.skews_us[node]);
+        let here = &world.nodes[node];
         let progress: Vec<Progress> = here
             .checkpoints
             .values()
             .map(|(one, _)| Progress { partition: one.partition, last_timestamp: one.last_timestamp })
             .collect();
-        for (leaves, _) in here.leaves.values() {
-            let before = here.checks.get(&leaves.id);
-            if !Check::is_due(before, leaves, &progress, now) {
+        let counted: Vec<Leaves> = here.leaves.values().map(|(leaves, _)| leaves.clone()).collect();
+        let place = Place { node: &self.nodes[node].name, rank: node as u32, haste: 1, now };
+        for leaves in counted {
+            let is_due = Check::is_due(world.nodes[node].checks.get(&leaves.id), &leaves, &progress, now);
+            if !is_due || hand.engine.is_repairing() {
                 continue;
             }
-            let mut comparison = Comparison::new(leaves.clone()).unwrap();
-            for id in here.target.keys() {
-                comparison.add(id);
-            }
-            let rank = node as u32;
-            let Conclusion { check, windows, .. } =
-                Check::conclude(before.cloned(), &comparison, &self.nodes[node].name, rank, 1, now);
-            here.checks.insert(leaves.id.clone(), check);
-            if hand.engine.repair(windows, now) && matches!(hand.next, Some((_, Event::Rested))) {
+            let Some(Conclusion { check, repair, .. }) = compare(world, node, &leaves, place) else {
+                continue;
+            };
+            world.nodes[node].checks.insert(leaves.id, check);
+            let is_woken = repair.is_some_and(|repair| hand.engine.repair(repair, now));
+            if is_woken && matches!(hand.next, Some((_, Event::Rested))) {
                 hand.next = Some((world.now, Event::Rested));
             }
         }

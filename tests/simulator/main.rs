@@ -4,6 +4,7 @@
 //! tried alone (with its trace), `SIMULATOR_WORKERS` how many workers they have.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod copies;
 mod crew;
 mod doubts;
 mod jobs;

@@ -183,7 +183,8 @@ impl Node {
     /// of the last transactions got lost, their last witnesses.
     pub fn told(&self, own: &str) -> Vec<Commit> {
         let owners = self.heads.keys().chain(self.witnesses.keys().map(|(owner, _)| owner));
-        let others: BTreeSet<&String> = owners.filter(|owner| !owner.starts_with(&format!("{own}-"))).collect();
+        let others: BTreeSet<&String> =
+            owners.filter(|owner| !owner.starts_with(&format!("{own}-"))).collect();
         let last = |owner: &String| {
             let mut last = self.heads.get(owner).map(|(head, _)| head);
             while let Some(next) = self.witness(owner, last.map_or(0, |last| last.number) + 1) {

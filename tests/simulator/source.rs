@@ -387,22 +387,8 @@ impl Source {
             });
             return (integers(&["starts", "row_count"]), counted.collect());
         }
-        if let Some((_, number)) = sql.split_once(")), ").filter(|_| sql.contains("GROUP BY span")) {
-            let length_us: i64 = number.split(')').next().unwrap().parse().unwrap();
-            let mut spans = BTreeMap::<i64, Digest>::new();
-            for cursor in rows.iter().filter_map(|entry| entry.row.cursor) {
-                spans.entry(cursor.div_euclid(length_us)).or_default().add(cursor.to_string().as_bytes());
-            }
-            let cells = |(span, Digest { rows, sums: [one, two] })| {
-                record(
-                    [span, rows as i64, i64::from(one), i64::from(two)]
-                        .map(|number| Some(number.to_string())),
-                )
-            };
-            return (
-                integers(&["span", "row_count", "word_1", "word_9"]),
-                spans.into_iter().map(cells).collect(),
-            );
+        if sql.contains("GROUP BY span") || sql.contains("GROUP BY `k`") {
+            return count_for_validation(sql, &rows);
         }
         // A result has an order of its own, another one for each query.
         for place in (1..rows.len()).rev() {
@@ -436,6 +422,33 @@ impl Source {
         let records = records.collect();
         (fields, records)
     }
+}
+
+/// Digests spans of cursors, or lists keys with their newest cursors.
+fn count_for_validation(sql: &str, entries: &[&Entry]) -> (Value, Vec<String>) {
+    let number = |number: i64| Some(number.to_string());
+    let rows = entries.iter().map(|entry| (&entry.row.key, entry.row.cursor.unwrap()));
+    if sql.contains("GROUP BY `k`") {
+        let mut newest = BTreeMap::<&String, i64>::new();
+        for (key, cursor) in rows {
+            let known = newest.entry(key).or_insert(cursor);
+            *known = cursor.max(*known);
+        }
+        let fields =
+            json!([{"name": "k", "type": "STRING"}, {"name": "_bigquery_sync_newest", "type": "INTEGER"}]);
+        let cells = |(key, cursor): (&String, i64)| record([Some(key.clone()), number(cursor)]);
+        return (fields, newest.into_iter().map(cells).collect());
+    }
+    let (_, length) = sql.split_once(")), ").unwrap();
+    let length_us: i64 = length.split(')').next().unwrap().parse().unwrap();
+    let mut spans = BTreeMap::<i64, Digest>::new();
+    for (_, cursor) in rows {
+        spans.entry(cursor.div_euclid(length_us)).or_default().add(cursor.to_string().as_bytes());
+    }
+    let cells = |(span, Digest { rows, sums: [one, two] })| {
+        record([span, rows as i64, i64::from(one), i64::from(two)].map(number))
+    };
+    (integers(&["span", "row_count", "word_1", "word_9"]), spans.into_iter().map(cells).collect())
 }
 
 /// Returns a row as it stands in a page.

@@ -7,12 +7,16 @@ import { findTable } from '../database.js';
 import { KeptById, KeptRecords, keptCheckpoints } from '../kept-records.js';
 import { regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
-import { scanIds } from './scan.js';
+import { scan } from './scan.js';
 
 /** How often to look whether there is something to compare. */
 const LOOK_MS = 2_000;
+/** How long to wait after a comparison that failed. */
+const RETRY_MS = 60_000;
+/** What BigQuery answers when the list of keys is gone. It keeps lists for a day. */
+const GONE = 404;
 
-/** @typedef {{id: string, tableId: string, countedAt: string}} Leaves A row of SyncLeaves. */
+/** @typedef {{id: string, tableId: string, countedAt: string, listing?: any}} Leaves A row of SyncLeaves. */
 
 export class CopyChecks {
 	#stopLooking = () => {};
@@ -20,6 +24,8 @@ export class CopyChecks {
 	#isLooking = false;
 	/** Whether the last look failed. This is logged once. */
 	#failed = false;
+	/** When comparisons with leaves failed. @type {WeakMap<Leaves, number>} */
+	#failures = new WeakMap();
 	#leaves = new KeptRecords('SyncLeaves');
 	#checks = new KeptById('SyncCheck');
 	/** @type {Map<string, KeptRecords>} */
@@ -30,6 +36,7 @@ export class CopyChecks {
 	/**
 	 * @param {object} options
 	 * @param {any} options.core
+	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {number} options.haste Divides the waiting times.
 	 * @param {string} options.node
 	 * @param {() => string[]} options.nodes The nodes that are alive.
@@ -38,8 +45,9 @@ export class CopyChecks {
 	 * @param {(table: string) => string} options.targetOf The name of a table's target.
 	 * @param {{dead: boolean}} options.instance The instance of the core.
 	 */
-	constructor({ core, haste, node, nodes, isSpeaker, running, targetOf, instance }) {
+	constructor({ core, connection, haste, node, nodes, isSpeaker, running, targetOf, instance }) {
 		this.core = core;
+		this.connection = connection;
 		this.haste = haste;
 		this.node = node;
 		this.nodes = nodes;
@@ -80,12 +88,14 @@ export class CopyChecks {
 		for (const leaves of await this.#leaves.read()) {
 			const sync = syncs.get(leaves.tableId);
 			const target = sync && findTable(this.targetOf(leaves.tableId));
-			if (this.#done.has(leaves) || !target) continue;
+			if (this.#done.has(leaves) || !target || sync.isRepairing()) continue;
 			const before = await this.#checks.read(`${leaves.id}@${this.node}`);
 			if (this.#isOver()) return;
 			const progress = await this.#progressOf(leaves.tableId).read();
 			if (this.#isOver()) return;
-			if (this.core.isCheckDue(before, leaves, progress)) await this.#compare(leaves, before, target, sync);
+			const failedAt = this.#failures.get(leaves);
+			if (failedAt !== undefined && performance.now() - failedAt < RETRY_MS) continue;
+			if (this.core.isCheckDue(before, leaves, progress)) await this.#try(leaves, before, target, sync);
 			else if (before?.againAt === null && isOf(before, leaves)) this.#done.add(leaves);
 		}
 	}
@@ -97,24 +107,63 @@ export class CopyChecks {
 		return known;
 	}
 
+	/**
+	 * Compares the copy, and goes on with other tables if that fails.
+	 * @param {Leaves} leaves
+	 * @param {any} before
+	 * @param {any} target
+	 * @param {any} sync
+	 */
+	async #try(leaves, before, target, sync) {
+		try {
+			await this.#compare(leaves, before, target, sync);
+			this.#failures.delete(leaves);
+		} catch (error) {
+			if (this.#isOver()) return;
+			if (!this.#failures.has(leaves)) {
+				logger.warn?.(`bigquery-sync: ${leaves.tableId}: this node's copy could not be compared: ${error.message}`);
+			}
+			this.#failures.set(leaves, performance.now());
+		}
+	}
+
 	/** @param {Leaves} leaves @param {any} before @param {any} target @param {any} sync */
 	async #compare(leaves, before, target, sync) {
 		const comparison = new this.core.CopyComparison(leaves);
 		try {
-			const add = (/** @type {string[]} */ ids) => comparison.add(`${ids.join('\n')}\n`);
-			const [first, last] = comparison.bounds();
-			await scanIds(target, { first, last, take: (ids) => this.#isOver() || add(ids), signal: this.#stopped.signal });
-			if (this.#isOver()) return;
-			const rejected = await rejectedIds(leaves.tableId, target);
-			if (rejected.length > 0) add(rejected);
+			comparison.excuse(JSON.stringify(await rejectedIds(leaves, target)));
+			do {
+				if (!(await this.#addKeys(comparison))) {
+					this.#done.add(leaves);
+					return;
+				}
+				await scan(target, {
+					bounds: comparison.bounds(),
+					attribute: comparison.cursorAttribute(),
+					take: (texts) => this.#isOver() || comparison.add(JSON.stringify(texts)),
+					signal: this.#stopped.signal,
+				});
+				if (this.#isOver()) return;
+			} while (comparison.looksCloser());
 			const rank = Math.max(0, this.nodes().sort().indexOf(this.node));
-			const { check, windows, note } = comparison.conclude(before, this.node, rank, this.haste);
+			const { check, repair, note } = comparison.conclude(before, this.node, rank, this.haste);
 			if (note) await this.#tell(leaves.tableId, note);
 			await replace('SyncCheck', check);
-			if (windows.length > 0 && !this.#isOver()) sync.repair(windows);
+			if (repair && !this.#isOver()) sync.repair(repair);
 		} finally {
 			if (!this.instance.dead) comparison.free();
 		}
+	}
+
+	/** Reads the list of keys, if there is one. Returns false if it is gone. */
+	async #addKeys(comparison) {
+		for (let request; !this.#isOver() && (request = comparison.request());) {
+			const { status, body } = await this.connection.send(request, this.#stopped.signal);
+			if (status === GONE) return false;
+			if (status !== 200) throw new Error(`BigQuery answered ${status} when the keys were read`);
+			if (!this.#isOver()) comparison.addPage(body);
+		}
+		return !this.#isOver();
 	}
 
 	/** @param {string} tableId @param {{kind: string, reason: string}} note */
@@ -131,15 +180,19 @@ function isOf(check, leaves) {
 	return check.countedAt === leaves.countedAt && check.asked === leaves.asked;
 }
 
-/** The ids of rows that cannot be written: BigQuery counts them. @param {string} tableId @param {any} target */
-async function rejectedIds(tableId, target) {
+/**
+ * The ids of rows that cannot be written: BigQuery counts them. Of a row with a key, an older version may be stored.
+ * @param {Leaves} leaves
+ * @param {any} target
+ */
+async function rejectedIds({ tableId, listing }, target) {
 	const conditions = [
 		{ attribute: 'tableId', value: tableId },
 		{ attribute: 'kind', value: 'rejected_row' },
 	];
 	const ids = [];
 	for await (const { rowId } of findTable('SyncAudit').search({ conditions })) {
-		if (rowId && !(await target.get(rowId))) ids.push(rowId);
+		if (rowId && (listing || !(await target.get(rowId)))) ids.push(rowId);
 	}
 	return ids;
 }

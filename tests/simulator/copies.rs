@@ -1,0 +1,50 @@
+//! How simulated nodes compare their copies with what was counted.
+
+use crate::node::Node;
+use crate::world::World;
+use bigquery_sync::validation::{Check, Comparison, Conclusion, KeyComparison, Leaves, Listing, Place};
+use std::borrow::Cow;
+
+/// Compares a node's copy. Returns none if the list of keys cannot be read.
+pub fn compare(world: &mut World, node: usize, leaves: &Leaves, place: Place<'_>) -> Option<Conclusion> {
+    let before = world.nodes[node].checks.get(&leaves.id).cloned();
+    if let Some(listing) = leaves.listing.clone() {
+        return compare_keys(world, node, leaves, listing, before, place);
+    }
+    let mut found = Comparison::new(leaves.clone()).unwrap();
+    found.add(world.nodes[node].target.keys().map(String::as_str));
+    Some(Check::conclude(before, &found.finding(), |leaves| found.windows(leaves), place))
+}
+
+fn compare_keys(
+    world: &mut World,
+    node: usize,
+    leaves: &Leaves,
+    listing: Listing,
+    before: Option<Check>,
+    place: Place<'_>,
+) -> Option<Conclusion> {
+    let mut found = KeyComparison::new(leaves.clone(), listing).unwrap();
+    loop {
+        while let Some(request) = found.request() {
+            let (status, body) = world.read_result(&request.path);
+            if status != 200 {
+                return None;
+            }
+            found.add_page(body.into_bytes()).ok()?;
+        }
+        found.add_stored(&records(world, &world.nodes[node]));
+        if !found.looks_closer() {
+            break;
+        }
+    }
+    Some(Check::conclude(before, &found.finding(), |leaves| found.windows(leaves), place))
+}
+
+/// The ids of all records and, behind each, its cursor as Harper stores it.
+fn records(world: &World, node: &Node) -> Vec<Option<Cow<'static, str>>> {
+    let clock = &world.source.habits.clock;
+    let cursor = |cursor: i64| Some(Cow::Owned(clock.cell(cursor)));
+    let record = |(id, row): (&String, Option<i64>)| [Some(Cow::Owned(id.clone())), row.and_then(cursor)];
+    node.target.iter().map(|(id, (row, _))| (id, row.cursor)).flat_map(record).collect()
+}
