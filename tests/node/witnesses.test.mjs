@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { readArrived, readLastCommit } from '../../js/harper/sync/witnesses.js';
+import { readArrived, readLastCommit, readToldCommit } from '../../js/harper/sync/witnesses.js';
 
 const OWNER = 'n-0';
 const WITNESS = `t:${OWNER}:7`;
@@ -66,4 +66,18 @@ test('a commit that was cut short is the last one of its worker', async () => {
 	assert.deepEqual(await readLastCommit('t', OWNER), witness);
 	store({ [`t:${OWNER}`]: { number: 0 } });
 	assert.equal(await readLastCommit('t', OWNER), null);
+});
+
+test('a commit whose beginning got lost is told of by its end', async () => {
+	const head = { number: 6, rows: 'told' };
+	store({ [`t:${OWNER}`]: head });
+	assert.deepEqual(await readToldCommit('t', OWNER), head);
+	store({ [`t:${OWNER}`]: head, [WITNESS]: witness, [`t:${OWNER}:8`]: { ...witness, number: 8, place: 8 } });
+	assert.equal((await readToldCommit('t', OWNER)).number, 8);
+	store({ [`t:${OWNER}:1`]: { ...witness, number: 1, place: 1 } });
+	assert.equal((await readToldCommit('t', OWNER)).number, 1);
+	store({ [`t:${OWNER}`]: { number: 9 }, [WITNESS]: witness });
+	assert.equal((await readToldCommit('t', OWNER)).number, 9);
+	store({});
+	assert.ok(!(await readToldCommit('t', OWNER)));
 });
