@@ -80,3 +80,28 @@ const pulse = new Pulse();
 export function regularly(look, everyMs) {
 	return pulse.regularly(look, everyMs);
 }
+
+/**
+ * Makes looks that take time regular: one begins only when the one before has ended, and of several failures in a row the
+ * first one is logged.
+ * @param {() => Promise<unknown>} look
+ * @param {string} consequence What is not done while it fails.
+ * @returns {() => Promise<void>}
+ */
+export function oneByOne(look, consequence) {
+	let isLooking = false;
+	let failed = false;
+	return async () => {
+		if (isLooking) return;
+		isLooking = true;
+		try {
+			await look();
+			failed = false;
+		} catch (error) {
+			if (!failed) logger.error?.(`bigquery-sync: ${consequence}: ${error.message}`);
+			failed = true;
+		} finally {
+			isLooking = false;
+		}
+	};
+}

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
 
-import { PULSE_MS, Pulse } from '../../js/harper/pulse.js';
+import { PULSE_MS, Pulse, oneByOne } from '../../js/harper/pulse.js';
 
 const globals = /** @type {Record<string, any>} */ (globalThis);
 /** @type {number} */
@@ -107,4 +107,24 @@ test('a look that fails is logged, and hinders neither itself nor the others', (
 	assert.ok(times.length >= 4);
 	assert.equal(logged.length, times.length);
 	assert.match(logged[0], /a regular look failed: Error: out of order/);
+});
+
+test('a look that takes time does not overlap itself, and is logged when it begins to fail', async () => {
+	/** @type {string[]} */
+	const logged = [];
+	globals.logger = { error: (/** @type {string} */ text) => logged.push(text) };
+	let [begun, fails] = [0, true];
+	const look = oneByOne(async () => {
+		begun += 1;
+		await null;
+		if (fails) throw new Error('out of order');
+	}, 'nothing is seen');
+	await Promise.all([look(), look()]);
+	await look();
+	assert.deepEqual([begun, logged], [2, ['bigquery-sync: nothing is seen: out of order']]);
+	fails = false;
+	await look();
+	fails = true;
+	await look();
+	assert.deepEqual([begun, logged.length], [4, 2]);
 });

@@ -402,17 +402,21 @@ impl Crew {
         let Some(hand) = self.workers.iter_mut().find(|hand| hand.actor.node == node) else { return };
         let now = Micros(world.now + world.skews_us[node]);
         let here = &world.nodes[node];
+        if here.leaves.is_empty() {
+            return;
+        }
         let progress: Vec<Progress> = here
             .checkpoints
             .values()
             .map(|(one, _)| Progress { partition: one.partition, last_timestamp: one.last_timestamp })
             .collect();
-        let counted: Vec<Leaves> = here.leaves.values().map(|(leaves, _)| leaves.clone()).collect();
+        let is_due = |leaves: &&Leaves| Check::is_due(here.checks.get(&leaves.id), leaves, &progress, now);
+        let due: Vec<Leaves> =
+            here.leaves.values().map(|(leaves, _)| leaves).filter(is_due).cloned().collect();
         let place = Place { node: &self.nodes[node].name, rank: node as u32, haste: 1, now };
-        for leaves in counted {
-            let is_due = Check::is_due(world.nodes[node].checks.get(&leaves.id), &leaves, &progress, now);
-            if !is_due || hand.engine.is_repairing() {
-                continue;
+        for leaves in due {
+            if hand.engine.is_repairing() {
+                break;
             }
             let Some(Conclusion { check, repair, .. }) = compare(world, node, &leaves, place) else {
                 continue;

@@ -10,6 +10,7 @@ use bigquery_sync::engine::retention::places;
 use bigquery_sync::mapping::version::SchemaVersion;
 use bigquery_sync::validation::{Check, Leaves};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// When and where something was written; of two versions the one with the larger stamp wins.
@@ -182,9 +183,11 @@ impl Node {
     /// Returns what workers are known to have committed last, but for those of a node: their heads or, where the first part
     /// of the last transactions got lost, their last witnesses.
     pub fn told(&self, own: &str) -> Vec<Commit> {
-        let owners = self.heads.keys().chain(self.witnesses.keys().map(|(owner, _)| owner));
-        let others: BTreeSet<&String> =
-            owners.filter(|owner| !owner.starts_with(&format!("{own}-"))).collect();
+        let after = |owner: &str| (Bound::Excluded((owner.to_owned(), u64::MAX)), Bound::Unbounded);
+        let next = |owner: &str| self.witnesses.range(after(owner)).next().map(|((next, _), _)| next);
+        let mut others: BTreeSet<&String> = self.heads.keys().collect();
+        others.extend(std::iter::successors(next(""), |owner| next(owner)));
+        others.retain(|owner| !owner.starts_with(&format!("{own}-")));
         let last = |owner: &String| {
             let mut last = self.heads.get(owner).map(|(head, _)| head);
             while let Some(next) = self.witness(owner, last.map_or(0, |last| last.number) + 1) {

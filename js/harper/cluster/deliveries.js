@@ -4,7 +4,7 @@
  */
 
 import { Changes } from '../changes.js';
-import { regularly } from '../pulse.js';
+import { oneByOne, regularly } from '../pulse.js';
 import { putProof, readArrived, readToldCommit } from '../sync/witnesses.js';
 import { readWorkers } from './workers.js';
 
@@ -19,12 +19,9 @@ const ROUNDS_MAX = 64;
 export class Deliveries {
 	#stopLooking = () => {};
 	#stopped = false;
-	#isLooking = false;
 	#changes = new Changes();
 	/** The other nodes' workers. @type {string[]} */
 	#others = [];
-	/** Whether the last look failed. This is logged once. */
-	#failed = false;
 	/** When each table's commits were last looked at, and when one was last new. @type {Map<string, {looked: number, news: number}>} */
 	#times = new Map();
 	/** The numbers of the last known commits, by table and worker. @type {Map<string, number>} */
@@ -45,7 +42,8 @@ export class Deliveries {
 	}
 
 	start() {
-		this.#stopLooking = regularly(() => this.#look(), LOOK_MS);
+		const look = oneByOne(() => this.#lookAtAll(), "other nodes' commits are not looked at");
+		this.#stopLooking = regularly(look, LOOK_MS);
 	}
 
 	stop() {
@@ -57,21 +55,9 @@ export class Deliveries {
 		return this.#stopped || this.instance.dead;
 	}
 
-	async #look() {
-		if (this.#isLooking) return;
-		this.#isLooking = true;
-		try {
-			if (!this.#isOver() && this.isSpeaker()) await this.#lookAtAll();
-			this.#failed = false;
-		} catch (error) {
-			if (!this.#failed) logger.warn?.(`bigquery-sync: other nodes' commits are not looked at: ${error}`);
-			this.#failed = true;
-		}
-		this.#isLooking = false;
-		if (this.#isOver()) this.#stopLooking();
-	}
-
 	async #lookAtAll() {
+		if (this.#isOver()) this.#stopLooking();
+		if (this.#isOver() || !this.isSpeaker()) return;
 		const running = this.running().filter(([table]) => this.#isDue(table));
 		if (running.length === 0) return;
 		await this.#changes.look(() => this.#readOthers());

@@ -5,7 +5,7 @@
 
 import { findTable } from '../database.js';
 import { KeptRecords } from '../kept-records.js';
-import { regularly } from '../pulse.js';
+import { oneByOne, regularly } from '../pulse.js';
 import { completeTargets } from './target.js';
 
 /** How often to look while a target is incomplete. */
@@ -19,9 +19,6 @@ const LOOK_AT_ALL_MS = 30_000;
 
 export class Completion {
 	#stop = () => {};
-	#isLooking = false;
-	/** Whether the last look failed. This is logged once. */
-	#failed = false;
 	#records = [new KeptRecords('SyncTarget'), new KeptRecords('SyncIndex')];
 	/** What was there when all targets were found complete; undefined if they were not. @type {unknown[] | undefined} */
 	#complete;
@@ -59,23 +56,16 @@ export class Completion {
 	}
 
 	/** Looks now whether anything has changed. */
-	async look() {
+	look = oneByOne(async () => {
 		const indexes = this.indexes();
-		if (this.#isLooking || !indexes) return;
-		this.#isLooking = true;
+		if (!indexes) return;
 		this.#lookedAt = performance.now();
 		try {
 			await this.#lookIfDue(indexes);
-			this.#failed = false;
-		} catch (error) {
-			const { message } = error;
-			if (!this.#failed) logger.error?.(`bigquery-sync: indexes of targets are missing on this node: ${message}`);
-			this.#failed = true;
 		} finally {
-			this.#isLooking = false;
+			this.onLook();
 		}
-		this.onLook();
-	}
+	}, 'indexes of targets are missing on this node');
 
 	/** @param {import('./indexes.js').Indexes} indexes */
 	async #lookIfDue(indexes) {

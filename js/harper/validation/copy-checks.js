@@ -5,7 +5,7 @@
 
 import { findTable } from '../database.js';
 import { KeptById, KeptRecords, keptCheckpoints } from '../kept-records.js';
-import { regularly } from '../pulse.js';
+import { oneByOne, regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
 import { scan } from './scan.js';
 
@@ -21,9 +21,6 @@ const GONE = 404;
 export class CopyChecks {
 	#stopLooking = () => {};
 	#stopped = new AbortController();
-	#isLooking = false;
-	/** Whether the last look failed. This is logged once. */
-	#failed = false;
 	/** When comparisons with leaves failed. @type {WeakMap<Leaves, number>} */
 	#failures = new WeakMap();
 	#leaves = new KeptRecords('SyncLeaves');
@@ -58,7 +55,8 @@ export class CopyChecks {
 	}
 
 	start() {
-		this.#stopLooking = regularly(() => this.#look(), LOOK_MS);
+		const look = oneByOne(() => this.#lookAtAll(), "this node's copy is not compared with the source");
+		this.#stopLooking = regularly(look, LOOK_MS);
 	}
 
 	stop() {
@@ -70,20 +68,8 @@ export class CopyChecks {
 		return this.#stopped.signal.aborted || this.instance.dead;
 	}
 
-	async #look() {
-		if (this.#isLooking) return;
-		this.#isLooking = true;
-		try {
-			if (!this.#isOver() && this.isSpeaker()) await this.#lookAtAll();
-			this.#failed = false;
-		} catch (error) {
-			if (!this.#failed) logger.warn?.(`bigquery-sync: this node's copy is not compared with the source: ${error}`);
-			this.#failed = true;
-		}
-		this.#isLooking = false;
-	}
-
 	async #lookAtAll() {
+		if (this.#isOver() || !this.isSpeaker()) return;
 		const syncs = new Map(this.running());
 		for (const leaves of await this.#leaves.read()) {
 			const sync = syncs.get(leaves.tableId);
