@@ -174,7 +174,11 @@ impl Engine {
         }
         let cursor = stored_cursor(projection);
         if cursor.is_none() && !projection.has_cursor_in_id() {
-            self.refuse_to_count();
+            let reason = format!(
+                "the records do not tell the exact value of {}, so they cannot be compared with the source",
+                self.config.cursor
+            );
+            self.refuse_to_count(reason, moment);
             return None;
         }
         let (cursor_type, pace) = (projection.cursor_type, &self.config.pace);
@@ -205,16 +209,13 @@ impl Engine {
         Span::for_rows(rows, oldest.map_or(0, |oldest| until.since(oldest).max(0)))
     }
 
-    fn refuse_to_count(&mut self) {
-        if !self.validation.is_asked() {
-            return;
+    /// Does not count before that is wanted again, and tells operators who wanted it why.
+    fn refuse_to_count(&mut self, reason: String, moment: Moment) {
+        self.validation.counted_at = Some(moment.now);
+        if self.validation.is_asked() {
+            self.validation.wish.followed = self.validation.wish.asked;
+            self.notes.push(Note { kind: "validation_refused", reason });
         }
-        self.validation.wish.followed = self.validation.wish.asked;
-        let reason = format!(
-            "the records do not tell the exact value of {}, so they cannot be compared with the source",
-            self.config.cursor
-        );
-        self.notes.push(Note { kind: "validation_refused", reason });
     }
 
     /// Asks what the counting bills, before it is done.
@@ -251,15 +252,11 @@ impl Engine {
         let is_allowed = billed.saturating_add(bytes) <= limit
             && Bill::check_query(bytes, self.billed_today(), &self.config.pace).is_ok();
         let Some(sql) = self.counting_sql(&counting, &described).filter(|_| is_allowed) else {
-            self.validation.counted_at = Some(moment.now);
-            if self.validation.is_asked() {
-                self.validation.wish.followed = self.validation.wish.asked;
-                let reason = format!(
-                    "validation would bill {bytes} bytes, after {billed} today; validation.maxBytesBilledPerDay is {limit}, \
-                     and `limits` may allow less"
-                );
-                self.notes.push(Note { kind: "validation_refused", reason });
-            }
+            let reason = format!(
+                "validation would bill {bytes} bytes, after {billed} today; validation.maxBytesBilledPerDay is {limit}, \
+                 and `limits` may allow less"
+            );
+            self.refuse_to_count(reason, moment);
             return Next::Plan(described);
         };
         let counting = Box::new(counting);
@@ -313,7 +310,10 @@ impl Engine {
     ) -> Next {
         let envelope = page.envelope();
         let Some((job, rows)) = envelope.job.clone().zip(envelope.total_rows) else {
-            return Next::Describe(None);
+            self.validation.bill(day_of(self.source.server_time()), bytes);
+            let reason = "BigQuery did not tell under which job the list of keys can be read".to_owned();
+            self.refuse_to_count(reason, moment);
+            return Next::Plan(described);
         };
         let stamp = Some(self.holding.take_stamp(moment.now));
         let listing = Listing { job, rows, id_type: described.projection.id_type, stamp };
