@@ -52,7 +52,6 @@ export class Component {
 	#completion = new Completion({
 		tables: () => this.tables,
 		indexes: () => (this.#instance.dead ? undefined : this.#indexes),
-		onLook: () => this.#exposeTargets(),
 	});
 	/** @type {Heartbeat | undefined} */
 	#heartbeat;
@@ -129,6 +128,11 @@ export class Component {
 	/** Follows the operators' commands from now on, whichever worker of whichever node got them. */
 	followCommands() {
 		this.#commands.watch();
+	}
+
+	/** Makes the targets that this thread knows readable over REST. Whichever thread made them tells nobody. */
+	exposeTargets() {
+		for (const { targetTable } of this.tables) this.#exposure.expose(this.#scope.resources, targetTable);
 	}
 
 	/** Follows the commands that are recorded now. */
@@ -235,7 +239,7 @@ export class Component {
 		this.tables = tables;
 		this.controlRoles = controlRoles;
 		this.#log('warn', warnings);
-		this.#exposeTargets();
+		this.exposeTargets();
 	}
 
 	/** @param {any} core @param {any} configuration */
@@ -327,10 +331,6 @@ export class Component {
 		const delay_ms = Math.min(REPLACE_DELAY_MS * 2 ** this.#deaths++, REPLACE_DELAY_MS_MAX);
 		logger.error?.(`bigquery-sync: the core failed; it is replaced in ${delay_ms / 1000} s: ${error.stack ?? error}`);
 		setTimeout(() => this.#restart(), delay_ms).unref();
-	}
-
-	#exposeTargets() {
-		for (const { targetTable } of this.tables) this.#exposure.expose(this.#scope.resources, targetTable);
 	}
 }
 

@@ -17,8 +17,11 @@ const STARTER = 'bigquery-sync-starter';
 /** Its own config.yaml starts the starter even if the component is a plugin. So the starter waits for the plugin. */
 const PLUGIN_WAIT_MS = 3_000;
 
-/** How often the configuration is compared with the one in use. Harper reads it again after each edit. */
-const CONFIGURATION_LOOK_MS = 500;
+/**
+ * How often the configuration is compared with the one in use, because Harper reads it again after each edit, and how
+ * soon a target that another thread or node has made is readable here.
+ */
+const LOOK_MS = 500;
 
 // Transactions of other nodes may arrive before the application starts.
 commitOwnAsWhole();
@@ -68,7 +71,10 @@ function run(current, scope, isApplication) {
 	configure();
 	current.followCommands();
 	// Harper's event tells only of changes in the component's own entry, not of an entry that comes back.
-	const stopLooking = regularly(configure, CONFIGURATION_LOOK_MS);
+	const stopLooking = regularly(() => {
+		configure();
+		current.exposeTargets();
+	}, LOOK_MS);
 	scope.on?.('close', () => {
 		stopLooking();
 		return current.close();

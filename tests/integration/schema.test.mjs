@@ -93,6 +93,14 @@ describe('a Harper without any schema', () => {
 		assert.deepEqual(await attributesOf(harper, 'Positions'), POSITIONS);
 	});
 
+	test('makes_the_target_readable_on_each_worker', async () => {
+		for (const connection of await connectToEach(running.harper, 2)) {
+			const isReadable = async () => (await connection.send('GET', '/Positions/?limit(1)')).status === 200;
+			await until(isReadable, { deadlineMs: PATIENCE_MS, what: 'the target to be readable' });
+			connection.close();
+		}
+	});
+
 	test('answers_queries_by_its_indexes', async () => {
 		const { harper } = running;
 		assert.equal(await vesselCount(harper, MMSI), MMSI_ROWS);

@@ -55,9 +55,8 @@ describe('many rows', () => {
 				assert.equal(status.rejectedRows, 0);
 				const counts = await assertEqual({ source, harper }, { table: 'big', target: 'BigQueryData' });
 				assert.equal(counts.targetRows, BIG_ROWS);
-				const response = await harper.request('/BigQueryData/?limit(1)');
-				assert.equal(response.status, 200);
-				assert.equal((await response.json()).length, 1);
+				const isReadable = async () => (await harper.request('/BigQueryData/?limit(1)')).status === 200;
+				await until(isReadable, { deadlineMs: PATIENCE_MS, what: 'the target to be readable' });
 			} finally {
 				await running.remove();
 			}

@@ -29,12 +29,10 @@ export class Completion {
 	 * @param {object} options
 	 * @param {() => Table[]} options.tables
 	 * @param {() => import('./indexes.js').Indexes | undefined} options.indexes None while the worker cannot look.
-	 * @param {() => void} options.onLook Called after each look.
 	 */
-	constructor({ tables, indexes, onLook }) {
+	constructor({ tables, indexes }) {
 		this.tables = tables;
 		this.indexes = indexes;
-		this.onLook = onLook;
 	}
 
 	/** Looks now, and regularly from now on. */
@@ -51,6 +49,8 @@ export class Completion {
 
 	#isDue() {
 		if (this.#complete === undefined || this.indexes()?.isBusy()) return true;
+		// Another thread or node may have made it by now, and this thread may have missed that.
+		if (this.tables().some(({ targetTable }) => !findTable(targetTable))) return true;
 		// One of the looks comes nearest to that time.
 		return performance.now() - this.#lookedAt >= CALM_LOOK_MS - LOOK_MS / 2;
 	}
@@ -60,11 +60,7 @@ export class Completion {
 		const indexes = this.indexes();
 		if (!indexes) return;
 		this.#lookedAt = performance.now();
-		try {
-			await this.#lookIfDue(indexes);
-		} finally {
-			this.onLook();
-		}
+		await this.#lookIfDue(indexes);
 	}, 'indexes of targets are missing on this node');
 
 	/** @param {import('./indexes.js').Indexes} indexes */

@@ -48,7 +48,8 @@ export class WorkerConnection {
 			const request = http.request(`${this.harper.httpUrl}${path}`, options, async (response) => {
 				let text = '';
 				for await (const part of response.setEncoding('utf8')) text += part;
-				resolve({ status: response.statusCode, body: JSON.parse(text) });
+				const isJson = response.headers['content-type']?.includes('json');
+				resolve({ status: response.statusCode, body: isJson ? JSON.parse(text) : text });
 			});
 			request.once('error', reject);
 			request.end(body === undefined ? undefined : JSON.stringify(body));
