@@ -29,7 +29,7 @@ const REPLACE_DELAY_MS_MAX = 60_000;
 /**
  * @typedef {{key: string, message: string}} Problem
  * @typedef {{id: string, targetTable: string, autoStart: boolean, mayCreate: boolean,
- *   pollIntervalMs: number, isValidated: boolean}} Table
+ *   pollIntervalMs: number, isValidated: boolean, isMirrored: boolean}} Table
  */
 
 export class Component {

@@ -39,6 +39,8 @@ pub struct Description {
     pub primary_key: Vec<String>,
     /// The unit and the column of time partitioning; no column if it is partitioned by the time of ingestion.
     pub partitioning: Option<(PartitionUnit, Option<String>)>,
+    /// How long partitions live; none if they do not expire.
+    pub partitions_live_ms: Option<i64>,
     /// The column of integer-range partitioning.
     pub range_column: Option<String>,
     /// The columns that rows are clustered by.
@@ -92,6 +94,8 @@ struct WirePartitioning {
     #[serde(rename = "type")]
     unit: Option<String>,
     field: Option<String>,
+    #[serde(rename = "expirationMs")]
+    expiration_ms: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -133,7 +137,10 @@ impl Description {
         let number = |text: Option<String>| own(text).and_then(|text| text.parse().ok());
         let (rows, bytes) = (number(table.num_rows), number(table.num_bytes));
         let primary_key = table.table_constraints.and_then(|constraints| constraints.primary_key);
+        let expiration = table.time_partitioning.as_ref().and_then(|one| one.expiration_ms.as_ref());
+        let partitions_live_ms = expiration.and_then(|text| text.parse().ok());
         Ok(Description {
+            partitions_live_ms,
             fields,
             location: table.location,
             storage,
@@ -183,11 +190,12 @@ mod tests {
     fn what_planning_needs_is_read() {
         let body = br#"{"schema":{"fields":[{"name":"a","type":"INTEGER"}]},"numRows":"7","numBytes":"99",
             "lastModifiedTime":"5","streamingBuffer":{"estimatedRows":"1"},
-            "timePartitioning":{"type":"MONTH","field":"ts"},
+            "timePartitioning":{"type":"MONTH","field":"ts","expirationMs":"86400000"},
             "tableConstraints":{"primaryKey":{"columns":["a"]}}}"#;
         let description = Description::read(body).unwrap();
         assert_eq!(description.primary_key, ["a"]);
         assert_eq!(description.partitioning, Some((PartitionUnit::Month, Some("ts".to_owned()))));
+        assert_eq!(description.partitions_live_ms, Some(86_400_000));
         assert_eq!((description.rows, description.bytes, description.streaming), (Some(7), Some(99), true));
     }
 

@@ -6,8 +6,8 @@ mod table;
 
 pub use overrides::{HarperType, SchemaOverride};
 pub use table::{
-    Columns, CursorUnit, IdType, Indexes, Manner, PageRows, PartitionBy, Polling, SourceTable, TableConfig,
-    Validation,
+    Columns, CursorUnit, Deletes, IdType, Indexes, Manner, PageRows, PartitionBy, Polling, SourceTable,
+    TableConfig, Validation,
 };
 
 use crate::time::Micros;

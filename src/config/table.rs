@@ -55,6 +55,9 @@ const MEMORY_BYTES_MIN: u64 = 64 << 20;
 /// The core has no more than 4 GiB.
 const MEMORY_BYTES_MAX: u64 = 3 << 30;
 const PAGE_ROWS_MAX: u64 = 100_000;
+/// The values of `deletes`.
+const DELETES: [(&str, Deletes); 3] =
+    [("keep", Deletes::Keep), ("mirror", Deletes::Mirror), ("mirrorExpired", Deletes::MirrorExpired)];
 /// The default of `validation.maxBytesBilledPerDay`.
 const VALIDATION_BYTES_MAX: u64 = 10 << 30;
 
@@ -151,6 +154,19 @@ pub enum Indexes {
     Immediate,
 }
 
+/// What becomes of rows that the source no longer has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Deletes {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are deleted, unless a whole partition of the source is gone.
+    Mirror,
+    /// They are deleted, also those of whole partitions that have expired.
+    MirrorExpired,
+}
+
 /// How copies are compared with the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Validation {
@@ -160,6 +176,10 @@ pub struct Validation {
     pub interval_s: u64,
     /// The most bytes that it may bill in one day (UTC), for each worker and table.
     pub day_bytes_billed_max: u64,
+    /// What becomes of rows that the source no longer has.
+    pub deletes: Deletes,
+    /// The most rows that are deleted at a time.
+    pub deletes_max: u64,
 }
 
 /// How often a source table's schema is checked.
@@ -280,6 +300,8 @@ impl<'z> Defaults<'z> {
                 is_regular: false,
                 interval_s: 300,
                 day_bytes_billed_max: VALIDATION_BYTES_MAX,
+                deletes: Deletes::Keep,
+                deletes_max: 10_000,
             },
             attempts_max: 5,
             backoff_multiplier: 2.0,
@@ -294,6 +316,7 @@ impl<'z> Defaults<'z> {
             limits.refuse_unknown(&[
                 "maxBytesBilledPerQuery",
                 "maxBytesBilledPerDay",
+                "maxDeletesPerRun",
                 "maxMemoryPerWorker",
                 "maxRejectedRows",
                 "maxRowsPerWindow",
@@ -304,11 +327,12 @@ impl<'z> Defaults<'z> {
                 limits.whole("maxMemoryPerWorker", MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX),
             );
             set(&mut pace.rejected_rows_max, limits.whole("maxRejectedRows", 0..=1_000_000_000));
+            set(&mut pace.validation.deletes_max, limits.whole("maxDeletesPerRun", 0..=1_000_000));
             pace.bytes_billed_max = limits.whole("maxBytesBilledPerQuery", 1..=1 << 60);
             pace.day_bytes_billed_max = limits.whole("maxBytesBilledPerDay", 1..=1 << 60);
         }
         if let Some(validation) = sections.section("validation") {
-            let Validation { is_regular, interval_s, day_bytes_billed_max } = &mut pace.validation;
+            let Validation { is_regular, interval_s, day_bytes_billed_max, .. } = &mut pace.validation;
             validation.refuse_unknown(&["enabled", "interval", "maxBytesBilledPerDay"]);
             set(is_regular, validation.flag("enabled"));
             set(interval_s, validation.whole("interval", 10..=30 * DAY_S));
@@ -413,6 +437,7 @@ impl TableConfig {
             });
         }
         let mut pace = defaults.pace.clone();
+        set(&mut pace.validation.deletes, section.choice("deletes", &DELETES));
         let (mut start, mut partitions) = (defaults.start, defaults.partitions);
         pace.zone = read_zone(section, defaults.zones).unwrap_or_default();
         if let Some(rows) = section.whole("batchSize", 1..=PAGE_ROWS_MAX) {
@@ -502,17 +527,10 @@ impl TableConfig {
 }
 
 fn note_ineffective(section: &Section<'_>, warnings: &RefCell<Vec<Problem>>) {
-    let warn = |key: &str, message: &str| {
-        warnings.borrow_mut().push(Problem { key: key.to_owned(), message: message.to_owned() })
-    };
-    if section.has("deletes") {
-        warn("deletes", "is accepted, but has no effect in this version");
-    }
     if section.raw("id").and_then(Value::as_str) == Some("integer") {
-        warn(
-            "id",
-            "names the table, which is now called integer: for ids that are integers write idType: integer",
-        );
+        let message =
+            "names the table, which is now called integer: for ids that are integers write idType: integer";
+        warnings.borrow_mut().push(Problem { key: "id".to_owned(), message: message.to_owned() });
     }
 }
 

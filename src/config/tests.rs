@@ -53,11 +53,29 @@ fn a_worker_s_memory_is_enough_for_some_pages_and_within_what_the_core_can_have(
 #[test]
 fn validation_is_done_on_command_unless_the_configuration_wants_it_regularly() {
     let validation = |root: &Value| parse(root).unwrap().tables[0].pace.validation;
-    let usual = Validation { is_regular: false, interval_s: 300, day_bytes_billed_max: 10 << 30 };
+    let usual = Validation {
+        is_regular: false,
+        interval_s: 300,
+        day_bytes_billed_max: 10 << 30,
+        deletes: Deletes::Keep,
+        deletes_max: 10_000,
+    };
     assert_eq!(validation(&minimal()), usual);
     let mut root = minimal();
     root["validation"] = json!({"enabled": true, "interval": 60, "maxBytesBilledPerDay": 0});
-    assert_eq!(validation(&root), Validation { is_regular: true, interval_s: 60, day_bytes_billed_max: 0 });
+    root["limits"] = json!({"maxDeletesPerRun": 5});
+    root["bigquery"]["deletes"] = json!("mirror");
+    let wanted = Validation {
+        is_regular: true,
+        interval_s: 60,
+        day_bytes_billed_max: 0,
+        deletes: Deletes::Mirror,
+        deletes_max: 5,
+    };
+    assert_eq!(validation(&root), wanted);
+    let mut wrong = root.clone();
+    wrong["bigquery"]["deletes"] = json!("miror");
+    assert!(problem(wrong).contains("did you mean mirror?"));
     assert!(problem(with("validation", "interval", json!(1))).starts_with("validation.interval: is 1"));
     assert!(problem(with("validation", "intervall", json!(60))).contains("did you mean interval?"));
 }

@@ -95,6 +95,9 @@ impl Engine {
             loss.stamp = stamp.map(|stamp| stamp.plus(1));
             stamp
         };
+        if loss.is_difference() {
+            self.validation.vet(&batch);
+        }
         let ahead = self.pages_ahead(&transfer, page_starts);
         let is_complete = transfer.reading.is_complete();
         let is_mended = is_complete && loss.is_last;

@@ -97,8 +97,10 @@ impl Engine {
                 false => Next::fail(failure, Next::Poll),
             };
         }
-        if let Some(counting) = self.count_due(&described, moment) {
-            return self.count(counting, described, moment);
+        match self.count_due(&described, moment) {
+            Some(Ok(counting)) => return self.count(counting, described, moment),
+            Some(Err(reason)) => return self.refuse_to_count(reason, described, moment),
+            None => {}
         }
         if self.must_count_without_cursor(&described, moment) {
             let sql = sql::count_without_cursor(self.whole_source(&described));
@@ -428,7 +430,7 @@ impl Engine {
         match Bill::check_query(bytes, self.billed_today(), &self.config.pace) {
             Ok(()) => self.query(task, described, bytes, moment),
             Err(_) if task.mends.as_ref().is_some_and(|loss| loss.is_difference()) => {
-                self.validation.repaired(None);
+                self.validation.give_up();
                 Next::Plan(described)
             }
             // A budget comes back by itself; a limit of one query does not.

@@ -10,11 +10,15 @@ use super::{Engine, Inquiry, Next, State, division};
 use crate::bigquery::cursor::CursorType;
 use crate::bigquery::page::Page;
 use crate::bigquery::sql::{self, Selection, Window};
-use crate::bigquery::table::Version;
+use crate::bigquery::table::{PartitionUnit, Version};
+use crate::config::Deletes;
+use crate::mapping::batch::Batch;
 use crate::mapping::id;
 use crate::mapping::projection::Projection;
 use crate::time::{DAY_US, Micros, SECOND_US};
-use crate::validation::{Leaf, Leaves, Listing, Repair, Span, StoredCursor, WORDS};
+use crate::validation::{
+    Consent, Leaf, Leaves, Listing, Period, Repair, Seen, Span, StoredCursor, Vetted, Vetting, WORDS,
+};
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,6 +45,9 @@ pub struct Wish {
     /// The first id of the target; none if the target is empty.
     #[serde(default)]
     pub first_id: Option<String>,
+    /// Which nodes have rows that this worker's last list of keys did not have.
+    #[serde(default)]
+    pub extras: Vec<Seen>,
 }
 
 /// When to count again, and which rows to read again.
@@ -53,6 +60,14 @@ pub struct Validation {
     /// Windows of differing rows, with the times of writing that rows with a key get.
     repairs: VecDeque<(Window, Option<Micros>)>,
     attempted_at: Option<Micros>,
+    /// The rows that such windows had.
+    vetted: Vetted,
+    /// Those of the window that is being read, if they have no key.
+    vetting: Option<Vetting>,
+    /// Which nodes' rows the last list of keys has looked for.
+    seen: Vec<Seen>,
+    /// Why nothing was counted last.
+    refusal: Option<String>,
 }
 
 /// A count that is to be made.
@@ -101,6 +116,11 @@ impl Validation {
         self.wish.billed_day = day;
     }
 
+    /// Whether the keys have to be listed again, because rows may be deleted only if two lists do not have them.
+    fn must_list_again(&self, deletes: Deletes) -> bool {
+        deletes != Deletes::Keep && self.wish.extras.iter().any(|one| !self.seen.contains(one))
+    }
+
     /// Takes windows of which a node's copy differs.
     pub fn repair(&mut self, Repair { windows, stamp }: Repair) {
         for window in windows {
@@ -117,14 +137,31 @@ impl Validation {
     }
 
     /// Notes that the next window is being read again.
-    pub fn attempt(&mut self, now: Micros) {
+    fn attempt(&mut self, window: Window, has_key: bool, now: Micros) {
         self.attempted_at = Some(now);
+        self.vetting = (!has_key).then(|| Vetting::begin(window, now));
     }
 
-    /// Notes that it was, or that it may not be read. `next` is the first time of writing that was not used: later windows
+    /// Takes rows of that window.
+    pub fn vet(&mut self, batch: &Batch) {
+        if let Some(vetting) = &mut self.vetting {
+            vetting.add(batch.plain_ids());
+        }
+    }
+
+    /// Notes that it may not be read.
+    pub fn give_up(&mut self) {
+        self.vetting = None;
+        self.repaired(None);
+    }
+
+    /// Notes that it was read. `next` is the first time of writing that was not used: later windows
     /// may have newer versions of the same rows.
     pub fn repaired(&mut self, next: Option<Micros>) {
         self.repairs.pop_front();
+        if let Some(vetting) = self.vetting.take() {
+            self.vetted.take(vetting);
+        }
         for (_, stamp) in &mut self.repairs {
             *stamp = stamp.map(|stamp| next.map_or(stamp, |next| stamp.max(next)));
         }
@@ -144,6 +181,11 @@ impl Engine {
         !self.validation.repairs.is_empty()
     }
 
+    /// Returns what the windows had that were read again last.
+    pub fn vetted(&self) -> &Vetted {
+        &self.validation.vetted
+    }
+
     /// Reads rows again in which this node's copy differs from the source.
     pub(super) fn mend_difference(
         &mut self,
@@ -151,7 +193,8 @@ impl Engine {
         described: Arc<Described>,
         moment: Moment,
     ) -> Next {
-        self.validation.attempt(moment.now);
+        let has_key = !described.projection.key.is_empty();
+        self.validation.attempt(window, has_key, moment.now);
         if Bill::check_day(self.billed_today(), &self.config.pace).is_err() {
             return self.plan(described, moment);
         }
@@ -159,30 +202,37 @@ impl Engine {
         self.mend(loss, described, moment)
     }
 
-    /// Returns what is to be counted now; none if nothing is.
-    pub(super) fn count_due(&mut self, described: &Described, moment: Moment) -> Option<Counting> {
+    /// Returns what is to be counted now, or why that is impossible; none if nothing is.
+    pub(super) fn count_due(
+        &self,
+        described: &Described,
+        moment: Moment,
+    ) -> Option<Result<Counting, String>> {
         let settings = self.config.pace.validation;
         let is_old = self.validation.counted_at.is_none_or(|at| {
             i64::try_from(settings.interval_s).is_ok_and(|s| moment.now.since(at).abs() >= s * SECOND_US)
         });
         let version = described.description.version.as_ref();
         let has_changed = version.is_none() || self.validation.version.as_ref() != version;
-        let is_due = self.validation.is_asked() || (settings.is_regular && is_old && has_changed);
         let projection = &described.projection;
+        let is_due = self.validation.is_asked()
+            || (settings.is_regular && is_old && has_changed)
+            || (!projection.key.is_empty() && self.validation.must_list_again(settings.deletes));
         if !is_due {
             return None;
         }
         let cursor = stored_cursor(projection);
         if cursor.is_none() && !projection.has_cursor_in_id() {
-            let reason = format!(
+            return Some(Err(format!(
                 "the records do not tell the exact value of {}, so they cannot be compared with the source",
                 self.config.cursor
-            );
-            self.refuse_to_count(reason, moment);
-            return None;
+            )));
         }
         let (cursor_type, pace) = (projection.cursor_type, &self.config.pace);
-        let watermark = self.holding.watermark()?;
+        let Some(watermark) = self.holding.watermark() else {
+            let is_empty = self.has_read_all(described, moment);
+            return is_empty.then(|| Err("the source has no rows".to_owned()));
+        };
         // Rows behind the bound are still being read again, unless the source is known not to have changed.
         let until = match self.has_read_all(described, moment) {
             true => watermark,
@@ -195,7 +245,7 @@ impl Engine {
         let counted = self.holding.counts().into_iter().flat_map(super::counts::Counts::partitions);
         let starts: Vec<Micros> = counted.map(|one| one.starts).collect();
         let selection = division::select(self.holding.rule(), self.holding.own(), window, &starts, present);
-        Some(Counting { window, span, cursor, selection })
+        Some(Ok(Counting { window, span, cursor, selection }))
     }
 
     /// Divides the time of all rows into leaves, as far as ids tell how long that is.
@@ -209,18 +259,26 @@ impl Engine {
         Span::for_rows(rows, oldest.map_or(0, |oldest| until.since(oldest).max(0)))
     }
 
-    /// Does not count before that is wanted again, and tells operators who wanted it why.
-    fn refuse_to_count(&mut self, reason: String, moment: Moment) {
-        self.validation.counted_at = Some(moment.now);
-        if self.validation.is_asked() {
-            self.validation.wish.followed = self.validation.wish.asked;
-            self.notes.push(Note { kind: "validation_refused", reason });
+    /// Does not count before that is wanted again, and tells why.
+    pub(super) fn refuse_to_count(
+        &mut self,
+        reason: String,
+        described: Arc<Described>,
+        moment: Moment,
+    ) -> Next {
+        if self.validation.is_asked() || self.validation.refusal.as_ref() != Some(&reason) {
+            self.notes.push(Note { kind: "validation_refused", reason: reason.clone() });
         }
+        self.validation.refusal = Some(reason);
+        let window = Window { after: None, until: None };
+        let counting = Counting { window, span: Span { length_us: DAY_US }, cursor: None, selection: None };
+        self.share_leaves(&counting, Counted::default(), described, moment)
     }
 
     /// Asks what the counting bills, before it is done.
     pub(super) fn count(&mut self, counting: Counting, described: Arc<Described>, moment: Moment) -> Next {
         let Some(sql) = self.counting_sql(&counting, &described) else {
+            self.validation.refusal = None;
             return self.share_leaves(&counting, Counted::default(), described, moment);
         };
         let mut request = self.sql_request(&sql, 1, moment);
@@ -256,9 +314,9 @@ impl Engine {
                 "validation would bill {bytes} bytes, after {billed} today; validation.maxBytesBilledPerDay is {limit}, \
                  and `limits` may allow less"
             );
-            self.refuse_to_count(reason, moment);
-            return Next::Plan(described);
+            return self.refuse_to_count(reason, described, moment);
         };
+        self.validation.refusal = None;
         let counting = Box::new(counting);
         let question = match described.projection.key.is_empty() {
             true => Question::Leaves(counting),
@@ -312,8 +370,7 @@ impl Engine {
         let Some((job, rows)) = envelope.job.clone().zip(envelope.total_rows) else {
             self.validation.bill(day_of(self.source.server_time()), bytes);
             let reason = "BigQuery did not tell under which job the list of keys can be read".to_owned();
-            self.refuse_to_count(reason, moment);
-            return Next::Plan(described);
+            return self.refuse_to_count(reason, described, moment);
         };
         let stamp = Some(self.holding.take_stamp(moment.now));
         let listing = Listing { job, rows, id_type: described.projection.id_type, stamp };
@@ -352,8 +409,37 @@ impl Engine {
             leaves,
             cursor: counting.cursor.clone(),
             listing,
+            consent: self.consent(&described),
+            refusal: self.validation.refusal.clone(),
         };
+        self.validation.seen.clone_from(&leaves.consent.seen);
         Next::Await(State::Sharing(described), Command::ShareLeaves(Box::new(leaves)))
+    }
+}
+
+impl Engine {
+    /// What may be done with rows that only a copy has.
+    fn consent(&self, described: &Described) -> Consent {
+        let settings = self.config.pace.validation;
+        let description = &described.description;
+        let by_cursor = description.partitioning.as_ref().and_then(|(unit, column)| {
+            column.as_ref().filter(|name| name.eq_ignore_ascii_case(&self.config.cursor)).map(|_| unit)
+        });
+        let period = by_cursor.map(|unit| match unit {
+            PartitionUnit::Hour => Period::Hour,
+            PartitionUnit::Day => Period::Day,
+            PartitionUnit::Month => Period::Month,
+            PartitionUnit::Year => Period::Year,
+        });
+        let present = self.config.pace.zone.local(self.source.server_time());
+        let live_us = description.partitions_live_ms.map(|ms| ms.saturating_mul(1_000));
+        Consent {
+            deletes: settings.deletes,
+            rows_max: settings.deletes_max,
+            period,
+            expired: live_us.map(|us| present.plus(-us)),
+            seen: self.validation.wish.extras.clone(),
+        }
     }
 }
 

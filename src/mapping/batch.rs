@@ -62,6 +62,14 @@ impl Batch {
         }
     }
 
+    /// Returns the ids of rows without a key, whose texts JSON need not escape.
+    pub fn plain_ids(&self) -> impl Iterator<Item = &[u8]> {
+        let ids = self.text.strip_prefix(b"[[").unwrap_or_default();
+        let ids = ids.split(|byte| *byte == b']').next().unwrap_or_default();
+        // Integers are plain; texts stand between quotation marks.
+        ids.split(|byte| matches!(byte, b',' | b'"')).filter(|id| !id.is_empty())
+    }
+
     /// Returns the number of rows that are really to be written.
     pub fn rows_to_write(&self) -> u64 {
         self.rows.saturating_sub(self.superseded.len()) as u64

@@ -1,11 +1,15 @@
 //! What a node concludes from comparing its copy with a worker's leaves.
 
 use super::comparison::{Difference, Finding};
-use super::leaves::{Leaves, Progress};
+use super::digest::Digest;
+use super::extras::{Consent, Deletion};
+use super::leaves::{Leaf, Leaves, Progress};
 use crate::bigquery::sql::Window;
+use crate::config::Deletes;
 use crate::log::Note;
 use crate::time::{Micros, SECOND_US, instant};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A difference counts when it is still there after this time: rows of other nodes may be on their way.
 const SECOND_LOOK_US: i64 = 30 * SECOND_US;
@@ -13,8 +17,10 @@ const SECOND_LOOK_US: i64 = 30 * SECOND_US;
 const RANK_US: i64 = 30 * SECOND_US;
 /// How long after a repair to look again.
 const REPAIR_US: i64 = 30 * SECOND_US;
-/// So often is a leaf read again that still differs.
+/// So often is mended what still differs.
 const REPAIRS_MAX: u32 = 3;
+/// So many ids are named to operators.
+const IDS_NAMED: usize = 10;
 
 /// What is known of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,12 +28,50 @@ const REPAIRS_MAX: u32 = 3;
 pub enum State {
     /// It equals the source.
     Equal,
+    /// It has all rows of the source, and some that the source no longer has.
+    Extra,
     /// It differs, perhaps because rows are on their way.
     Suspected,
-    /// It differs, and the rows are being read again.
+    /// It differs, and that is being mended.
     Repairing,
     /// It differs, though its rows were read again.
     Different,
+    /// Nothing was counted that it could be compared with.
+    Refused,
+}
+
+/// Rows that only a copy has, by leaves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    length_us: i64,
+    /// Another wish may have another consequence.
+    deletes: Deletes,
+    rows_max: u64,
+    leaves: Vec<Leaf>,
+}
+
+impl Kept {
+    /// Rows of these leaves.
+    pub fn new(leaves: &Leaves, digests: BTreeMap<i64, Digest>) -> Kept {
+        let has_rows =
+            |(leaf, Digest { rows, sums: [one, other] })| (rows > 0).then_some((leaf, rows, one, other));
+        let Consent { deletes, rows_max, .. } = leaves.consent;
+        let list = digests.into_iter().filter_map(has_rows).collect();
+        Kept { length_us: leaves.length_us, deletes, rows_max, leaves: list }
+    }
+
+    /// Returns the rows, if such leaves were meant, and the configuration wants the same.
+    pub fn of(&self, leaves: &Leaves) -> BTreeMap<i64, Digest> {
+        let Consent { deletes, rows_max, .. } = leaves.consent;
+        let is_same = (self.length_us, self.deletes, self.rows_max) == (leaves.length_us, deletes, rows_max);
+        let digest = |(leaf, rows, one, other): &Leaf| (*leaf, Digest { rows: *rows, sums: [*one, *other] });
+        self.leaves.iter().filter(|_| is_same).map(digest).collect()
+    }
+
+    fn rows(&self) -> u64 {
+        self.leaves.iter().map(|(_, rows, ..)| rows).sum()
+    }
 }
 
 /// A node's check of its copy against one worker's leaves, as it is stored in the table SyncCheck.
@@ -70,11 +114,23 @@ pub struct Check {
     /// The leaves that differed at the last comparison, in order.
     #[serde(default)]
     pub suspects: Vec<i64>,
-    /// How often leaves were read again.
+    /// How often differences were mended.
     #[serde(default)]
     pub repairs: u32,
+    /// Since when the node has known rows that only it has, by its clock.
+    #[serde(with = "instant", default)]
+    pub extra_since: Option<Micros>,
+    /// These rows, as far as their leaves tell nothing else.
+    #[serde(default)]
+    pub kept: Kept,
+    /// How many of such rows were to be deleted.
+    #[serde(default)]
+    pub deleted: u64,
     /// What the counting billed.
     pub bytes_billed: u64,
+    /// Why nothing was counted; none if it was.
+    #[serde(default)]
+    pub refusal: Option<String>,
 }
 
 /// Rows that are to be read again.
@@ -102,12 +158,14 @@ pub struct Place<'n> {
 }
 
 /// What follows from a comparison.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Conclusion {
     /// To be stored.
     pub check: Check,
     /// What is to be read again.
     pub repair: Option<Repair>,
+    /// What is to be deleted.
+    pub deletion: Option<Deletion>,
     /// To be told in the audit; none while that is open.
     pub note: Option<Note>,
 }
@@ -135,6 +193,11 @@ impl Check {
         self.counted_at == leaves.counted_at && self.asked == leaves.asked
     }
 
+    /// Since when rows are being read again that differ from these leaves; none if they are not.
+    pub fn repaired_since(&self, leaves: &Leaves) -> Option<Micros> {
+        self.checked_at.filter(|_| self.state == State::Repairing && self.is_of(leaves))
+    }
+
     /// Concludes from a comparison; `windows` returns what to read again of some leaves. `rank` is the node's place among
     /// all nodes; `haste` divides the waiting times.
     pub fn conclude(
@@ -143,10 +206,50 @@ impl Check {
         windows: impl FnOnce(&[i64]) -> Vec<Window>,
         Place { node, rank, haste, now }: Place<'_>,
     ) -> Conclusion {
-        let Finding { leaves, counted, stored, differences } = finding;
-        let before = before.filter(|before| before.is_of(leaves));
+        let check = Check::of(finding, before.as_ref(), node, now);
+        if check.refusal.is_some() {
+            return Conclusion::open(Check { state: State::Refused, ..check });
+        }
+        let before = before.filter(|before| before.is_of(finding.leaves));
+        if finding.differences.is_empty() {
+            return check.end_well(finding);
+        }
+        let again = |us: i64| Some(now.plus(us / i64::from(haste.max(1))));
+        let was_suspected =
+            |leaf: &i64| before.as_ref().is_some_and(|before| before.suspects.binary_search(leaf).is_ok());
+        let confirmed: Vec<i64> = check.suspects.iter().copied().filter(was_suspected).collect();
+        let unexplained = |one: &&Difference| !one.is_explained && confirmed.binary_search(&one.leaf).is_ok();
+        let unexplained: Vec<i64> =
+            finding.differences.iter().filter(unexplained).map(|one| one.leaf).collect();
+        if unexplained.is_empty() && confirmed.len() < check.suspects.len() {
+            let again_at = again(SECOND_LOOK_US + i64::from(rank) * RANK_US);
+            return Conclusion::open(Check { again_at, state: State::Suspected, ..check });
+        }
+        if unexplained.is_empty() {
+            return check.settle_extras(finding, again(REPAIR_US));
+        }
+        if check.repairs >= REPAIRS_MAX {
+            return check.end(State::Different, finding);
+        }
+        let windows = windows(&unexplained);
+        if windows.is_empty() {
+            return check.end(State::Different, finding);
+        }
+        let stamp = finding.leaves.listing.as_ref().and_then(|listing| listing.stamp);
+        Conclusion {
+            repair: Some(Repair { windows, stamp }),
+            ..Conclusion::open(check.repairing(again(REPAIR_US)))
+        }
+    }
+
+    /// What was found, before anything follows from it.
+    fn of(finding: &Finding<'_>, before: Option<&Check>, node: &str, now: Micros) -> Check {
+        let Finding { leaves, counted, stored, differences, extras, kept, .. } = finding;
+        let same = before.filter(|before| before.is_of(leaves));
         let sum = |count: fn(&Difference) -> u64| differences.iter().map(count).sum();
-        let check = Check {
+        let extra = sum(|one| one.extra);
+        let since = before.and_then(|before| before.extra_since).or(Some(now));
+        Check {
             id: format!("{}@{node}", leaves.id),
             table_id: leaves.table_id.clone(),
             node: node.to_owned(),
@@ -160,68 +263,93 @@ impl Check {
             counted: *counted,
             stored: *stored,
             missing: sum(|one| one.missing),
-            extra: sum(|one| one.extra),
+            extra: extra.max(extras.rows()).max(kept.rows()),
             suspects: differences.iter().map(|one| one.leaf).collect(),
-            repairs: before.as_ref().map_or(0, |before| before.repairs),
+            repairs: same.map_or(0, |before| before.repairs),
+            extra_since: since.filter(|_| extras.rows() > 0),
+            kept: kept.clone(),
+            deleted: same.map_or(0, |before| before.deleted),
             bytes_billed: leaves.bytes_billed,
-        };
-        if differences.is_empty() {
-            return check.end(State::Equal);
+            refusal: leaves.refusal.clone(),
         }
-        let again = |us: i64| Some(now.plus(us / i64::from(haste.max(1))));
-        let was_suspected =
-            |leaf: &i64| before.as_ref().is_some_and(|before| before.suspects.binary_search(leaf).is_ok());
-        let confirmed: Vec<i64> = check.suspects.iter().copied().filter(was_suspected).collect();
-        if confirmed.is_empty() {
-            let again_at = again(SECOND_LOOK_US + i64::from(rank) * RANK_US);
-            return Conclusion::open(Check { again_at, state: State::Suspected, ..check }, None);
-        }
-        if check.repairs >= REPAIRS_MAX {
-            return check.end(State::Different);
-        }
-        let windows = windows(&confirmed);
-        if windows.is_empty() {
-            return check.end(State::Different);
-        }
-        let stamp = leaves.listing.as_ref().and_then(|listing| listing.stamp);
-        let repairs = check.repairs + 1;
-        let check = Check { again_at: again(REPAIR_US), state: State::Repairing, repairs, ..check };
-        Conclusion::open(check, Some(Repair { windows, stamp }))
     }
 
-    fn end(self, state: State) -> Conclusion {
-        let Check { counted, stored, missing, extra, repairs, node, owner, .. } = &self;
+    fn repairing(self, again_at: Option<Micros>) -> Check {
+        Check { again_at, state: State::Repairing, repairs: self.repairs + 1, ..self }
+    }
+
+    /// Deletes the rows that only this node has, if that is wanted, allowed, and certain.
+    fn settle_extras(self, finding: &Finding<'_>, again_at: Option<Micros>) -> Conclusion {
+        let consent = &finding.leaves.consent;
+        if consent.deletes == Deletes::Keep {
+            return self.end_well(finding);
+        }
+        if let Some(refusal) = finding.extras.refusal(consent) {
+            let Check { node, .. } = &self;
+            let reason = format!("rows that only {node} has are not deleted: {refusal}");
+            let note = Note { kind: "deletes_refused", reason };
+            return Conclusion { note: Some(note), ..self.end_well(finding) };
+        }
+        if self.repairs >= REPAIRS_MAX {
+            return self.end(State::Different, finding);
+        }
+        if finding.stored_before.is_none() {
+            return self.end_well(finding);
+        }
+        let ids = finding.extras.ids().to_vec();
+        let deletion = Deletion { ids, stored_before: finding.stored_before };
+        let deleted = self.deleted + deletion.ids.len() as u64;
+        Conclusion {
+            deletion: Some(deletion),
+            ..Conclusion::open(Check { deleted, kept: finding.known.clone(), ..self.repairing(again_at) })
+        }
+    }
+
+    fn end_well(self, finding: &Finding<'_>) -> Conclusion {
+        let state = if self.extra > 0 { State::Extra } else { State::Equal };
+        self.end(state, finding)
+    }
+
+    fn end(self, state: State, finding: &Finding<'_>) -> Conclusion {
+        let Check { counted, stored, missing, extra, repairs, deleted, node, owner, .. } = &self;
         let until = self.until.map_or_else(|| "the end".to_owned(), |until| until.to_string());
-        let note = match state {
-            State::Different => Note {
-                kind: "validation_differs",
-                reason: format!(
-                    "the rows of {owner} up to {until} on {node} differ from the source: {counted} rows there, {stored} \
-                     here; at least {missing} are missing and {extra} are only here, although they were read again \
-                     {repairs} times"
+        let rows = format!("the rows of {owner} up to {until} on {node}");
+        let (kind, reason) = match state {
+            State::Different => (
+                "validation_differs",
+                format!(
+                    "{rows} differ from the source: {counted} rows there, {stored} here; at least {missing} are missing \
+                     and {extra} are only here, although they were read again {repairs} times"
                 ),
-            },
-            _ if *repairs > 0 => Note {
-                kind: "validation_repaired",
-                reason: format!(
-                    "the rows of {owner} up to {until} on {node} differed from the source, and were read again: both \
-                     have {counted} rows now"
-                ),
-            },
-            _ => Note {
-                kind: "validation_equal",
-                reason: format!(
-                    "the rows of {owner} up to {until} on {node} equal the source: {counted} rows"
-                ),
-            },
+            ),
+            State::Extra => {
+                let ids = finding.extras.ids();
+                let mut names = ids.get(..IDS_NAMED.min(ids.len())).unwrap_or_default().join(", ");
+                if !names.is_empty() {
+                    names = format!(", among them {names}");
+                }
+                let reason =
+                    format!("{rows} are all there, and {extra} more that the source no longer has{names}");
+                ("validation_extra", reason)
+            }
+            _ if *repairs > 0 => {
+                let deletion =
+                    if *deleted > 0 { format!("; up to {deleted} rows were deleted") } else { String::new() };
+                let reason = format!(
+                    "{rows} differed from the source, and were read again: both have {counted} rows now{deletion}"
+                );
+                ("validation_repaired", reason)
+            }
+            _ => ("validation_equal", format!("{rows} equal the source: {counted} rows")),
         };
-        Conclusion { check: Check { state, ..self }, repair: None, note: Some(note) }
+        let note = Some(Note { kind, reason });
+        Conclusion { check: Check { state, ..self }, repair: None, deletion: None, note }
     }
 }
 
 impl Conclusion {
-    fn open(check: Check, repair: Option<Repair>) -> Conclusion {
-        Conclusion { check, repair, note: None }
+    fn open(check: Check) -> Conclusion {
+        Conclusion { check, repair: None, deletion: None, note: None }
     }
 }
 
@@ -229,7 +357,7 @@ impl Conclusion {
 mod tests {
     use super::*;
     use crate::mapping::id::{content_hash, write_keyless};
-    use crate::validation::{Comparison, Digest};
+    use crate::validation::{Comparison, Consent, Digest, Extras, Seen};
 
     fn at(second: i64) -> Micros {
         Micros(second * SECOND_US)
@@ -260,12 +388,15 @@ mod tests {
             leaves: list.collect(),
             cursor: None,
             listing: None,
+            consent: Consent::default(),
+            refusal: None,
         }
     }
 
     fn concluded(before: Option<Check>, comparison: &Comparison, rank: u32, now: Micros) -> Conclusion {
         let place = Place { node: "m", rank, haste: 1, now };
-        Check::conclude(before, &comparison.finding(), |leaves| comparison.windows(leaves), place)
+        let finding = comparison.finding(before.as_ref());
+        Check::conclude(before, &finding, |leaves| comparison.windows(leaves), place)
     }
 
     fn conclude(before: Option<&Check>, counted: &[i64], stored: &[i64], now: i64) -> Conclusion {
@@ -356,5 +487,63 @@ mod tests {
         let later = Comparison::new(leaves(&[1, 25], 50)).unwrap();
         let next = concluded(Some(first.check), &later, 2, at(60));
         assert_eq!((next.check.state, next.check.again_at), (State::Suspected, Some(at(60 + 30 + 60))));
+    }
+
+    /// Concludes again and again what follows from rows that only the copy has, as a list of keys tells of them.
+    fn settle(deletes: Deletes, seen: bool, stored: usize) -> (Vec<State>, Vec<&'static str>, usize) {
+        let counted = leaves(&[1], 5);
+        let since = Some(at(10));
+        let seen = seen.then(|| Seen { node: "m".to_owned(), since }).into_iter().collect();
+        let leaves =
+            Leaves { consent: Consent { deletes, rows_max: 2, seen, ..Consent::default() }, ..counted };
+        let mut extras = Extras::default();
+        (0..10).for_each(|_| extras.count(&leaves.consent, None));
+        (0..stored).for_each(|id| extras.add(&leaves.consent, &id.to_string(), None));
+        let difference = Difference { leaf: 3, missing: 0, extra: stored as u64, is_explained: true };
+        let (mut states, mut kinds, mut deleted) = (Vec::new(), Vec::new(), 0);
+        let mut before: Option<Check> = None;
+        let mut now = at(10);
+        loop {
+            let finding = Finding {
+                leaves: &leaves,
+                counted: 1,
+                stored: 3,
+                differences: vec![difference],
+                extras: &extras,
+                stored_before: leaves.consent.seen_since("m"),
+                known: Kept::default(),
+                kept: Kept::default(),
+            };
+            let place = Place { node: "m", rank: 0, haste: 1, now };
+            let Conclusion { check, deletion, note, .. } =
+                Check::conclude(before, &finding, |_| Vec::new(), place);
+            states.push(check.state);
+            kinds.extend(note.map(|note| note.kind));
+            deleted += deletion.map_or(0, |deletion| deletion.ids.len());
+            let Some(again_at) = check.again_at else { return (states, kinds, deleted) };
+            (now, before) = (again_at, Some(check));
+        }
+    }
+
+    #[test]
+    fn rows_that_only_the_copy_has_are_deleted_if_that_is_wanted_certain_and_allowed() {
+        use State::{Different, Extra, Repairing, Suspected};
+        let extra = (vec![Suspected, Extra], vec!["validation_extra"], 0);
+        assert_eq!(settle(Deletes::Keep, true, 2), extra);
+        assert_eq!(settle(Deletes::Mirror, false, 2), extra);
+        assert_eq!(settle(Deletes::Mirror, true, 3), (vec![Suspected, Extra], vec!["deletes_refused"], 0));
+        // Here they come back each time.
+        let states = vec![Suspected, Repairing, Repairing, Repairing, Different];
+        assert_eq!(settle(Deletes::Mirror, true, 2), (states, vec!["validation_differs"], 6));
+    }
+
+    #[test]
+    fn what_could_not_be_counted_is_told() {
+        let refused = Leaves { refusal: Some("it costs too much".to_owned()), ..leaves(&[1], 5) };
+        assert!(Check::is_due(None, &refused, &[], at(10)));
+        let comparison = Comparison::new(refused).unwrap();
+        let Conclusion { check, repair, note, .. } = concluded(None, &comparison, 0, at(10));
+        assert_eq!((check.state, check.again_at, repair, note), (State::Refused, None, None, None));
+        assert_eq!(check.refusal.as_deref(), Some("it costs too much"));
     }
 }

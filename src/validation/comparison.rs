@@ -1,7 +1,10 @@
 //! Compares a node's copy with the leaves of a worker.
 
+use super::check::{Check, Kept};
 use super::digest::Digest;
+use super::extras::Extras;
 use super::leaves::{Leaves, Span, UnknownRule};
+use super::vetted::Vetted;
 use crate::bigquery::sql::Window;
 use crate::mapping::id;
 use crate::partition::Rule;
@@ -20,6 +23,8 @@ pub struct Difference {
     pub missing: u64,
     /// How many of its rows only this node has, at least.
     pub extra: u64,
+    /// Whether nothing differs but rows that only this node has, each of which is known.
+    pub is_explained: bool,
 }
 
 /// What came of a comparison.
@@ -33,6 +38,14 @@ pub struct Finding<'c> {
     pub stored: u64,
     /// The leaves that differ, in order.
     pub differences: Vec<Difference>,
+    /// The rows that only this node has, as far as they are known.
+    pub extras: &'c Extras,
+    /// Since when this node has had these, if each of them was compared with what the source has.
+    pub stored_before: Option<Micros>,
+    /// Rows that only this node has, as it knew before.
+    pub known: Kept,
+    /// All rows of which that is known now. If they stay, they are no difference next time.
+    pub kept: Kept,
 }
 
 /// Digests the rows of a node's copy by their cursors.
@@ -43,6 +56,13 @@ pub struct Comparison {
     rule: Option<Rule>,
     stored: BTreeMap<i64, Digest>,
     rows: u64,
+    /// What this node has read again.
+    vetted: Vetted,
+    /// How many of the rows of each window that was read again are stored.
+    matched: Vec<u64>,
+    extras: Extras,
+    /// The rows of leaves that only this node has.
+    extra: BTreeMap<i64, Digest>,
     text: String,
 }
 
@@ -53,12 +73,29 @@ impl Comparison {
     /// When the table is divided by a rule that is not known.
     pub fn new(leaves: Leaves) -> Result<Comparison, UnknownRule> {
         let rule = leaves.rule()?;
-        Ok(Comparison { leaves, rule, stored: BTreeMap::new(), rows: 0, text: String::new() })
+        Ok(Comparison {
+            leaves,
+            rule,
+            stored: BTreeMap::new(),
+            rows: 0,
+            vetted: Vetted::default(),
+            matched: Vec::new(),
+            extras: Extras::default(),
+            extra: BTreeMap::new(),
+            text: String::new(),
+        })
     }
 
     /// Returns what the rows are compared with.
     pub fn leaves(&self) -> &Leaves {
         &self.leaves
+    }
+
+    /// Takes what this node has read again, before any row is added. Only what it has read since it found these leaves to
+    /// differ tells anything. `before` is what was found last time.
+    pub fn vet(&mut self, vetted: &Vetted, before: Option<&Check>) {
+        self.vetted = vetted.since(before.and_then(|before| before.repaired_since(&self.leaves)));
+        self.matched = vec![0; self.vetted.count()];
     }
 
     /// Returns the inclusive bounds of the ids to add; none if ids do not tell the cursor.
@@ -68,55 +105,116 @@ impl Comparison {
 
     /// Adds rows by their ids. Others than those that were counted are left out.
     pub fn add<'t>(&mut self, ids: impl IntoIterator<Item = &'t str>) {
-        for cursor in ids.into_iter().filter_map(id::cursor_of) {
-            self.add_cursor(cursor);
+        for (id, cursor) in ids.into_iter().filter_map(|id| Some((id, id::cursor_of(id)?))) {
+            self.add_row(id, cursor);
         }
     }
 
     /// Takes the ids of rows that cannot be written, though they were counted.
     pub fn excuse<'t>(&mut self, ids: impl IntoIterator<Item = &'t str>) {
-        if self.leaves.cursor.is_none() {
-            self.add(ids);
+        if self.leaves.cursor.is_some() {
+            return;
         }
-    }
-
-    /// Adds rows by their cursors, as they are stored.
-    pub fn add_stored<'t>(&mut self, cursors: impl IntoIterator<Item = &'t str>) {
-        for text in cursors {
-            if let Some(cursor) = self.leaves.cursor_of(text) {
-                self.add_cursor(cursor);
+        for (id, cursor) in ids.into_iter().filter_map(|id| Some((id, id::cursor_of(id)?))) {
+            self.match_row(id, cursor);
+            if self.leaves.is_settled(cursor) && self.leaves.has(self.rule, cursor) {
+                self.digest(cursor, false);
             }
         }
     }
 
-    fn add_cursor(&mut self, cursor: Micros) {
+    /// Adds rows by their ids and, after each, its cursor as it is stored.
+    pub fn add_stored<'t>(&mut self, rows: impl IntoIterator<Item = (&'t str, &'t str)>) {
+        for (id, text) in rows {
+            if let Some(cursor) = self.leaves.cursor_of(text) {
+                self.add_row(id, cursor);
+            }
+        }
+    }
+
+    fn add_row(&mut self, id: &str, cursor: Micros) {
+        let is_extra = self.match_row(id, cursor);
         if !self.leaves.is_settled(cursor) || !self.leaves.has(self.rule, cursor) {
             return;
         }
+        self.extras.count(&self.leaves.consent, Some(cursor));
+        if is_extra {
+            self.extras.add(&self.leaves.consent, id, Some(cursor));
+        }
+        self.digest(cursor, is_extra);
+    }
+
+    /// Looks for a row among those that were read again. Returns whether it is none of them, although it should be.
+    fn match_row(&mut self, id: &str, cursor: Micros) -> bool {
+        let Some(place) = self.vetted.place_of(cursor) else { return false };
+        let has_row = self.vetted.has(place, id);
+        if let Some(matched) = self.matched.get_mut(place).filter(|_| has_row) {
+            *matched += 1;
+        }
+        !has_row
+    }
+
+    fn digest(&mut self, cursor: Micros, is_extra: bool) {
         use std::fmt::Write as _;
         self.text.clear();
         // Writing to a text does not fail.
         let _ = write!(self.text, "{}", cursor.0);
         self.rows += 1;
-        self.stored.entry(self.leaves.span().leaf(cursor)).or_default().add(self.text.as_bytes());
+        let leaf = self.leaves.span().leaf(cursor);
+        self.stored.entry(leaf).or_default().add(self.text.as_bytes());
+        if is_extra {
+            self.extra.entry(leaf).or_default().add(self.text.as_bytes());
+        }
     }
 
-    /// Returns what was found.
-    pub fn finding(&self) -> Finding<'_> {
+    /// Returns what was found. `before` is what was found last time.
+    pub fn finding(&self, before: Option<&Check>) -> Finding<'_> {
         let counted: BTreeMap<i64, Digest> = self.leaves.digests().collect();
+        let known = before.map(|before| before.kept.of(&self.leaves)).unwrap_or_default();
+        let (mut still_known, mut kept) = (BTreeMap::new(), BTreeMap::new());
+        let mut differences = Vec::new();
         let mut all: Vec<i64> = counted.keys().chain(self.stored.keys()).copied().collect();
         all.sort_unstable();
         all.dedup();
-        let differing = all.into_iter().filter_map(|leaf| {
-            let (counted, stored) = (counted.get(&leaf), self.stored.get(&leaf));
-            let rows = |digest: Option<&Digest>| digest.map_or(0, |digest| digest.rows);
-            let (there, here) = (rows(counted), rows(stored));
-            let (missing, extra) = (there.saturating_sub(here), here.saturating_sub(there));
-            (counted != stored).then_some(Difference { leaf, missing, extra })
-        });
-        let differences = differing.collect();
-        let counted = counted.values().map(|digest| digest.rows).sum();
-        Finding { leaves: &self.leaves, counted, stored: self.rows, differences }
+        for leaf in all {
+            let of = |digests: &BTreeMap<i64, Digest>| digests.get(&leaf).copied().unwrap_or_default();
+            let (there, here, known) = (of(&counted), of(&self.stored), of(&known));
+            if here.without(known) == there {
+                still_known.insert(leaf, known);
+                kept.insert(leaf, known);
+                continue;
+            }
+            let extra = of(&self.extra);
+            let is_explained = self.has_all_rows_of(leaf);
+            if is_explained {
+                kept.insert(leaf, extra);
+            }
+            // What was read again is newer than what was counted.
+            let (missing, extra) = match is_explained {
+                true => (0, extra.rows),
+                false => (there.rows.saturating_sub(here.rows), here.rows.saturating_sub(there.rows)),
+            };
+            if !is_explained || extra > 0 {
+                differences.push(Difference { leaf, missing, extra, is_explained });
+            }
+        }
+        Finding {
+            leaves: &self.leaves,
+            counted: counted.values().map(|digest| digest.rows).sum(),
+            stored: self.rows,
+            differences,
+            extras: &self.extras,
+            stored_before: self.vetted.begun(),
+            known: Kept::new(&self.leaves, still_known),
+            kept: Kept::new(&self.leaves, kept),
+        }
+    }
+
+    /// Whether all rows of a leaf were read again, and are stored.
+    fn has_all_rows_of(&self, leaf: i64) -> bool {
+        let window = within(self.leaves.span().window(leaf), self.leaves.window());
+        let place = self.vetted.place_around(window);
+        place.is_some_and(|place| self.vetted.rows(place) == self.matched.get(place).copied())
     }
 
     /// Returns windows that have all rows of some leaves, in order; neighbours are one.
@@ -128,10 +226,14 @@ impl Comparison {
 fn windows(span: Span, leaves: &[i64], within: Window) -> Vec<Window> {
     let mut windows = few(leaves.iter().map(|leaf| span.window(*leaf)));
     for window in &mut windows {
-        window.after = window.after.max(within.after);
-        window.until = window.until.min(within.until.or(window.until));
+        *window = self::within(*window, within);
     }
     windows
+}
+
+/// Returns the part of a window that lies within another one.
+fn within(window: Window, other: Window) -> Window {
+    Window { after: window.after.max(other.after), until: window.until.min(other.until.or(window.until)) }
 }
 
 /// Returns a few windows that have all rows of some, which are in order. Between them lie the largest gaps: a query for each
@@ -164,8 +266,10 @@ pub fn few(windows: impl Iterator<Item = Window>) -> Vec<Window> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Deletes;
     use crate::mapping::id::{content_hash, write_keyless};
     use crate::time::SECOND_US;
+    use crate::validation::{Consent, Place, Vetting};
 
     const LENGTH_US: i64 = 10 * SECOND_US;
 
@@ -197,6 +301,8 @@ mod tests {
             leaves: Vec::new(),
             cursor: None,
             listing: None,
+            consent: Consent { rows_max: 10, ..Consent::default() },
+            refusal: None,
         };
         let mut digests = BTreeMap::<i64, Digest>::new();
         for second in seconds {
@@ -214,7 +320,7 @@ mod tests {
         let mut comparison = Comparison::new(leaves(counted, "table/1", &[0])).unwrap();
         comparison.add(ids(stored).lines());
         let tuple = |one: Difference| (one.leaf, one.missing, one.extra);
-        comparison.finding().differences.into_iter().map(tuple).collect()
+        comparison.finding(None).differences.into_iter().map(tuple).collect()
     }
 
     #[test]
@@ -234,7 +340,7 @@ mod tests {
         let counted = Leaves { until: None, ..leaves(&[1, 2 * 86_400], "day/2", &[0]) };
         let mut comparison = Comparison::new(counted).unwrap();
         comparison.add(ids(&days).lines());
-        let Finding { differences, counted, stored, .. } = comparison.finding();
+        let Finding { differences, counted, stored, .. } = comparison.finding(None);
         assert_eq!((differences, counted, stored), (vec![], 2, 2));
         assert!(Comparison::new(leaves(&[], "week/7", &[0])).is_err());
     }
@@ -263,5 +369,74 @@ mod tests {
         assert_eq!(few.last().unwrap().until, Some(at(1_023)));
         assert!(few.is_sorted_by_key(|window| window.after));
         assert_eq!(super::few(std::iter::empty()), []);
+    }
+
+    /// What is found once the leaves that differed have been read again, with so many seconds in the source by then.
+    fn found_again(counted: &[i64], read: &[i64], stored: &[i64]) -> (Vec<Difference>, Vec<String>) {
+        let leaves = leaves(counted, "table/1", &[0]);
+        let mut first = Comparison::new(leaves.clone()).unwrap();
+        first.add(ids(stored).lines());
+        let place = |now| Place { node: "n", rank: 0, haste: 1, now: Micros(now) };
+        let mut before = None;
+        for now in 1..3 {
+            let finding = first.finding(None);
+            let conclusion = Check::conclude(before, &finding, |some| first.windows(some), place(now));
+            before = Some(conclusion.check);
+        }
+        let mut vetted = Vetted::default();
+        for (begun, row) in [(1, 77), (3, -1)] {
+            let mut vetting = Vetting::begin(Window { after: None, until: None }, Micros(begun));
+            let rows: Vec<i64> = if row < 0 { read.to_vec() } else { vec![row] };
+            vetting.add(ids(&rows).lines().map(str::as_bytes));
+            vetted.take(vetting);
+        }
+        let mut again = Comparison::new(leaves).unwrap();
+        again.vet(&vetted, before.as_ref());
+        again.add(ids(stored).lines());
+        let finding = again.finding(before.as_ref());
+        assert_eq!(finding.stored_before, Some(Micros(3)));
+        (finding.differences, again.extras.ids().to_vec())
+    }
+
+    #[test]
+    fn rows_that_are_in_the_source_no_more_are_known_by_their_ids() {
+        let extra = |leaf, extra| Difference { leaf, missing: 0, extra, is_explained: true };
+        let (differences, extras) = found_again(&[1, 25], &[1, 25], &[1, 25, 26, 99]);
+        assert_eq!(differences, [extra(2, 1), extra(9, 1)]);
+        let all = ids(&[1, 25, 26, 99]);
+        assert_eq!(extras, all.lines().skip(2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_read_again_counts_more_than_what_was_counted() {
+        // A row came after the count.
+        assert_eq!(found_again(&[1], &[1, 2], &[1, 2]), (vec![], vec![]));
+        // It did not arrive here.
+        let (differences, extras) = found_again(&[1, 25], &[1, 25, 26], &[1, 25, 99]);
+        assert!(differences.iter().all(|one| !one.is_explained), "{differences:?}");
+        assert_eq!(extras.len(), 1);
+    }
+
+    #[test]
+    fn known_rows_that_stay_are_no_difference_next_time() {
+        let counted = leaves(&[1, 25], "table/1", &[0]);
+        let kept = |seconds: &[i64]| {
+            let mut digests = BTreeMap::<i64, Digest>::new();
+            for second in seconds {
+                digests.entry(second / 10).or_default().add((second * SECOND_US).to_string().as_bytes());
+            }
+            Kept::new(&counted, digests)
+        };
+        let mut comparison = Comparison::new(counted.clone()).unwrap();
+        comparison.add(ids(&[1, 25, 26]).lines());
+        let place = Place { node: "n", rank: 0, haste: 1, now: Micros(1) };
+        let check = Check::conclude(None, &comparison.finding(None), |_| Vec::new(), place).check;
+        let found = |kept| comparison.finding(Some(&Check { kept, ..check.clone() })).differences.len();
+        assert_eq!([found(kept(&[26])), found(kept(&[27])), found(Kept::default())], [0, 1, 1]);
+        // With longer leaves, they are not told apart.
+        let longer = Leaves { length_us: 60 * SECOND_US, ..counted.clone() };
+        assert_eq!(kept(&[26]).of(&longer), BTreeMap::new());
+        let mirrored = Consent { deletes: Deletes::Mirror, ..Consent::default() };
+        assert_eq!(kept(&[26]).of(&Leaves { consent: mirrored, ..counted.clone() }), BTreeMap::new());
     }
 }

@@ -24,6 +24,17 @@ impl Digest {
             *sum = sum.wrapping_add(word.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)));
         }
     }
+
+    /// Returns what is left without some of the rows.
+    #[must_use]
+    pub fn without(self, some: Digest) -> Digest {
+        let [one, other] = self.sums;
+        let [less, and_less] = some.sums;
+        Digest {
+            rows: self.rows.saturating_sub(some.rows),
+            sums: [one.wrapping_sub(less), other.wrapping_sub(and_less)],
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //! A row with a key may get a newer version at any time, and then the former one is nowhere any more. So the sums of many
 //! rows tell only which of them may differ. These are looked at one by one.
 
+use super::check::{Check, Kept};
 use super::comparison::{Difference, Finding, few};
 use super::digest::Digest;
+use super::extras::Extras;
 use super::leaves::{Leaves, Listing, UnknownRule};
 use crate::bigquery::page::{Cell, Page};
 use crate::bigquery::request::{self, Request};
@@ -49,6 +51,7 @@ pub struct KeyComparison {
     /// The keys of these leaves that were not found in the copy yet, with their cursors.
     expected: HashMap<u64, Micros>,
     found: BTreeMap<u32, Found>,
+    extras: Extras,
 }
 
 /// The keys of a leaf, on both sides.
@@ -89,6 +92,7 @@ impl KeyComparison {
             close: BTreeSet::new(),
             expected: HashMap::new(),
             found: BTreeMap::new(),
+            extras: Extras::default(),
         })
     }
 
@@ -167,6 +171,7 @@ impl KeyComparison {
         let leaf = self.leaf_of(hash);
         if self.close.is_empty() {
             let Some(sums) = self.sums.get_mut(leaf as usize).filter(|_| is_settled) else { return };
+            self.extras.count(&self.leaves.consent, cursor);
             sums.stored.add(&with_cursor(id, cursor.unwrap_or(Micros::MIN)));
         } else if self.close.contains(&leaf) {
             match self.expected.remove(&hash) {
@@ -175,7 +180,10 @@ impl KeyComparison {
                     self.miss(leaf, hash, wanted);
                 }
                 Some(_) => {}
-                None if is_settled => self.found.entry(leaf).or_default().extra += 1,
+                None if is_settled => {
+                    self.found.entry(leaf).or_default().extra += 1;
+                    self.extras.add(&self.leaves.consent, &String::from_utf8_lossy(id), cursor);
+                }
                 None => {}
             }
         }
@@ -211,19 +219,32 @@ impl KeyComparison {
         u32::try_from(hash % (self.sums.len() as u64).max(1)).unwrap_or(0)
     }
 
-    /// Returns what was found.
-    pub fn finding(&self) -> Finding<'_> {
+    /// Returns what was found. `before` is what was found last time.
+    pub fn finding(&self, before: Option<&Check>, node: &str) -> Finding<'_> {
         let differences = self.found.iter().filter(|(_, found)| found.extra > 0 || !found.missing.is_empty());
         let differences: Vec<Difference> = differences
             .map(|(leaf, found)| Difference {
                 leaf: i64::from(*leaf),
                 missing: found.missing.len() as u64,
                 extra: found.extra,
+                is_explained: found.missing.is_empty(),
             })
             .collect();
         let sum = |count: fn(&Difference) -> u64| -> u64 { differences.iter().map(count).sum() };
         let stored = (self.counted + sum(|one| one.extra)).saturating_sub(sum(|one| one.missing));
-        Finding { leaves: &self.leaves, counted: self.counted, stored, differences }
+        // Later rows may be in the source, though the list does not have them.
+        let seen = self.leaves.consent.seen_since(node);
+        let stored_before = seen.filter(|_| before.is_some_and(|before| before.extra_since == seen));
+        Finding {
+            leaves: &self.leaves,
+            counted: self.counted,
+            stored,
+            differences,
+            extras: &self.extras,
+            stored_before,
+            known: Kept::default(),
+            kept: Kept::default(),
+        }
     }
 
     /// Returns windows that have the missing rows of some leaves.
@@ -281,6 +302,7 @@ mod tests {
     use crate::bigquery::page::JobReference;
     use crate::time::SECOND_US;
     use crate::validation::StoredCursor;
+    use crate::validation::{Consent, Place, Seen};
     use serde_json::json;
 
     fn at(second: i64) -> Micros {
@@ -308,6 +330,8 @@ mod tests {
             leaves: Vec::new(),
             cursor: Some(StoredCursor { attribute: "ts".to_owned(), unit_us: SECOND_US }),
             listing: Some(listing.clone()),
+            consent: Consent::default(),
+            refusal: None,
         };
         KeyComparison::new(leaves, listing).unwrap()
     }
@@ -353,7 +377,7 @@ mod tests {
                 break;
             }
         }
-        let finding = comparison.finding();
+        let finding = comparison.finding(None, "n");
         let missing = finding.differences.iter().map(|one| one.missing).sum();
         let extra = finding.differences.iter().map(|one| one.extra).sum();
         let leaves: Vec<i64> = finding.differences.iter().map(|one| one.leaf).collect();
@@ -407,7 +431,7 @@ mod tests {
                 break;
             }
         }
-        let finding = comparison.finding();
+        let finding = comparison.finding(None, "n");
         let missing: u64 = finding.differences.iter().map(|one| one.missing).sum();
         assert_eq!((rounds, missing), (4, (rows - here.len()) as u64));
         assert_eq!((finding.counted, finding.stored), (rows as u64, here.len() as u64));
@@ -420,5 +444,30 @@ mod tests {
         assert!(comparison.add_page(page(&[], 2)).is_err());
         comparison.add_page(page(&[("a".to_owned(), 1)], 2)).unwrap();
         assert!(comparison.request().unwrap().path.contains("startIndex=1&"));
+    }
+
+    #[test]
+    fn rows_may_be_deleted_only_if_the_list_was_made_after_the_node_had_told_of_them() {
+        let since = Some(Micros(5));
+        let known_since = |told: Option<Micros>, seen: Vec<Seen>| {
+            let mut comparison = comparison(0);
+            comparison.leaves.consent.seen = seen;
+            comparison.add_stored(&[Some(Cow::Borrowed("a")), Some(Cow::Borrowed("1"))]);
+            while comparison.looks_closer() {
+                comparison.add_stored(&[Some(Cow::Borrowed("a")), Some(Cow::Borrowed("1"))]);
+            }
+            assert_eq!(comparison.finding(None, "n").extras.ids(), ["a"]);
+            let place = Place { node: "n", rank: 0, haste: 1, now: Micros(9) };
+            let check = Check::conclude(None, &comparison.finding(None, "n"), |_| Vec::new(), place).check;
+            assert_eq!(check.extra_since, Some(Micros(9)));
+            let before = Check { extra_since: told, ..check };
+            comparison.finding(Some(&before), "n").stored_before
+        };
+        let seen = |node: &str, since| vec![Seen { node: node.to_owned(), since }];
+        assert_eq!(known_since(since, seen("n", since)), since);
+        assert_eq!(known_since(since, seen("m", since)), None);
+        assert_eq!(known_since(since, Vec::new()), None);
+        assert_eq!(known_since(None, seen("n", since)), None);
+        assert_eq!(known_since(Some(Micros(6)), seen("n", since)), None);
     }
 }

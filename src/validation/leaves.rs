@@ -1,6 +1,7 @@
 //! What BigQuery counted of a worker's rows.
 
 use super::digest::Digest;
+use super::extras::Consent;
 use crate::bigquery::page::JobReference;
 use crate::bigquery::sql::Window;
 use crate::config::IdType;
@@ -102,6 +103,12 @@ pub struct Leaves {
     /// The keys of rows with a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listing: Option<Listing>,
+    /// What may be done with rows that only a copy has.
+    #[serde(default)]
+    pub consent: Consent,
+    /// Why nothing was counted; none if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
 }
 
 /// How records hold their cursors.
@@ -149,7 +156,7 @@ impl Leaves {
     pub fn are_stored_up_to(&self, progress: &[Progress]) -> bool {
         let is_there = |one: &&Progress| one.last_timestamp.is_some() && one.last_timestamp >= self.until;
         let stored: BTreeSet<u32> = progress.iter().filter(is_there).map(|one| one.partition).collect();
-        self.partitions.iter().all(|partition| stored.contains(partition))
+        self.refusal.is_some() || self.partitions.iter().all(|partition| stored.contains(partition))
     }
 
     /// Returns the rule that tells which rows were counted: none if all were.

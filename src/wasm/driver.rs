@@ -15,7 +15,7 @@ use crate::mapping::succession::{Comparable, Heir, Renewed, Succession};
 use crate::mapping::target::Table;
 use crate::operations::news::News;
 use crate::time::{Micros, SECOND_US};
-use crate::validation::Repair;
+use crate::validation::{Repair, Vetted};
 use gloo_timers::future::TimeoutFuture;
 use js_sys::{Date, Math, Promise};
 use std::cell::{Cell, RefCell};
@@ -125,6 +125,11 @@ impl Driver {
         if self.engine.borrow_mut().repair(repair, now()) {
             self.end_rest();
         }
+    }
+
+    /// Returns which rows were in the source when such rows were read again last.
+    pub fn vetted(&self) -> Vetted {
+        self.engine.borrow().vetted().clone()
     }
 
     /// Tells whether there are such rows.

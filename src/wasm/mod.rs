@@ -8,7 +8,7 @@ mod schema;
 mod validation;
 
 use crate::cluster::{Heartbeat, Hello, Observer, Standing, Threads};
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config, Deletes, Environment};
 use crate::engine::{Engine, Worker};
 use crate::mapping::succession::Comparable;
 use driver::Driver;
@@ -68,6 +68,7 @@ struct TableSummary<'c> {
     may_create: bool,
     poll_interval_ms: u64,
     is_validated: bool,
+    is_mirrored: bool,
 }
 
 /// Returns the names of the time zones that a configuration, an object as parsed from YAML, needs the rules of.
@@ -103,7 +104,7 @@ impl Configuration {
         }
     }
 
-    /// Returns `{connection, tables: [{id, targetTable, autoStart, mayCreate, pollIntervalMs, isValidated}], controlRoles,
+    /// Returns `{connection, tables: [{id, targetTable, autoStart, mayCreate, pollIntervalMs, isValidated, isMirrored}], controlRoles,
     /// auditRetentionDays, warnings}`.
     ///
     /// # Errors
@@ -119,6 +120,7 @@ impl Configuration {
                 may_create: table.may_create,
                 poll_interval_ms: table.pace.poll_interval_ms,
                 is_validated: table.pace.validation.is_regular,
+                is_mirrored: table.pace.validation.deletes != Deletes::Keep,
             })
             .collect();
         let audit_retention_days = *audit_retention_days;

@@ -1,12 +1,8 @@
 //! The comparison of a node's copy with the source.
 
-use super::{convert, driver};
+use super::{TableSync, convert, driver};
 use crate::error::Failure;
-use crate::log::Note;
-use crate::validation::{
-    Check, Comparison, Conclusion, KeyComparison, Leaves, Place, Progress, Repair, UnknownRule,
-};
-use serde::Serialize;
+use crate::validation::{Check, Comparison, KeyComparison, Leaves, Place, Progress, UnknownRule};
 use std::borrow::Cow;
 use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 
@@ -21,13 +17,6 @@ pub struct CopyComparison {
 enum Kind {
     Times(Box<Comparison>),
     Keys(Box<KeyComparison>),
-}
-
-#[derive(Serialize)]
-struct WireConclusion {
-    check: Check,
-    repair: Option<Repair>,
-    note: Option<Note>,
 }
 
 #[wasm_bindgen]
@@ -61,6 +50,19 @@ impl CopyComparison {
     #[wasm_bindgen(js_name = cursorAttribute)]
     pub fn cursor_attribute(&self) -> Option<String> {
         self.leaves().cursor.as_ref().map(|cursor| cursor.attribute.clone())
+    }
+
+    /// Takes what the table's sync has read again, before any row is added. `before` is the node's row of SyncCheck, or
+    /// null.
+    ///
+    /// # Errors
+    /// When `before` is something else.
+    pub fn vet(&mut self, sync: &TableSync, before: JsValue) -> Result<(), JsValue> {
+        let before: Option<Check> = serde_wasm_bindgen::from_value(before)?;
+        if let Kind::Times(comparison) = &mut self.comparison {
+            comparison.vet(&sync.driver.vetted(), before.as_ref());
+        }
+        Ok(())
     }
 
     /// Takes the ids of rows that cannot be written, as a JSON array.
@@ -107,11 +109,14 @@ impl CopyComparison {
     pub fn add(&mut self, rows: &str) -> Result<(), JsError> {
         let has_cursors = self.leaves().cursor.is_some();
         let rows: Vec<Option<Cow<'_, str>>> = serde_json::from_str(rows)?;
-        let texts = |first: usize, step: usize| rows.iter().skip(first).step_by(step).flatten();
+        let pairs = rows.chunks_exact(2).filter_map(|pair| match pair {
+            [Some(id), Some(cursor)] => Some((&**id, &**cursor)),
+            _ => None,
+        });
         match &mut self.comparison {
             Kind::Keys(comparison) => comparison.add_stored(&rows),
-            Kind::Times(comparison) if has_cursors => comparison.add_stored(texts(1, 2).map(|text| &**text)),
-            Kind::Times(comparison) => comparison.add(texts(0, 1).map(|text| &**text)),
+            Kind::Times(comparison) if has_cursors => comparison.add_stored(pairs),
+            Kind::Times(comparison) => comparison.add(rows.iter().flatten().map(|text| &**text)),
         }
         Ok(())
     }
@@ -126,23 +131,25 @@ impl CopyComparison {
     }
 
     /// Concludes from what was added. `before` is the node's row of SyncCheck, or null; `rank` the node's place among all
-    /// nodes; `haste` divides the waiting times. Returns `{check, repair, note}`: the row to store, what to read again, or
-    /// null, and `{kind, reason}` for the audit, or null.
+    /// nodes; `haste` divides the waiting times. Returns `{check, repair, deletion, note}`: the row to store, what to read
+    /// again and what to delete, and `{kind, reason}` for the audit; the last three may be null.
     ///
     /// # Errors
     /// When `before` is something else.
     pub fn conclude(&self, before: JsValue, node: &str, rank: u32, haste: u32) -> Result<JsValue, JsValue> {
         let before: Option<Check> = serde_wasm_bindgen::from_value(before)?;
         let place = Place { node, rank, haste, now: driver::now() };
-        let Conclusion { check, repair, note } = match &self.comparison {
+        let conclusion = match &self.comparison {
             Kind::Times(found) => {
-                Check::conclude(before, &found.finding(), |leaves| found.windows(leaves), place)
+                let finding = found.finding(before.as_ref());
+                Check::conclude(before, &finding, |leaves| found.windows(leaves), place)
             }
             Kind::Keys(found) => {
-                Check::conclude(before, &found.finding(), |leaves| found.windows(leaves), place)
+                let finding = found.finding(before.as_ref(), node);
+                Check::conclude(before, &finding, |leaves| found.windows(leaves), place)
             }
         };
-        convert::to_js(&WireConclusion { check, repair, note })
+        convert::to_js(&conclusion)
     }
 
     fn leaves(&self) -> &Leaves {

@@ -144,15 +144,6 @@ test('a_key_that_comes_a_day_late_is_found', async () => {
 	await untilEqual({ source, harper: running.harper }, { table: 'vessels', target: 'Vessels', key: VESSEL_KEY });
 });
 
-test('a_key_that_only_harper_has_is_told_of', async () => {
-	const record = { id: 'mine', mmsi: 'mine', timestamp: '2024-01-01T00:00:00.000000Z' };
-	await upsert(running.harper, 'vessels', [record]);
-	const { text } = await validate(running.harper, 'vessels', ({ state }) => state === 'different');
-	assert.match(text, /at least 0 missing and 1 only in Harper/);
-	await remove(running.harper, 'vessels', [record.id]);
-	await validate(running.harper, 'vessels', isEqual);
-});
-
 test('validation_is_billed_key_and_cursor_once', async () => {
 	source.proxy.accounting = true;
 	const from = source.proxy.requests('jobs.query').length;

@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test';
 import { VESSEL_SCHEMA, vesselPositions } from '../support/index.mjs';
 import { assertEqual, startComponent, untilAllRest, untilEqual } from './support/component.mjs';
 import { DATASET, recent, startSource } from './support/source.mjs';
-import { IN_HASTE, auditOf, idsOf, isEqual, remove, targetOf, upsert, validate } from './support/validation.mjs';
+import { IN_HASTE, auditOf, idsOf, isEqual, remove, targetOf, validate } from './support/validation.mjs';
 
 const ROWS = 12_000;
 const DAYS = 6;
@@ -107,17 +107,6 @@ test('rows_that_come_a_day_late_are_found', async () => {
 	await source.bigquery.loadRows(DATASET, 'days', late);
 	await validate(running.harper, 'days', isEqual);
 	await untilEqual({ source, harper: running.harper }, { table: 'days', target: 'Days' });
-});
-
-test('a_row_that_only_harper_has_is_told_of', async () => {
-	const [id] = await idsOf(running.harper, 'whole');
-	const record = { id: `${id}~7`, mmsi: '1', timestamp: '2024-01-01T00:00:00.000000Z' };
-	await upsert(running.harper, 'whole', [record]);
-	const { text } = await validate(running.harper, 'whole', ({ state }) => state === 'different');
-	assert.match(text, /12,000 rows in BigQuery, 12,001 on \S+, at least 0 missing and 1 only in Harper/);
-	assert.equal((await auditOf(running.harper, 'whole', 'validation_differs')).length, 1);
-	await remove(running.harper, 'whole', [record.id]);
-	await validate(running.harper, 'whole', isEqual);
 });
 
 test('validation_is_billed_the_cursor_alone', async () => {

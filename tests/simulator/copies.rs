@@ -2,18 +2,28 @@
 
 use crate::node::Node;
 use crate::world::World;
-use bigquery_sync::validation::{Check, Comparison, Conclusion, KeyComparison, Leaves, Listing, Place};
+use bigquery_sync::validation::{
+    Check, Comparison, Conclusion, KeyComparison, Leaves, Listing, Place, Vetted,
+};
 use std::borrow::Cow;
 
 /// Compares a node's copy. Returns none if the list of keys cannot be read.
-pub fn compare(world: &mut World, node: usize, leaves: &Leaves, place: Place<'_>) -> Option<Conclusion> {
+pub fn compare(
+    world: &mut World,
+    node: usize,
+    leaves: &Leaves,
+    vetted: &Vetted,
+    place: Place<'_>,
+) -> Option<Conclusion> {
     let before = world.nodes[node].checks.get(&leaves.id).cloned();
     if let Some(listing) = leaves.listing.clone() {
         return compare_keys(world, node, leaves, listing, before, place);
     }
     let mut found = Comparison::new(leaves.clone()).unwrap();
+    found.vet(vetted, before.as_ref());
     found.add(world.nodes[node].target.keys().map(String::as_str));
-    Some(Check::conclude(before, &found.finding(), |leaves| found.windows(leaves), place))
+    let finding = found.finding(before.as_ref());
+    Some(Check::conclude(before, &finding, |leaves| found.windows(leaves), place))
 }
 
 fn compare_keys(
@@ -38,7 +48,8 @@ fn compare_keys(
             break;
         }
     }
-    Some(Check::conclude(before, &found.finding(), |leaves| found.windows(leaves), place))
+    let finding = found.finding(before.as_ref(), place.node);
+    Some(Check::conclude(before, &finding, |leaves| found.windows(leaves), place))
 }
 
 /// The ids of all records and, behind each, its cursor as Harper stores it.

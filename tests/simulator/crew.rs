@@ -418,10 +418,16 @@ impl Crew {
             if hand.engine.is_repairing() {
                 break;
             }
-            let Some(Conclusion { check, repair, .. }) = compare(world, node, &leaves, place) else {
+            let vetted = hand.engine.vetted();
+            let Some(Conclusion { check, repair, deletion, .. }) =
+                compare(world, node, &leaves, vetted, place)
+            else {
                 continue;
             };
             world.nodes[node].checks.insert(leaves.id, check);
+            if let Some(deletion) = deletion {
+                world.delete_rows(node, &deletion);
+            }
             let is_woken = repair.is_some_and(|repair| hand.engine.repair(repair, now));
             if is_woken && matches!(hand.next, Some((_, Event::Rested))) {
                 hand.next = Some((world.now, Event::Rested));

@@ -42,6 +42,8 @@ pub struct Transaction {
 #[derive(Clone, Default)]
 pub struct Node {
     pub target: BTreeMap<String, (Row, Stamp)>,
+    /// When it stored its rows, by the true time.
+    pub stored_at: BTreeMap<String, i64>,
     pub deleted: BTreeMap<String, Stamp>,
     pub schemas: BTreeMap<u32, (SchemaVersion, Stamp)>,
     pub checkpoints: BTreeMap<String, (Checkpoint, Stamp)>,
@@ -92,7 +94,7 @@ impl Node {
         })
     }
 
-    pub fn apply(&mut self, transaction: &Transaction) {
+    pub fn apply(&mut self, transaction: &Transaction, now: i64) {
         let stamp = transaction.stamp;
         for id in &transaction.replaced {
             if self.target.get(id).is_some_and(|(_, before)| *before < stamp) {
@@ -111,6 +113,7 @@ impl Node {
             }
             if self.target.get(id).is_none_or(|(_, before)| *before < stamp) {
                 self.target.insert(id.clone(), (row.clone(), stamp));
+                self.stored_at.insert(id.clone(), now);
             }
         }
         if let Some(head) = &transaction.head
@@ -287,8 +290,8 @@ impl Node {
         let next =
             self.inbox.values_mut().find_map(|queue| Some((queue.iter().position(is_of_commit)?, queue)));
         let before: Vec<_> = next.map_or_else(Vec::new, |(place, queue)| queue.drain(..=place).collect());
-        let Some(((_, sent), before)) = before.split_last() else { return };
-        before.iter().for_each(|(_, arrived)| self.apply(arrived));
+        let Some(((arrived_at, sent), before)) = before.split_last() else { return };
+        before.iter().for_each(|(arrived_at, arrived)| self.apply(arrived, *arrived_at));
         let mut part = (**sent).clone();
         self.missed.extend(part.witness.iter().map(|one| (one.owner.clone(), one.number)));
         part.rows.retain(|_| is_kept());
@@ -299,7 +302,7 @@ impl Node {
             part.opening = part.opening.filter(|_| is_kept());
             part.witness = part.witness.filter(|_| is_kept());
         }
-        self.apply(&part);
+        self.apply(&part, *arrived_at);
     }
 
     /// Whether it has mended whatever it lost.
@@ -318,8 +321,8 @@ impl Node {
         let mut inbox = std::mem::take(&mut self.inbox);
         for (_, queue) in inbox.iter_mut().filter(|(sender, _)| is_heard(**sender)) {
             while queue.front().is_some_and(|(arrives_at, _)| *arrives_at <= now) {
-                if let Some((_, transaction)) = queue.pop_front() {
-                    self.apply(&transaction);
+                if let Some((arrived_at, transaction)) = queue.pop_front() {
+                    self.apply(&transaction, if now == i64::MAX { arrived_at } else { now });
                 }
             }
         }

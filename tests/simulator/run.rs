@@ -124,7 +124,8 @@ fn rule(partition_by: &str, partitioned: bool, keyed: bool, partitions: u32) -> 
 fn configuration(random: &mut Random, partition_by: &str, partitions: u32) -> serde_json::Value {
     json!({
         "bigquery": {
-            "projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts", "partitionBy": partition_by
+            "projectId": "p", "dataset": "d", "table": "t", "timestampColumn": "ts", "partitionBy": partition_by,
+            "deletes": "mirror"
         },
         "sync": {
             "initialBatchSize": random.pick(&[7, 100, 2_000]), "catchupBatchSize": random.pick(&[5, 100]),

@@ -152,6 +152,20 @@ impl Source {
         self.empty();
     }
 
+    /// Deletes a row with all its versions, unless its day would be left without a row, or nothing would tell that the
+    /// newest version is gone. Returns whether it did.
+    pub fn remove_one(&mut self, row: &Row) -> bool {
+        let day = |row: &Row| row.cursor.map(|cursor| cursor.div_euclid(DAY_US));
+        let is_it = |one: &Row| if self.habits.keyed { one.key == row.key } else { one == row };
+        let before = self.entries.len();
+        let is_left = self.entries.iter().any(|entry| day(&entry.row) == day(row) && !is_it(&entry.row));
+        if is_left {
+            self.entries.retain(|entry| !is_it(&entry.row));
+            self.changes += 1;
+        }
+        self.entries.len() < before
+    }
+
     /// Deletes all rows.
     pub fn empty(&mut self) {
         self.entries.clear();

@@ -5,7 +5,8 @@ use crate::run::{LATENESS_S, begin};
 use crate::source::Row;
 use crate::world::World;
 use bigquery_sync::bigquery::cursor::CursorType;
-use bigquery_sync::time::{DAY_US, SECOND_US};
+use bigquery_sync::mapping::id;
+use bigquery_sync::time::{DAY_US, Micros, SECOND_US};
 use bigquery_sync::validation::State;
 
 const WORLDS: u64 = 120;
@@ -29,6 +30,32 @@ fn settled_until(world: &World) -> Option<i64> {
     Some(lowest - LATENESS_S * SECOND_US - if is_day { DAY_US } else { 0 })
 }
 
+/// What makes a copy differ from its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Harm {
+    /// The source gets a row far too late.
+    LateRow,
+    /// All nodes lose rows.
+    LostEverywhere,
+    /// One node loses rows.
+    LostOnOne,
+    /// The source loses rows, but no whole day, and not all versions of the newest.
+    GoneFromSource,
+    /// All nodes have rows that the source never had.
+    Invented,
+    /// Rows are replaced by as many others.
+    Replaced,
+}
+
+const HARMS: [Harm; 6] = [
+    Harm::LateRow,
+    Harm::LostEverywhere,
+    Harm::LostOnOne,
+    Harm::GoneFromSource,
+    Harm::Invented,
+    Harm::Replaced,
+];
+
 /// Takes rows from one node or from all, or adds rows to the source that are far too late. Returns whether it could.
 fn spoil(world: &mut World) -> bool {
     let Some(until) = settled_until(world) else { return false };
@@ -43,28 +70,61 @@ fn spoil(world: &mut World) -> bool {
         return false;
     }
     world.is_spoilt = true;
+    let harm = world.random.pick(&HARMS);
     let some = |world: &mut World| rows[world.random.below(rows.len() as u64) as usize].clone();
-    match world.random.below(3) {
-        0 => {
+    match harm {
+        Harm::LateRow => {
             let (_, row) = some(world);
             let text = "far too late".to_owned();
             let key = if world.source.habits.keyed { text.clone() } else { row.key.clone() };
             let visible_at = world.now;
             world.source.add(Row { text, key, ..row }, visible_at);
         }
-        kind => {
+        Harm::LostEverywhere | Harm::LostOnOne => {
             let node = world.random.below(world.nodes.len() as u64) as usize;
             for _ in 0..5 {
                 let (id, _) = some(world);
                 for (number, here) in world.nodes.iter_mut().enumerate() {
-                    if kind == 1 || number == node {
+                    if harm == Harm::LostEverywhere || number == node {
                         here.target.remove(&id);
                     }
                 }
             }
         }
+        Harm::GoneFromSource => {
+            let (_, row) = some(world);
+            return world.source.remove_one(&row);
+        }
+        Harm::Invented => {
+            let (_, like) = some(world);
+            invent(world, &like);
+        }
+        Harm::Replaced => {
+            let (id, row) = some(world);
+            world.nodes.iter_mut().for_each(|here| {
+                here.target.remove(&id);
+            });
+            invent(world, &row);
+        }
     }
     true
+}
+
+/// Gives all nodes a row that is like another one, but a microsecond younger.
+fn invent(world: &mut World, row: &Row) {
+    let key = format!("{}x", row.key);
+    let cursor = row.cursor.map(|cursor| cursor + 1);
+    // The id of a row without a key begins with its cursor.
+    let id = match world.source.habits.keyed {
+        true => key.clone(),
+        false => format!("{}{}", id::bounds(row.cursor.map(Micros), None).0, "x".repeat(16)),
+    };
+    let row = Row { text: "invented".to_owned(), key, cursor };
+    let stored_at = world.now - SECOND_US;
+    for here in &mut world.nodes {
+        here.target.insert(id.clone(), (row.clone(), (stored_at, 0)));
+        here.stored_at.insert(id.clone(), stored_at);
+    }
 }
 
 /// Works until a condition holds, or for an hour.

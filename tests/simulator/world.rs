@@ -15,6 +15,7 @@ use bigquery_sync::error::{Failure, Kind};
 use bigquery_sync::mapping::id::CURSOR_CHARACTERS;
 use bigquery_sync::mapping::succession::{Comparable, Renewed, Succession};
 use bigquery_sync::time::{Micros, SECOND_US};
+use bigquery_sync::validation::{Deletion, Seen};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -157,8 +158,29 @@ impl World {
         let first_id = here.target.keys().next().cloned();
         let (billed_day, billed_on_day) =
             own.map_or((0, 0), |leaves| (leaves.billed_day, leaves.billed_on_day));
-        let wish = Wish { asked: self.validations, followed, billed_day, billed_on_day, first_id };
+        let leaves = format!("t:{}", actor.name());
+        let checks = self.nodes.iter().filter_map(|node| node.checks.get(&leaves));
+        let extras = checks
+            .filter(|check| check.extra_since.is_some())
+            .map(|check| Seen { node: check.node.clone(), since: check.extra_since });
+        let extras = extras.collect();
+        let wish = Wish { asked: self.validations, followed, billed_day, billed_on_day, first_id, extras };
         (self.validations > 0).then_some(wish)
+    }
+
+    /// Deletes rows that the source no longer has, unless they were stored too late.
+    pub fn delete_rows(&mut self, node: usize, deletion: &Deletion) {
+        for id in &deletion.ids {
+            let here = &self.nodes[node];
+            let Some(((_, (at, _)), stored_at)) = here.target.get(id).zip(here.stored_at.get(id)) else {
+                continue;
+            };
+            if deletion.stored_before.is_some_and(|before| stored_at + self.skews_us[node] < before.0) {
+                let deleted = Transaction { replaced: vec![id.clone()], ..Transaction::default() };
+                let stamp = at + 1;
+                self.publish_at(node, deleted, Some(stamp));
+            }
+        }
     }
 
     /// Does what a worker of a node asks for; its outcome comes after some time. None when the engine has halted.
@@ -559,7 +581,7 @@ impl World {
         let at = told.unwrap_or_else(|| clock.max(last.saturating_add(1)));
         *last = at.max(*last);
         let transaction = Arc::new(Transaction { stamp: (at, node), ..transaction });
-        self.nodes[node].apply(&transaction);
+        self.nodes[node].apply(&transaction, self.now);
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let slowness = if self.random.one_in(100) { 200 } else { 1 };
             let arrives_at = self.now + 1_000 + slowness * self.random.below(20_000) as i64;

@@ -1,7 +1,7 @@
 /** What is known of how equal a table and its source are, for GET /SyncControl. */
 
 /** From the best to the worst. */
-const STATES = ['equal', 'suspected', 'repairing', 'different'];
+const STATES = ['equal', 'extra', 'suspected', 'repairing', 'different', 'refused'];
 
 /**
  * Sums up the checks of a table: for each node those against the leaves of the workers that read the table now.
@@ -36,6 +36,7 @@ function together(checks) {
 		missing: sum('missing'),
 		extra: sum('extra'),
 		bytesBilled: sum('bytesBilled'),
+		refusal: checks.find(({ refusal }) => refusal)?.refusal ?? null,
 	};
 }
 
@@ -44,18 +45,23 @@ function worst(all) {
 }
 
 /** One sentence for people. */
-function sentence({ node, state, upTo, rowsInBigQuery, rowsHere, missing, extra, bytesBilled }, nodes) {
+function sentence({ node, state, upTo, rowsInBigQuery, rowsHere, missing, extra, bytesBilled, refusal }, nodes) {
+	if (state === 'refused') return `it could not be validated: ${refusal}`;
 	const rows = rowsInBigQuery.toLocaleString('en');
 	const billed = `${(bytesBilled / 1e6).toFixed(1)} MB billed`;
 	if (state === 'equal') {
 		const where = nodes > 1 ? ` on ${nodes} nodes` : '';
 		return `equal up to ${upTo}${where}, ${rows} rows, 0 differences, ${billed}`;
 	}
+	if (state === 'extra') {
+		const more = `${extra.toLocaleString('en')} more on ${node} that BigQuery no longer has`;
+		return `all rows up to ${upTo} are there, ${rows} rows, and ${more}, ${billed}`;
+	}
 	const counts = `${rows} rows in BigQuery, ${rowsHere.toLocaleString('en')} on ${node}`;
 	const least = `at least ${missing.toLocaleString('en')} missing and ${extra.toLocaleString('en')} only in Harper`;
 	const next = {
 		suspected: 'it is compared once more, because rows may be on their way',
-		repairing: 'the rows that differ are being read again',
+		repairing: 'that is being mended',
 		different: 'reading the rows again did not help',
 	};
 	return `different up to ${upTo}: ${counts}, ${least}; ${next[state]}; ${billed}`;

@@ -6,7 +6,7 @@ import { TableHost } from './table-host.js';
 /**
  * @typedef {{sync: any, host: TableHost, ended: Promise<unknown>, running: boolean, wish: number, validations?: number}} Run
  *   The wish is the version of the command that it follows.
- * @typedef {{id: string, targetTable: string, autoStart: boolean, pollIntervalMs: number, isValidated: boolean}} Table
+ * @typedef {{id: string, targetTable: string, autoStart: boolean, pollIntervalMs: number, isValidated: boolean, isMirrored: boolean}} Table
  */
 
 export class Runs {

@@ -3,7 +3,7 @@
 import { HostFailure } from '../../bigquery.js';
 import { readWorkers } from '../cluster/workers.js';
 import { findTable, withoutValues } from '../database.js';
-import { KeptById, keptCheckpoints } from '../kept-records.js';
+import { KeptById, KeptRecords, keptCheckpoints } from '../kept-records.js';
 import { adoptVersion, hasNewerEra, newestVersion } from '../schema/versions.js';
 import { ensureTarget, readIncarnation } from '../schema/target.js';
 import { replace } from '../stamps.js';
@@ -13,6 +13,9 @@ import { hasFormerLife, readHead, readLastCommit, readProof } from './witnesses.
 const sharedCounts = new KeptById('SyncCounts');
 const states = new KeptById('SyncControlState');
 const leaves = new KeptById('SyncLeaves');
+
+/** The same each time, so that what is loaded is the same. @type {never[]} */
+const NONE = [];
 
 /** Sorts before all ids of rows without a key. */
 const FIRST_ID = '-';
@@ -29,12 +32,18 @@ export class TableHost {
 	#schema = null;
 	/** What was loaded last. @type {Record<string, any> | undefined} */
 	#loaded;
+	#checks = new KeptRecords('SyncCheck');
+	/** The checks that were read last, and what was found in them. @type {any[]} */
+	#checked = [];
+	/** @type {{node: string, since: string}[]} */
+	#extras = NONE;
 	/** What was loaded for the validation. @type {Record<string, any> | undefined} */
 	#validation;
 
 	/**
 	 * @param {object} options
-	 * @param {{id: string, targetTable: string, pollIntervalMs: number, isValidated: boolean}} options.table
+	 * @param {{id: string, targetTable: string, pollIntervalMs: number, isValidated: boolean,
+	 *   isMirrored: boolean}} options.table
 	 * @param {{node: string, index: number}} options.worker
 	 * @param {import('../../bigquery.js').BigQueryConnection} options.connection
 	 * @param {import('./descriptions.js').Descriptions} options.descriptions
@@ -143,9 +152,21 @@ export class TableHost {
 		const asked = wish?.validations ?? 0;
 		const isWanted = this.table.isValidated || asked > followed;
 		const firstId = isWanted ? this.#firstId() : null;
-		const validation = { asked, followed, billedDay, billedOnDay, firstId };
+		const extras = this.table.isMirrored ? await this.#readExtras() : NONE;
+		const validation = { asked, followed, billedDay, billedOnDay, firstId, extras };
 		if (!isSame(validation, this.#validation)) this.#validation = validation;
 		return this.#validation;
+	}
+
+	/** Which nodes have rows that the source no longer has, as they found when they compared with this worker's list. */
+	async #readExtras() {
+		const { tableId, owner } = this.writer;
+		const checks = await this.#checks.read();
+		if (checks === this.#checked) return this.#extras;
+		const own = checks.filter((check) => check.tableId === tableId && check.owner === owner && check.extraSince);
+		this.#checked = checks;
+		this.#extras = own.map(({ node, extraSince: since }) => ({ node, since }));
+		return this.#extras;
 	}
 
 	/** The first text among the target's ids, which begins with the earliest cursor if rows have no key. */

@@ -7,6 +7,7 @@ import { findTable } from '../database.js';
 import { KeptById, KeptRecords, keptCheckpoints } from '../kept-records.js';
 import { oneByOne, regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
+import { deleteRows } from './deletion.js';
 import { scan } from './scan.js';
 
 /** How often to look whether there is something to compare. */
@@ -16,7 +17,10 @@ const RETRY_MS = 60_000;
 /** What BigQuery answers when the list of keys is gone. It keeps lists for a day. */
 const GONE = 404;
 
-/** @typedef {{id: string, tableId: string, countedAt: string, listing?: any}} Leaves A row of SyncLeaves. */
+/** What is worth a line in the log. */
+const ALARMS = new Set(['validation_differs', 'deletes_refused']);
+
+/** @typedef {{id: string, tableId: string, countedAt: string, listing?: any, refusal?: string}} Leaves A row of SyncLeaves. */
 
 export class CopyChecks {
 	#stopLooking = () => {};
@@ -117,28 +121,36 @@ export class CopyChecks {
 	async #compare(leaves, before, target, sync) {
 		const comparison = new this.core.CopyComparison(leaves);
 		try {
-			comparison.excuse(JSON.stringify(await rejectedIds(leaves, target)));
-			do {
-				if (!(await this.#addKeys(comparison))) {
-					this.#done.add(leaves);
-					return;
-				}
-				await scan(target, {
-					bounds: comparison.bounds(),
-					attribute: comparison.cursorAttribute(),
-					take: (texts) => this.#isOver() || comparison.add(JSON.stringify(texts)),
-					signal: this.#stopped.signal,
-				});
-				if (this.#isOver()) return;
-			} while (comparison.looksCloser());
+			comparison.vet(sync, before);
+			if (!leaves.refusal && !(await this.#addRows(comparison, leaves, target))) return;
 			const rank = Math.max(0, this.nodes().sort().indexOf(this.node));
-			const { check, repair, note } = comparison.conclude(before, this.node, rank, this.haste);
+			const { check, repair, deletion, note } = comparison.conclude(before, this.node, rank, this.haste);
 			if (note) await this.#tell(leaves.tableId, note);
 			await replace('SyncCheck', check);
 			if (repair && !this.#isOver()) sync.repair(repair);
+			if (deletion) await deleteRows(leaves.tableId, target, deletion, this.node, () => this.#isOver());
 		} finally {
 			if (!this.instance.dead) comparison.free();
 		}
+	}
+
+	/** Adds all rows of both sides. Returns false if it could not. */
+	async #addRows(comparison, leaves, target) {
+		comparison.excuse(JSON.stringify(await rejectedIds(leaves, target)));
+		do {
+			if (!(await this.#addKeys(comparison))) {
+				this.#done.add(leaves);
+				return false;
+			}
+			await scan(target, {
+				bounds: comparison.bounds(),
+				attribute: comparison.cursorAttribute(),
+				take: (texts) => this.#isOver() || comparison.add(JSON.stringify(texts)),
+				signal: this.#stopped.signal,
+			});
+			if (this.#isOver()) return false;
+		} while (comparison.looksCloser());
+		return true;
 	}
 
 	/** Reads the list of keys, if there is one. Returns false if it is gone. */
@@ -157,7 +169,7 @@ export class CopyChecks {
 		const at = new Date().toISOString();
 		const id = `${tableId}:${kind}.${this.node}.${at}`;
 		await findTable('SyncAudit').put({ id, tableId, kind, rowId: null, reason, nodeId: this.node, at });
-		if (kind === 'validation_differs') logger.warn?.(`bigquery-sync: ${tableId}: ${reason}`);
+		if (ALARMS.has(kind)) logger.warn?.(`bigquery-sync: ${tableId}: ${reason}`);
 	}
 }
 
