@@ -1,5 +1,6 @@
 //! Copies that differ from their source: that this is found and mended, and that nothing is found where nothing differs.
 
+use crate::copies::Flaw;
 use crate::crew::Crew;
 use crate::run::{LATENESS_S, begin};
 use crate::source::Row;
@@ -155,26 +156,56 @@ fn is_found_equal(world: &World) -> bool {
     !counted.is_empty() && counted.iter().all(is_equal)
 }
 
+/// Spoils a world and has it validated. Tells what is not mended; none if the world could not be spoilt.
+fn mend(seed: u64, flaw: Option<Flaw>) -> Option<Result<(), String>> {
+    let (mut world, mut crew) = rested(seed);
+    if !spoil(&mut world) {
+        return None;
+    }
+    let soon = world.now + 60 * SECOND_US;
+    crew.work_until(&mut world, soon);
+    assert_ne!(world.check_equality(), None, "seed {seed}: nothing differs");
+    world.validations += 1;
+    world.flaw = flaw;
+    let is_mended =
+        work_until(&mut world, &mut crew, |world| world.check_equality().is_none() && is_found_equal(world));
+    let checks: Vec<_> = world.nodes.iter().map(|node| &node.checks).collect();
+    let unlike = || format!("{:?}, {:?}, {checks:?}", world.violation, world.check_equality());
+    Some(if is_mended { Ok(()) } else { Err(unlike()) })
+}
+
+/// Validates a world in which nothing differs. Returns whether all copies were found equal.
+fn leave_alone(seed: u64, flaw: Option<Flaw>) -> Result<bool, String> {
+    let (mut world, mut crew) = rested(seed);
+    world.validations += 1;
+    world.flaw = flaw;
+    let is_equal = work_until(&mut world, &mut crew, is_found_equal);
+    let checks = world.nodes.iter().flat_map(|node| node.checks.values());
+    let repaired: Vec<_> = checks.filter(|check| check.repairs > 0).collect();
+    if repaired.is_empty() { Ok(is_equal) } else { Err(format!("{repaired:?}")) }
+}
+
 #[test]
-fn rows_that_some_node_lacks_are_found_and_read_again() {
+fn copies_that_differ_are_found_and_mended() {
     let mut spoilt = 0;
     for seed in 0..WORLDS {
-        let (mut world, mut crew) = rested(seed);
-        if !spoil(&mut world) {
-            continue;
-        }
+        let Some(mended) = mend(seed, None) else { continue };
         spoilt += 1;
-        let soon = world.now + 60 * SECOND_US;
-        crew.work_until(&mut world, soon);
-        assert_ne!(world.check_equality(), None, "seed {seed}: nothing differs");
-        world.validations += 1;
-        let is_mended = work_until(&mut world, &mut crew, |world| {
-            world.check_equality().is_none() && is_found_equal(world)
-        });
-        let checks: Vec<_> = world.nodes.iter().map(|node| &node.checks).collect();
-        assert!(is_mended, "seed {seed}: {:?}, {:?}, {checks:?}", world.violation, world.check_equality());
+        assert_eq!(mended, Ok(()), "seed {seed}");
     }
     assert!(spoilt > WORLDS / 5, "{spoilt} worlds alone could be spoilt");
+}
+
+#[test]
+fn a_validation_that_does_not_work_is_noticed() {
+    use Flaw::{
+        EndsNotReadAgain, FirstNodeAlone, NothingDeleted, NothingReadAgain, PartitionsIgnored, SumsIgnored,
+    };
+    for flaw in [SumsIgnored, FirstNodeAlone, NothingReadAgain, EndsNotReadAgain, NothingDeleted] {
+        let is_noticed = (0..WORLDS).any(|seed| mend(seed, Some(flaw)).is_some_and(|mended| mended.is_err()));
+        assert!(is_noticed, "{flaw:?}");
+    }
+    assert!((0..WORLDS).any(|seed| leave_alone(seed, Some(PartitionsIgnored)).is_err()));
 }
 
 #[test]
@@ -213,14 +244,10 @@ fn what_nobody_validates_stays_as_it_is() {
 
 #[test]
 fn nothing_is_read_again_where_nothing_differs() {
-    let mut found = 0;
-    for seed in 0..WORLDS {
-        let (mut world, mut crew) = rested(seed);
-        world.validations += 1;
-        found += u64::from(work_until(&mut world, &mut crew, is_found_equal));
-        let checks = world.nodes.iter().flat_map(|node| node.checks.values());
-        let repaired: Vec<_> = checks.filter(|check| check.repairs > 0).collect();
-        assert!(repaired.is_empty(), "seed {seed}: {repaired:?}");
-    }
+    let found = (0..WORLDS).filter(|seed| match leave_alone(*seed, None) {
+        Ok(is_equal) => is_equal,
+        Err(repaired) => panic!("seed {seed}: {repaired}"),
+    });
+    let found = found.count() as u64;
     assert!(found > WORLDS / 4, "{found} worlds alone were found equal");
 }

@@ -1,5 +1,6 @@
 //! One world: a source, nodes with workers, a clock, and what goes wrong.
 
+use crate::copies::Flaw;
 use crate::node::{Node, Transaction};
 use crate::random::Random;
 use crate::sabotage::{self, Sabotage};
@@ -34,6 +35,8 @@ pub struct World {
     /// How far the clock in BigQuery's answers is ahead of the world's.
     pub server_skew_us: i64,
     pub sabotage: Option<Sabotage>,
+    /// How validation is broken on purpose.
+    pub flaw: Option<Flaw>,
     pub trace: Vec<String>,
     pub faults_seen: u64,
     pub violation: Option<String>,
@@ -94,6 +97,7 @@ impl World {
             skews_us: vec![0],
             server_skew_us: 0,
             sabotage,
+            flaw: None,
             trace: Vec::new(),
             faults_seen: 0,
             violation: None,
