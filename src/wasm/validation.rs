@@ -126,14 +126,21 @@ impl CopyComparison {
     }
 
     /// Concludes from what was added. `before` is the node's row of SyncCheck, or null; `rank` the node's place among all
-    /// nodes; `haste` divides the waiting times. Returns `{check, repair, note}`: the row to store, what to read again, or
+    /// nodes; `haste` divides the waiting times; `is_certain` tells whether a difference counts at first sight. Returns `{check, repair, note}`: the row to store, what to read again, or
     /// null, and `{kind, reason}` for the audit, or null.
     ///
     /// # Errors
     /// When `before` is something else.
-    pub fn conclude(&self, before: JsValue, node: &str, rank: u32, haste: u32) -> Result<JsValue, JsValue> {
+    pub fn conclude(
+        &self,
+        before: JsValue,
+        node: &str,
+        rank: u32,
+        haste: u32,
+        is_certain: bool,
+    ) -> Result<JsValue, JsValue> {
         let before: Option<Check> = serde_wasm_bindgen::from_value(before)?;
-        let place = Place { node, rank, haste, now: driver::now() };
+        let place = Place { node, rank, haste, is_certain, now: driver::now() };
         let Conclusion { check, repair, note } = match &self.comparison {
             Kind::Times(found) => {
                 Check::conclude(before, &found.finding(), |leaves| found.windows(leaves), place)
