@@ -16,7 +16,7 @@ const RETRY_MS = 60_000;
 /** What BigQuery answers when the list of keys is gone. It keeps lists for a day. */
 const GONE = 404;
 
-/** @typedef {{id: string, tableId: string, countedAt: string, listing?: any}} Leaves A row of SyncLeaves. */
+/** @typedef {{id: string, tableId: string, countedAt: string, asked: number, listing?: any}} Leaves A row of SyncLeaves. */
 
 export class CopyChecks {
 	#stopLooking = () => {};
@@ -25,6 +25,7 @@ export class CopyChecks {
 	#failures = new WeakMap();
 	#leaves = new KeptRecords('SyncLeaves');
 	#checks = new KeptById('SyncCheck');
+	#states = new KeptById('SyncControlState');
 	/** @type {Map<string, KeptRecords>} */
 	#progress = new Map();
 	/** The leaves that need no look before there are newer ones. @type {WeakSet<Leaves>} */
@@ -132,7 +133,10 @@ export class CopyChecks {
 				if (this.#isOver()) return;
 			} while (comparison.looksCloser());
 			const rank = Math.max(0, this.nodes().sort().indexOf(this.node));
-			const { check, repair, note } = comparison.conclude(before, this.node, rank, this.haste);
+			const repairs = (await this.#states.read(leaves.tableId))?.repairs ?? 0;
+			if (this.#isOver()) return;
+			const isCertain = repairs > 0 && leaves.asked === repairs;
+			const { check, repair, note } = comparison.conclude(before, this.node, rank, this.haste, isCertain);
 			if (note) await this.#tell(leaves.tableId, note);
 			await replace('SyncCheck', check);
 			if (repair && !this.#isOver()) sync.repair(repair);
