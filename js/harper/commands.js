@@ -4,12 +4,17 @@ import { Changes } from './changes.js';
 import { findTable, readAll, readRecord } from './database.js';
 import { KeptRecords } from './kept-records.js';
 import { regularly } from './pulse.js';
-import { timeAfter } from './stamps.js';
+import { change, timeAfter } from './stamps.js';
 
 /** How often a worker looks for commands that were given to other workers. */
 const LOOK_MS = 500;
 
-/** @typedef {{id: string, desired?: 'started' | 'stopped', version?: number, validations?: number}} Wish */
+/**
+ * @typedef {{id: string, desired?: 'started' | 'stopped', version?: number, validations?: number,
+ *   repairs?: number, resync?: Resync | null}} Wish
+ * @typedef {{number: number, given: string, from: string | null,
+ *   goneBefore?: string | null}} Resync A command to read a table again.
+ */
 
 /**
  * Whether operators want a table to run.
@@ -28,7 +33,7 @@ export function desired(table, wish) {
  */
 export async function recordWishes(ids, wanted, changedBy) {
 	const states = findTable('SyncControlState');
-	const before = await Promise.all(ids.map((id) => states.get(id)));
+	const before = await Promise.all(ids.map((id) => readRecord('SyncControlState', id)));
 	const checkpoints = wanted === 'started' ? await readAll('SyncCheckpoint') : [];
 	// A start forgives the rows that have been rejected so far; a stop forgives nothing.
 	const forgiven = (id, state) =>
@@ -41,8 +46,7 @@ export async function recordWishes(ids, wanted, changedBy) {
 		for (const [index, id] of ids.entries()) {
 			const version = (before[index]?.version ?? 0) + 1;
 			const forgivenRows = forgiven(id, before[index]);
-			const validations = before[index]?.validations ?? 0;
-			const state = { id, desired: wanted, version, validations, forgivenRows, changedAt, changedBy };
+			const state = { ...before[index], id, desired: wanted, version, forgivenRows, changedAt, changedBy };
 			states.put({ ...state, stampMs: context.timestamp }, context);
 		}
 	});
@@ -52,18 +56,65 @@ export async function recordWishes(ids, wanted, changedBy) {
  * Records that operators want some tables to be validated.
  * @param {string[]} ids
  * @param {string | null} changedBy
+ * @param {{atFirstSight?: boolean}} [how] Whether a difference counts at first sight.
  */
-export async function recordValidations(ids, changedBy) {
+export async function recordValidations(ids, changedBy, { atFirstSight = false } = {}) {
 	const before = await Promise.all(ids.map((id) => readRecord('SyncControlState', id)));
 	const context = { timestamp: timeAfter(before) };
 	const changedAt = new Date().toISOString();
 	await transaction(context, () => {
 		for (const [index, id] of ids.entries()) {
 			const validations = (before[index]?.validations ?? 0) + 1;
-			const state = { ...before[index], id, validations, changedAt, changedBy, stampMs: context.timestamp };
-			findTable('SyncControlState').put(state, context);
+			const repairs = atFirstSight ? validations : (before[index]?.repairs ?? 0);
+			const state = { ...before[index], id, validations, repairs, changedAt, changedBy };
+			findTable('SyncControlState').put({ ...state, stampMs: context.timestamp }, context);
 		}
 	});
+}
+
+/**
+ * Records that operators want some tables to be read again. A table that gave up begins again with it.
+ * @param {string[]} ids
+ * @param {string | null} changedBy
+ * @param {string | null} from Rows from this time on; null for all.
+ */
+export async function recordResyncs(ids, changedBy, from) {
+	const before = await Promise.all(ids.map((id) => readRecord('SyncControlState', id)));
+	const [checkpoints, sweeps] = await Promise.all([readAll('SyncCheckpoint'), readAll('SyncSweep')]);
+	const context = { timestamp: timeAfter(before) };
+	const given = new Date().toISOString();
+	await transaction(context, () => {
+		for (const [index, id] of ids.entries()) {
+			const rows = checkpoints.filter(({ tableId }) => tableId === id);
+			const commands = [before[index]?.resync, ...rows.map(({ reread }) => reread?.resync)].filter(Boolean);
+			const last = commands.sort((one, other) => other.number - one.number)[0];
+			const isOpen = last && !sweeps.some(({ tableId, number }) => tableId === id && number >= last.number);
+			const numbers = sweeps.flatMap((sweep) => (sweep.tableId === id ? [sweep.number] : []));
+			const number = Math.max(last?.number ?? 0, ...numbers) + 1;
+			const resync = { number, given, from: isOpen ? earlier(last.from, from) : from };
+			const version = (before[index]?.version ?? 0) + 1;
+			const forgivenRows = rows.reduce((sum, row) => sum + row.recordsRejected, 0);
+			const state = { ...before[index], id, version, resync, forgivenRows, changedAt: given, changedBy };
+			findTable('SyncControlState').put({ ...state, stampMs: context.timestamp }, context);
+		}
+	});
+}
+
+/**
+ * Records the command that has to follow upon another one, unless it is recorded already, or a later one.
+ * @param {string} id
+ * @param {Resync} resync
+ */
+export async function recordSequel(id, resync) {
+	const before = await readRecord('SyncControlState', id);
+	if ((before?.resync?.number ?? 0) >= resync.number) return;
+	await change('SyncControlState', id, { resync });
+}
+
+/** One that is still being followed is not given up for a shorter one. @param {string | null} one @param {string | null} other */
+function earlier(one, other) {
+	if (one === null || other === null) return null;
+	return Date.parse(one) < Date.parse(other) ? one : other;
 }
 
 /**

@@ -18,6 +18,7 @@ import { Descriptions } from './sync/descriptions.js';
 import { Runs } from './sync/runs.js';
 import { timeZones } from './time-zones.js';
 import { CopyChecks } from './validation/copy-checks.js';
+import { Sweeps } from './validation/sweeps.js';
 
 /** Divides the times for which the nodes of a cluster wait for each other. Tests set it. */
 const HASTE = Number(process.env.BIGQUERY_SYNC_CLUSTER_HASTE ?? 1);
@@ -59,6 +60,8 @@ export class Component {
 	#deliveries;
 	/** @type {CopyChecks | undefined} */
 	#copyChecks;
+	/** @type {Sweeps | undefined} */
+	#sweeps;
 	/** @type {SchemaWatch | undefined} */
 	#watch;
 	/** @type {Indexes | undefined} */
@@ -150,6 +153,7 @@ export class Component {
 		this.#commands.stop();
 		this.#deliveries?.stop();
 		this.#copyChecks?.stop();
+		this.#sweeps?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#indexes?.stop();
@@ -279,18 +283,19 @@ export class Component {
 			instance,
 		});
 		this.#deliveries.start();
-		this.#copyChecks = new CopyChecks({
-			core,
-			connection,
+		const forNode = {
 			haste: HASTE,
 			node,
 			nodes: () => this.nodes().flatMap((one) => (one.alive ? [one.node] : [])),
 			isSpeaker: () => this.#heartbeat?.isSpeaker() ?? false,
 			running: () => this.#runs?.running() ?? [],
-			targetOf: (table) => this.tables.find(({ id }) => id === table)?.targetTable ?? '',
+			targetOf: (/** @type {string} */ table) => this.tables.find(({ id }) => id === table)?.targetTable ?? '',
 			instance,
-		});
+		};
+		this.#copyChecks = new CopyChecks({ core, connection, ...forNode });
 		this.#copyChecks.start();
+		this.#sweeps = new Sweeps(forNode);
+		this.#sweeps.start();
 		await this.#runs.follow(await this.#commands.read());
 	}
 
@@ -316,6 +321,7 @@ export class Component {
 	async #end() {
 		this.#deliveries?.stop();
 		this.#copyChecks?.stop();
+		this.#sweeps?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#indexes?.stop();

@@ -51,6 +51,17 @@ export function localTimeOf(table, id) {
 	return findTable(table).primaryStore?.getEntry?.(id)?.localTime;
 }
 
+/**
+ * The time of writing of a record, in ms, by which Harper decides which of two versions it keeps; undefined if the record
+ * does not exist, or if the store does not tell.
+ * @param {any} table
+ * @param {string | number} id
+ * @returns {number | undefined}
+ */
+export function versionOf(table, id) {
+	return table.primaryStore?.getEntry?.(id)?.version;
+}
+
 /** Whether the store tells the bytes of a table's records: only LMDB does. @param {string} table */
 export function tellsBytes(table) {
 	const store = findTable(table).primaryStore;

@@ -5,6 +5,7 @@ use super::boundary::Worker;
 use super::checkpoint::Checkpoint;
 use super::holding::Holding;
 use super::query::Query;
+use super::resync::{Reread, Resync};
 use super::schema::Schema;
 use super::sizes::Sizes;
 use super::source::{Described, Source};
@@ -56,6 +57,9 @@ impl Bookkeeper<'_> {
                 let until = task.plan.window.until.or(row.last_timestamp);
                 row.settled = row.settled.max(until.min(row.last_timestamp));
             }
+            if let Some(reread) = row.reread.as_mut().filter(|_| complete && task.is_open_ended()) {
+                reread.reach_end(task.plan.watermark, self.holding.rule().pruned, task.reads_future);
+            }
             if has_replaced_all {
                 row.old_ids_until = task.plan.window.after;
             }
@@ -64,6 +68,9 @@ impl Bookkeeper<'_> {
         let mut checkpoints: Vec<Checkpoint> = task.partitions.iter().take(written).map(next).collect();
         if let Some(first) = checkpoints.first_mut() {
             first.records_ingested += batch.rows_to_write();
+            if let Some(reread) = self.open_reread(first) {
+                reread.rows += batch.rows_to_write();
+            }
             self.enter_bill(first);
             first.window = if complete { None } else { transfer.open_window(self.schema.number()) };
         }
@@ -111,7 +118,54 @@ impl Bookkeeper<'_> {
         }
     }
 
+    /// Returns the checkpoints of partitions that begin to be read again.
+    pub fn of_rereads(&self, partitions: &[u32], resync: Resync, described: &Described) -> Vec<Checkpoint> {
+        // A table that has its indexes keeps them.
+        let is_backfilled = self.holding.ledger.is_backfilled();
+        let begin = |partition: &u32| {
+            let mut row = self.current(*partition, described);
+            row.backfilled |= is_backfilled;
+            row.begin_reread(resync, &self.config.pace, self.now);
+            row
+        };
+        partitions.iter().map(begin).collect()
+    }
+
+    /// Returns the checkpoints of partitions that have nothing more to be read again, each with its watermark.
+    pub fn of_ended_rereads(
+        &self,
+        ended: &[(u32, Micros)],
+        is_pruned: bool,
+        described: &Described,
+    ) -> Vec<Checkpoint> {
+        let end = |(partition, watermark): &(u32, Micros)| {
+            let before = self.holding.ledger.get(*partition);
+            let mut row = Checkpoint {
+                window: before.and_then(|row| row.window.clone()),
+                ..self.current(*partition, described)
+            };
+            if let Some(reread) = &mut row.reread {
+                reread.reach_end(*watermark, is_pruned, false);
+            }
+            row
+        };
+        let mut checkpoints: Vec<Checkpoint> = ended.iter().map(end).collect();
+        if let Some(first) = checkpoints.first_mut() {
+            self.enter_bill(first);
+        }
+        checkpoints
+    }
+
+    /// Returns what a checkpoint tells of reading the partition again, unless that had come to its end before.
+    fn open_reread<'r>(&self, row: &'r mut Checkpoint) -> Option<&'r mut Reread> {
+        let before = self.holding.ledger.get(row.partition).and_then(|row| row.reread);
+        row.reread.as_mut().filter(|_| before.is_some_and(|before| !before.done))
+    }
+
     fn enter_bill(&self, row: &mut Checkpoint) {
+        if let Some(reread) = self.open_reread(row) {
+            reread.bytes_billed += self.bill.due_bytes();
+        }
         row.bytes_billed += self.bill.due_bytes();
         row.billed_on_day += self.bill.due_bytes();
     }
@@ -166,6 +220,7 @@ impl Bookkeeper<'_> {
             last_sync_time: Some(self.now),
             batch_size: self.sizes.page_rows(),
             window: None,
+            reread: ledger.get(partition).and_then(|row| row.reread),
             identity: config.identity(&projection.key_names()),
         }
     }

@@ -3,6 +3,7 @@
 use super::checkpoint::Checkpoint;
 use super::counts::Counts;
 use super::delivery::Commit;
+use super::resync::Resync;
 use super::retry::Jitter;
 use super::validating::Wish;
 use crate::bigquery::request::Request;
@@ -119,6 +120,12 @@ pub struct WriteOrder {
     /// The proof that nothing is missing on this node up to a commit of another worker. It is written in the same
     /// place.
     pub proof: Option<Commit>,
+    /// Records that were written up to this time are written once more, though they are stored already. So it is seen
+    /// that the source still has them.
+    pub rewrites_before: Option<Micros>,
+    /// Of those, records that say they were synced before this time give way to older versions: the source does not have
+    /// them any more.
+    pub gone_before: Option<Micros>,
     /// The requests that will most likely be sent next, in this order. The host may start them meanwhile.
     pub ahead: Vec<Request>,
 }
@@ -137,6 +144,8 @@ impl WriteOrder {
             head,
             witness: None,
             proof: None,
+            rewrites_before: None,
+            gone_before: None,
             ahead: Vec::new(),
         }
     }
@@ -178,6 +187,9 @@ pub struct Stored {
     /// What the worker needs to know to validate.
     #[serde(default)]
     pub validation: Option<Wish>,
+    /// The operators' last command to read the table again.
+    #[serde(default)]
+    pub resync: Option<Resync>,
 }
 
 /// The outcome of a commit.

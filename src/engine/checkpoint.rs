@@ -1,6 +1,7 @@
 //! The progress of a table, committed together with the rows.
 
 use super::phase::Phase;
+use super::resync::Reread;
 use crate::bigquery::page::JobReference;
 use crate::bigquery::table::{Description, Version};
 use crate::time::{Micros, instant};
@@ -91,6 +92,9 @@ pub struct Checkpoint {
     /// The window that is being read; none between windows.
     #[serde(default)]
     pub window: Option<OpenWindow>,
+    /// The last command to read it again that it has begun.
+    #[serde(default)]
+    pub reread: Option<Reread>,
     /// The options that ids and stored values depend on, to notice a configuration that no longer fits.
     pub identity: String,
 }

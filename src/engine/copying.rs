@@ -238,6 +238,8 @@ impl Engine {
             head: commit.clone().or_else(|| self.outbox.head(&self.config.id, self.worker.name())),
             witness: commit,
             proof: None,
+            rewrites_before: self.holding.last_mark(),
+            gone_before: self.holding.resync().gone_before,
             ahead,
         };
         Next::write(order, after)
@@ -313,6 +315,7 @@ impl Engine {
                 self.outbox.close();
                 (false, Next::RestUntilPoll)
             }
+            AfterWrite::Reread => (true, Next::RestUntilPoll),
             AfterWrite::Rest => (false, Next::RestUntilPoll),
         };
         if let Err(failure) = self.holding.check_rejected(self.config.pace.rejected_rows_max) {

@@ -14,6 +14,9 @@ pub struct Counts {
     pub identity: String,
     /// When they were counted, in seconds since the epoch, by BigQuery's clock.
     pub counted_at: i64,
+    /// The command to read the table again that was being followed when they were counted.
+    #[serde(default)]
+    pub resync: u64,
     /// The partitions that have rows: the start, in seconds since the epoch, and the number of rows.
     pub partitions: Vec<(i64, u64)>,
 }

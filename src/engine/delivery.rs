@@ -525,6 +525,11 @@ impl Deliveries {
         wanted
     }
 
+    /// Whether all that was told of has arrived, or was read again.
+    pub fn has_all(&self) -> bool {
+        self.senders.values().all(|sender| sender.proven >= sender.head.number)
+    }
+
     /// Notes whether the rows have no key.
     pub fn know_key(&mut self, is_keyless: bool) {
         self.is_keyless = is_keyless;

@@ -1,6 +1,7 @@
 //! Prepares a table: loads its progress, asks BigQuery for its description, and makes the target ready for rows.
 
 use super::boundary::{Answer, Command, Incarnation, Moment, Note, Stored};
+use super::checkpoint::Checkpoint;
 use super::source::Described;
 use super::status::Activity;
 use super::{Engine, Next, State, division, schema};
@@ -9,6 +10,7 @@ use crate::bigquery::table::Description;
 use crate::config::Indexes;
 use crate::error::{Failure, Kind};
 use crate::mapping::attributes::{Target, attributes};
+use crate::mapping::evolution;
 use crate::mapping::layout::Layout;
 use crate::mapping::projection::Projection;
 use crate::partition::Rule;
@@ -29,6 +31,9 @@ impl Engine {
                 self.schema.doubt_target();
                 self.holding.hear_stamp(stored.heads.iter().filter_map(|head| head.stamp).max());
                 self.take_heads(&mut stored, moment.now);
+                let rereads = stored.checkpoints.iter().filter_map(|row| row.reread.as_ref());
+                self.holding.hear_rereads(rereads);
+                self.holding.hear_resyncs(stored.resync.into_iter());
                 self.holding.look_around(moment.now);
                 self.deliveries.load(std::mem::take(&mut stored.proofs), stored.has_former_life);
                 self.validation.load(stored.validation.take());
@@ -69,7 +74,9 @@ impl Engine {
         if let Some(failure) = stored.as_ref().and_then(|stored| self.mismatch(stored, &identity)) {
             return Next::fail(failure, Next::Load);
         }
-        match self.schema.next(&self.config, &projection) {
+        let is_read_again =
+            stored.as_ref().is_some_and(|stored| self.holding.voids_all(&stored.checkpoints, rule));
+        match self.schema.next(&self.config, &projection, is_read_again) {
             Err(failure) => return Next::fail(failure, Next::Load),
             // It is stored before anything is read under it.
             Ok(Some(next)) => {
@@ -174,14 +181,14 @@ impl Engine {
 
     /// Returns a failure if rows would get other ids or forms than those that the checkpoints stand for.
     fn mismatch(&self, stored: &Stored, identity: &str) -> Option<Failure> {
-        stored.checkpoints.iter().any(|checkpoint| checkpoint.identity != identity).then(|| {
+        let is_unfit = |row: &Checkpoint| row.identity != identity && !self.holding.is_voided(row);
+        stored.checkpoints.iter().any(is_unfit).then(|| {
             let message = format!(
                 "columns, key, where, timestampColumn, timestampUnit, idType, schemaOverrides, targetTable or \
                  the source of {id} were changed since its checkpoint was written, and rows would get other ids or \
-                 forms, or go elsewhere: set them back, or delete the rows of {target} \
-                 and the SyncCheckpoint and SchemaVersion rows of {id} to sync anew",
+                 forms, or go elsewhere: set them back, or {anew}",
                 id = self.config.id,
-                target = self.config.target_table
+                anew = evolution::way_out(&self.config.id),
             );
             Failure::new(Kind::CheckpointMismatch, message)
         })

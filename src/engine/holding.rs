@@ -6,6 +6,7 @@ use super::counts::Counts;
 use super::division;
 use super::ledger::Ledger;
 use super::phase::Phase;
+use super::resync::{Reread, Resync};
 use super::sizes::Sizes;
 use super::source::{Described, Source};
 use super::window::{self, WINDOW_BYTES_MAX};
@@ -40,6 +41,10 @@ pub struct Holding {
     /// The latest time of writing of which some worker told before it wrote.
     told_stamp: Option<Micros>,
     counts: Option<Counts>,
+    /// The last command to read the table again; its number is 0 if there was none.
+    resync: Resync,
+    /// The number of the last such command that was for all rows.
+    whole: u64,
     /// Rows that had been rejected when the table was started by hand last: they are forgiven.
     forgiven_rows: u64,
     /// Since when another worker is expected to count.
@@ -58,6 +63,8 @@ impl Holding {
             is_read_settled: false,
             told_stamp: None,
             counts: None,
+            resync: Resync::default(),
+            whole: 0,
             forgiven_rows: 0,
             counts_awaited_since: None,
         }
@@ -76,9 +83,9 @@ impl Holding {
         self.standing.lives
     }
 
-    /// Whether the share that is acted upon is no longer the one that is due.
+    /// Whether the share that is acted upon is no longer the one that is due, or is to be read again.
     pub fn is_outdated(&self) -> bool {
-        self.standing.share != self.share
+        self.standing.share != self.share || !self.rereads_due().is_empty()
     }
 
     /// Takes over the checkpoints that Harper holds, and the share that is due under a rule. Tells whether the own
@@ -86,6 +93,7 @@ impl Holding {
     pub fn take(&mut self, checkpoints: Vec<Checkpoint>, rule: Rule, position: u32) -> bool {
         let share = self.standing.share;
         let mut ledger = Ledger::of(checkpoints, &rule.name());
+        ledger.void_before(self.whole);
         let own = owned(rule, share, position);
         let stands = self.rule == rule && self.own == own && self.ledger.is_same_for(&ledger, &own);
         if stands {
@@ -213,6 +221,69 @@ impl Holding {
         stamp
     }
 
+    /// Takes commands to read the table again.
+    pub fn hear_resyncs(&mut self, resyncs: impl Iterator<Item = Resync>) {
+        for resync in resyncs {
+            self.whole = self.whole.max(resync.whole().unwrap_or(0));
+            if resync.number > self.resync.number {
+                self.resync = resync;
+            }
+        }
+    }
+
+    /// Learns from checkpoints which commands there were.
+    pub fn hear_rereads<'c>(&mut self, rereads: impl Iterator<Item = &'c Reread>) {
+        for reread in rereads {
+            self.whole = self.whole.max(reread.whole);
+            self.hear_resyncs(std::iter::once(reread.resync));
+        }
+    }
+
+    /// Returns the last command to read the table again.
+    pub fn resync(&self) -> Resync {
+        self.resync
+    }
+
+    /// Returns the own partitions that have not begun to follow that command.
+    pub fn rereads_due(&self) -> Vec<u32> {
+        if self.resync.number == 0 {
+            return Vec::new();
+        }
+        let has_begun = |partition: &u32| {
+            self.ledger.get(*partition).map_or(0, Checkpoint::reread_number) >= self.resync.number
+        };
+        self.own.iter().copied().filter(|partition| !has_begun(partition)).collect()
+    }
+
+    /// Tells whether a command makes void what a checkpoint tells, so that it need not fit the configuration.
+    pub fn is_voided(&self, row: &Checkpoint) -> bool {
+        row.reread_number() < self.whole
+    }
+
+    /// Returns own partitions that were found to have nothing more to be read again.
+    pub fn take_ended(&mut self) -> Vec<(u32, Micros)> {
+        self.ledger.take_ended(&self.own)
+    }
+
+    /// Returns a time before which nothing was written that is known to be in the source since the last command to read the
+    /// table again; none if there was none.
+    pub fn last_mark(&self) -> Option<Micros> {
+        self.ledger.last_mark()
+    }
+
+    /// Tells whether a command makes void what is known under a rule. What is left of former rules does not count.
+    pub fn voids_all(&self, rows: &[Checkpoint], rule: Rule) -> bool {
+        let name = rule.name();
+        let mut of_rule = rows.iter().filter(|row| row.rule == name).peekable();
+        self.whole > 0 && (of_rule.peek().is_none() || of_rule.any(|row| self.is_voided(row)))
+    }
+
+    /// Whether own partitions have not been read again to their ends.
+    pub fn is_rereading(&self) -> bool {
+        let is_open = |row: &Checkpoint| row.reread.is_some_and(|reread| !reread.done);
+        self.own.iter().filter_map(|partition| self.ledger.get(*partition)).any(is_open)
+    }
+
     /// Whether the work is shared with other workers.
     pub fn has_others(&self) -> bool {
         self.standing.share.workers > 1
@@ -247,7 +318,11 @@ impl Holding {
     /// Takes what some worker counted, if it is of use.
     pub fn take_counts(&mut self, counts: Option<Counts>, identity: &str, server_time: Micros) {
         let age_s = |counts: &Counts| server_time.0 / SECOND_US - counts.counted_at;
-        let fresh = |counts: &Counts| counts.identity == identity && age_s(counts) < COUNTS_AGE_S_MAX;
+        let resync = self.resync.number;
+        // What was counted before may lack spans that have rows.
+        let fresh = |counts: &Counts| {
+            counts.identity == identity && age_s(counts) < COUNTS_AGE_S_MAX && counts.resync >= resync
+        };
         self.counts = counts.filter(fresh).or(self.counts.take().filter(fresh));
     }
 
@@ -430,6 +505,7 @@ mod tests {
             id: "t".to_owned(),
             identity: identity.to_owned(),
             counted_at,
+            resync: 0,
             partitions: Vec::new(),
         };
         let mut holding = taken(FIRST_OF_TWO, Vec::new());

@@ -19,6 +19,8 @@ pub struct Ledger {
     proven: BTreeMap<u32, Micros>,
     /// Where partitions without a checkpoint start, because they were read under another rule.
     inherited: Option<Micros>,
+    /// Partitions that have nothing in a window to the end of the table, with the watermark to which it leads.
+    ended: BTreeMap<u32, Micros>,
 }
 
 /// Partitions with the same watermark, which are therefore read together.
@@ -48,7 +50,7 @@ impl Ledger {
             }
         }
         let by_partition = |rows: Vec<Checkpoint>| rows.into_iter().map(|row| (row.partition, row)).collect();
-        Ledger { rows: by_partition(same), others: by_partition(others), proven: BTreeMap::new(), inherited }
+        Ledger { rows: by_partition(same), others: by_partition(others), inherited, ..Ledger::default() }
     }
 
     /// Returns a partition's checkpoint.
@@ -109,7 +111,39 @@ impl Ledger {
             row.settled = None;
             row.inherited = None;
             give_up(&mut row.window);
+            if let Some(reread) = &mut row.reread {
+                reread.start_over();
+            }
         }
+    }
+
+    /// Forgets the watermarks of partitions that have not begun to be read again from the start, by the number of that
+    /// command: they may be of another cursor.
+    pub fn void_before(&mut self, resync: u64) {
+        for row in self.rows.values_mut().filter(|row| row.reread_number() < resync) {
+            self.inherited = None;
+            (row.last_timestamp, row.settled, row.inherited) = (None, None, None);
+        }
+    }
+
+    /// Returns the last of the times at which partitions began to be read again.
+    pub fn last_mark(&self) -> Option<Micros> {
+        self.rows.values().filter_map(|row| row.reread?.mark).max()
+    }
+
+    /// Notes that partitions have nothing in a window to the end of the table, which leads to a watermark.
+    pub fn end(&mut self, partitions: &[u32], watermark: Micros) {
+        self.ended.extend(partitions.iter().map(|partition| (*partition, watermark)));
+    }
+
+    /// Returns those of the partitions that were found to have nothing more to be read again.
+    pub fn take_ended(&mut self, partitions: &[u32]) -> Vec<(u32, Micros)> {
+        let ended = std::mem::take(&mut self.ended);
+        let is_open = |partition: &u32| {
+            let row = self.rows.get(partition);
+            row.and_then(|row| row.reread).is_some_and(|reread| !reread.done)
+        };
+        ended.into_iter().filter(|(one, _)| partitions.contains(one) && is_open(one)).collect()
     }
 
     /// Tells whether all partitions with rows were once read to their end, by whichever worker.
@@ -176,9 +210,10 @@ impl Ledger {
 
     /// Tells whether another ledger has the same stored watermarks for some partitions.
     pub fn is_same_for(&self, other: &Ledger, partitions: &[u32]) -> bool {
-        partitions
-            .iter()
-            .all(|partition| self.stored_watermark(*partition) == other.stored_watermark(*partition))
+        let progress = |ledger: &Ledger, partition: u32| {
+            (ledger.stored_watermark(partition), ledger.get(partition).map(Checkpoint::reread_number))
+        };
+        partitions.iter().all(|partition| progress(self, *partition) == progress(other, *partition))
     }
 
     /// Returns the lowest watermark of all partitions that have a checkpoint.
@@ -279,6 +314,15 @@ impl Ledger {
     pub fn give_up_windows(&mut self) {
         for row in self.rows.values_mut() {
             give_up(&mut row.window);
+        }
+    }
+
+    /// Gives up the open windows of some partitions.
+    pub fn give_up_windows_of(&mut self, partitions: &[u32]) {
+        for partition in partitions {
+            if let Some(row) = self.rows.get_mut(partition) {
+                give_up(&mut row.window);
+            }
         }
     }
 

@@ -45,7 +45,9 @@ impl Engine {
                 let window = Window { after: portion.after, until: portion.until };
                 // Who ended while it did that has some rows under both ids: only all of them tell which.
                 let was_cut_short = replaces && self.outbox.doubt().is_some();
-                let is_readable = portion.schema == self.schema.number() && !was_cut_short;
+                // Rows that were read before the table is read again may be gone from the source.
+                let is_outdated = key.is_empty() && loss.stamp <= self.holding.last_mark();
+                let is_readable = portion.schema == self.schema.number() && !was_cut_short && !is_outdated;
                 let task = Task::mending(loss.clone(), window, replaces);
                 let pace = &self.config.pace;
                 let transfer = Transfer::mend(portion, task, Arc::clone(&described), pace);
@@ -122,6 +124,8 @@ impl Engine {
             witness: commit,
             stamp,
             proof: (is_mended && !loss.is_difference()).then(|| loss.proof()),
+            rewrites_before: self.holding.last_mark(),
+            gone_before: self.holding.resync().gone_before,
             ahead,
             ..WriteOrder::without_rows(Vec::new(), Vec::new(), None)
         };

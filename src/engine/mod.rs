@@ -30,6 +30,7 @@ pub mod phase;
 mod planning;
 mod query;
 pub mod reading;
+pub mod resync;
 pub mod retention;
 pub mod retry;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod schema;
 mod sizes;
 mod source;
 pub mod status;
+pub mod sweep;
 mod task;
 mod transfer;
 mod validating;
@@ -93,6 +95,8 @@ pub struct Engine {
     outbox: Outbox,
     deliveries: Deliveries,
     validation: Validation,
+    /// When the table was found to have been read again to its end, by the number of that command.
+    ended_at: Option<(u64, Micros)>,
     /// What is to be told in the audit with the next commit.
     notes: Vec<Note>,
 }
@@ -156,6 +160,8 @@ enum AfterWrite {
     Mended(Box<Loss>),
     /// The last commit was told again.
     Told,
+    /// Some partitions are known to have been read again to their ends.
+    Reread,
     Rest,
 }
 
@@ -206,6 +212,7 @@ impl Engine {
             outbox: Outbox::default(),
             deliveries: Deliveries::default(),
             validation: Validation::default(),
+            ended_at: None,
             notes: Vec::new(),
         }
     }

@@ -75,14 +75,23 @@ impl Engine {
         if let Some(loss) = self.deliveries.loss(moment.now) {
             return self.mend(loss, described, moment);
         }
-        if let Some(window) = self.validation.next_repair(moment.now) {
-            return self.mend_difference(window, described, moment);
+        if let Some((window, stamp)) = self.validation.next_repair(moment.now) {
+            if stamp.is_some() && stamp <= self.holding.last_mark() {
+                // What is written at that time is taken for gone, and all rows are read again in any case.
+                self.validation.repaired(None);
+                return Next::Plan(described);
+            }
+            return self.mend_difference((window, stamp), described, moment);
         }
         if self.holding.own().is_empty() {
             return self.stand_by(moment);
         }
         if self.holding.must_look_around(&described.projection, moment.now) {
             return Next::Load;
+        }
+        let not_begun = self.holding.rereads_due();
+        if !not_begun.is_empty() {
+            return self.begin_rereads(&not_begun, self.holding.resync(), described, moment);
         }
         if let Some(row) = self.holding.debt().cloned() {
             return self.settle(row, described);
@@ -118,6 +127,9 @@ impl Engine {
         let pace = &self.config.pace;
         let (late, source, sizes) = (&self.late, &self.source, &self.sizes);
         let task = Task::next(&mut self.holding, &described, late, source, sizes, pace, moment.now);
+        if let Some(next) = self.end_rereads(&described, moment) {
+            return next;
+        }
         match task {
             None => {
                 self.source.skip_query(moment.now);
@@ -207,7 +219,8 @@ impl Engine {
     pub(super) fn has_read_all(&self, described: &Described, moment: Moment) -> bool {
         let present = self.config.pace.zone.local(self.source.server_time());
         let owns_the_future = self.holding.owns_the_future(present);
-        !self.holding.is_unsettled(&described.projection, self.holding.own(), moment.now)
+        !self.holding.is_rereading()
+            && !self.holding.is_unsettled(&described.projection, self.holding.own(), moment.now)
             && self.source.is_unchanged(&described.description, owns_the_future, moment.now)
     }
 
@@ -405,6 +418,7 @@ impl Engine {
             id: self.config.id.clone(),
             identity: self.config.identity(&described.projection.key_names()),
             counted_at: self.source.server_time().0 / SECOND_US,
+            resync: self.holding.resync().number,
             partitions: partitions.collect(),
         };
         if self.holding.set_counts(counts.clone()) {

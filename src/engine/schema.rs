@@ -39,7 +39,8 @@ impl Schema {
         self.version().map_or(1, |version| version.version)
     }
 
-    /// Returns the new version that changed columns require; none if nothing has changed.
+    /// Returns the new version that changed columns require; none if nothing has changed. `is_read_again` tells whether all
+    /// rows are about to be read again.
     ///
     /// # Errors
     /// When rows could not be recognised any more under the new version, or when a version that was stored does not
@@ -48,8 +49,9 @@ impl Schema {
         &mut self,
         config: &TableConfig,
         projection: &Projection,
+        is_read_again: bool,
     ) -> Result<Option<Box<SchemaVersion>>, Failure> {
-        let Some(next) = next_version(config, projection, self.version())? else {
+        let Some(next) = next_version(config, projection, self.version(), is_read_again)? else {
             self.adopted = None;
             return Ok(None);
         };
@@ -137,18 +139,18 @@ mod tests {
     #[test]
     fn the_first_description_makes_the_first_version_and_the_same_one_no_other() {
         let mut schema = Schema::default();
-        let first = schema.next(&table(), &projection(&["ts"])).unwrap().unwrap();
+        let first = schema.next(&table(), &projection(&["ts"]), false).unwrap().unwrap();
         assert_eq!((first.version, schema.number()), (1, 1));
         schema.adopt(1);
         schema.load(Some(first));
-        assert_eq!(schema.next(&table(), &projection(&["ts"])).unwrap(), None);
+        assert_eq!(schema.next(&table(), &projection(&["ts"]), false).unwrap(), None);
     }
 
     #[test]
     fn a_version_that_was_stored_and_does_not_appear_is_not_stored_again_and_again() {
         let mut schema = Schema::default();
         schema.adopt(1);
-        let refused = schema.next(&table(), &projection(&["ts"])).unwrap_err();
+        let refused = schema.next(&table(), &projection(&["ts"]), false).unwrap_err();
         assert_eq!(refused.kind, Kind::HarperRead);
     }
 

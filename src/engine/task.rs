@@ -82,6 +82,9 @@ impl Task {
             let plan = window::plan(from, until, reread, server_time, cursor_type, pace)?;
             let selected = division::select(rule, &group.partitions, plan.window, &starts, present);
             let Some(selection) = selected else {
+                if plan.window.until.is_none() {
+                    holding.ledger.end(&group.partitions, plan.watermark);
+                }
                 if let Some(proven) = plan.reached(newest) {
                     holding.ledger.prove(&group.partitions, proven);
                 }

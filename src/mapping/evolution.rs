@@ -14,23 +14,24 @@ use sha2::{Digest, Sha256};
 /// Returns the new version of a table's schema that changed columns require; none if nothing has changed.
 ///
 /// # Errors
-/// When rows could not be recognised any more under the new version.
+/// When rows could not be recognised any more under the new version, unless all of them `are_read_again`.
 pub fn next_version(
     config: &TableConfig,
     projection: &Projection,
     before: Option<&SchemaVersion>,
+    are_read_again: bool,
 ) -> Result<Option<SchemaVersion>, Failure> {
     let Some(next) = evolve(before, &config.id, &projection.fields) else { return Ok(None) };
-    let anew = format!(
-        "to sync anew, delete the rows of {}, and those of SyncCheckpoint and SchemaVersion with the tableId {}",
-        config.target_table, config.id
-    );
+    if are_read_again {
+        return Ok(Some(next));
+    }
+    let anew = way_out(&config.id);
     let must = || std::iter::once(projection.cursor).chain(projection.key.iter().copied());
     for change in &next.changes {
         let Change::TypeChanged { column, from, to, .. } = change else { continue };
         if must().any(|index| same_name(projection.name(index), column)) {
             let message = format!(
-                "the column {column}, which tells rows apart, has changed from {from} to {to}: change it back; or, {anew}"
+                "the column {column}, which tells rows apart, has changed from {from} to {to}: change it back, or {anew}"
             );
             return Err(Failure::new(Kind::SchemaChanged, message));
         }
@@ -45,6 +46,14 @@ pub fn next_version(
         return Err(Failure::new(Kind::SchemaChanged, message));
     }
     Ok(Some(next))
+}
+
+/// Says how a table is brought to its new state if its rows are no longer recognised.
+pub fn way_out(table_id: &str) -> String {
+    format!(
+        "read all rows again, by POST {{\"action\": \"resync\", \"table\": \"{table_id}\"}} to /SyncControl; rows under \
+         former ids are removed then"
+    )
 }
 
 /// Returns the next version of a table's schema for the columns that are read now; none if nothing has changed.

@@ -217,7 +217,7 @@ fn find(fields: &[Field], name: &str, config: &TableConfig) -> Result<usize, Fai
 fn gone(name: &str, failure: &Failure) -> Failure {
     let message = format!(
         "the column {name}, which tells rows apart, is gone from the source: {}. Bring it back, or configure another \
-         column and sync anew",
+         column and read the table again (the action resync of /SyncControl)",
         failure.message
     );
     Failure::new(Kind::ColumnMissing, message)

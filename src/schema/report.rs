@@ -101,7 +101,7 @@ pub fn look(
         error: None,
     };
     let outcome = Projection::resolve(config, description, version)
-        .and_then(|projection| Ok((next_version(config, &projection, version)?, projection)));
+        .and_then(|projection| Ok((next_version(config, &projection, version, false)?, projection)));
     let next = match outcome {
         Ok((next, mut projection)) => {
             let newest = next.as_ref().or(version);

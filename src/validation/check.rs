@@ -153,6 +153,8 @@ pub struct Place<'n> {
     pub rank: u32,
     /// Divides the waiting times.
     pub haste: u32,
+    /// Whether a difference counts at first sight.
+    pub is_certain: bool,
     /// The time by its clock.
     pub now: Micros,
 }
@@ -204,7 +206,7 @@ impl Check {
         before: Option<Check>,
         finding: &Finding<'_>,
         windows: impl FnOnce(&[i64]) -> Vec<Window>,
-        Place { node, rank, haste, now }: Place<'_>,
+        Place { node, rank, haste, is_certain, now }: Place<'_>,
     ) -> Conclusion {
         let check = Check::of(finding, before.as_ref(), node, now);
         if check.refusal.is_some() {
@@ -215,8 +217,9 @@ impl Check {
             return check.end_well(finding);
         }
         let again = |us: i64| Some(now.plus(us / i64::from(haste.max(1))));
-        let was_suspected =
-            |leaf: &i64| before.as_ref().is_some_and(|before| before.suspects.binary_search(leaf).is_ok());
+        let was_suspected = |leaf: &i64| {
+            is_certain || before.as_ref().is_some_and(|before| before.suspects.binary_search(leaf).is_ok())
+        };
         let confirmed: Vec<i64> = check.suspects.iter().copied().filter(was_suspected).collect();
         let unexplained = |one: &&Difference| !one.is_explained && confirmed.binary_search(&one.leaf).is_ok();
         let unexplained: Vec<i64> =
@@ -394,7 +397,7 @@ mod tests {
     }
 
     fn concluded(before: Option<Check>, comparison: &Comparison, rank: u32, now: Micros) -> Conclusion {
-        let place = Place { node: "m", rank, haste: 1, now };
+        let place = Place { node: "m", rank, haste: 1, is_certain: false, now };
         let finding = comparison.finding(before.as_ref());
         Check::conclude(before, &finding, |leaves| comparison.windows(leaves), place)
     }
@@ -420,6 +423,20 @@ mod tests {
 
     fn kind(conclusion: &Conclusion) -> Option<&'static str> {
         conclusion.note.as_ref().map(|note| note.kind)
+    }
+
+    #[test]
+    fn a_difference_counts_at_first_sight_if_an_operator_is_certain() {
+        let comparison = Comparison::new(leaves(&[1, 25], 5)).unwrap();
+        let state = |is_certain| {
+            let place = Place { node: "m", rank: 0, haste: 1, is_certain, now: at(10) };
+            let windows = |leaves: &[i64]| comparison.windows(leaves);
+            let Conclusion { check, repair, .. } =
+                Check::conclude(None, &comparison.finding(None), windows, place);
+            (check.state, repair.is_some())
+        };
+        assert_eq!(state(false), (State::Suspected, false));
+        assert_eq!(state(true), (State::Repairing, true));
     }
 
     #[test]
@@ -514,7 +531,7 @@ mod tests {
                 known: Kept::default(),
                 kept: Kept::default(),
             };
-            let place = Place { node: "m", rank: 0, haste: 1, now };
+            let place = Place { node: "m", rank: 0, haste: 1, is_certain: false, now };
             let Conclusion { check, deletion, note, .. } =
                 Check::conclude(before, &finding, |_| Vec::new(), place);
             states.push(check.state);

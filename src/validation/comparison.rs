@@ -376,7 +376,7 @@ mod tests {
         let leaves = leaves(counted, "table/1", &[0]);
         let mut first = Comparison::new(leaves.clone()).unwrap();
         first.add(ids(stored).lines());
-        let place = |now| Place { node: "n", rank: 0, haste: 1, now: Micros(now) };
+        let place = |now| Place { node: "n", rank: 0, haste: 1, is_certain: false, now: Micros(now) };
         let mut before = None;
         for now in 1..3 {
             let finding = first.finding(None);
@@ -429,7 +429,7 @@ mod tests {
         };
         let mut comparison = Comparison::new(counted.clone()).unwrap();
         comparison.add(ids(&[1, 25, 26]).lines());
-        let place = Place { node: "n", rank: 0, haste: 1, now: Micros(1) };
+        let place = Place { node: "n", rank: 0, haste: 1, is_certain: false, now: Micros(1) };
         let check = Check::conclude(None, &comparison.finding(None), |_| Vec::new(), place).check;
         let found = |kept| comparison.finding(Some(&Check { kept, ..check.clone() })).differences.len();
         assert_eq!([found(kept(&[26])), found(kept(&[27])), found(Kept::default())], [0, 1, 1]);

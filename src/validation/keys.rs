@@ -457,7 +457,7 @@ mod tests {
                 comparison.add_stored(&[Some(Cow::Borrowed("a")), Some(Cow::Borrowed("1"))]);
             }
             assert_eq!(comparison.finding(None, "n").extras.ids(), ["a"]);
-            let place = Place { node: "n", rank: 0, haste: 1, now: Micros(9) };
+            let place = Place { node: "n", rank: 0, haste: 1, is_certain: false, now: Micros(9) };
             let check = Check::conclude(None, &comparison.finding(None, "n"), |_| Vec::new(), place).check;
             assert_eq!(check.extra_since, Some(Micros(9)));
             let before = Check { extra_since: told, ..check };

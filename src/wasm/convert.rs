@@ -56,7 +56,7 @@ impl WireZones {
 }
 
 /// Reads `{checkpoints, counts, incarnation, schema, forgivenRows, lastCommit, proofs, heads, removed,
-/// validation}`.
+/// validation, resync}`.
 pub fn stored(value: &JsValue) -> Result<Box<Stored>, Failure> {
     let stored: Result<Box<Stored>, _> = serde_wasm_bindgen::from_value(value.clone());
     stored.map_err(|error| {
@@ -124,7 +124,7 @@ pub fn receipt(value: &JsValue) -> Receipt {
 }
 
 /// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, mayBeStored, renewed, notes, checkpoints,
-/// stampMs, head, witness, proof}`.
+/// stampMs, rewritesBeforeMs, goneBeforeMs, head, witness, proof}`.
 pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     let batch = &order.batch;
     let text = std::str::from_utf8(&batch.text).map_err(|_| JsValue::from_str("a batch is not UTF-8"))?;
@@ -146,9 +146,11 @@ pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     set("head", to_js(&order.head)?)?;
     set("witness", to_js(&order.witness)?)?;
     set("proof", to_js(&order.proof)?)?;
-    set(
-        "stampMs",
-        order.stamp.map_or(JsValue::UNDEFINED, |stamp| JsValue::from_f64(stamp.0 as f64 / 1_000.0)),
-    )?;
+    let ms = |stamp: Option<Micros>| {
+        stamp.map_or(JsValue::UNDEFINED, |stamp| JsValue::from_f64(stamp.0 as f64 / 1_000.0))
+    };
+    set("stampMs", ms(order.stamp))?;
+    set("rewritesBeforeMs", ms(order.rewrites_before))?;
+    set("goneBeforeMs", ms(order.gone_before))?;
     Ok(object.into())
 }

@@ -5,9 +5,12 @@ use super::host::Host;
 use super::pool::Pool;
 use crate::bigquery::request::{Purpose, Request};
 use crate::cluster::{Standing, Work};
+use crate::engine::checkpoint::Checkpoint;
 use crate::engine::delivery::Commit;
+use crate::engine::resync::Resync;
 use crate::engine::retry::Jitter;
 use crate::engine::status::{Activity, Status};
+use crate::engine::sweep::{Known, Sweep};
 use crate::engine::{Answer, Command, Engine, Event, Moment, Stored, WriteOrder};
 use crate::error::{Failure, Kind};
 use crate::mapping::attributes::Target;
@@ -15,7 +18,7 @@ use crate::mapping::succession::{Comparable, Heir, Renewed, Succession};
 use crate::mapping::target::Table;
 use crate::operations::news::News;
 use crate::time::{Micros, SECOND_US};
-use crate::validation::{Repair, Vetted};
+use crate::validation::{Place, Repair, Vetted};
 use gloo_timers::future::TimeoutFuture;
 use js_sys::{Date, Math, Promise};
 use std::cell::{Cell, RefCell};
@@ -135,6 +138,24 @@ impl Driver {
     /// Tells whether there are such rows.
     pub fn is_repairing(&self) -> bool {
         self.engine.borrow().is_repairing()
+    }
+
+    /// Takes the operators' last command to read the table again.
+    pub fn hear_resync(&self, resync: Resync) {
+        if self.engine.borrow_mut().hear_resync(resync) {
+            self.end_rest();
+        }
+    }
+
+    /// Tells what the node has to remove from its copy now.
+    pub fn sweep(
+        &self,
+        told: Vec<Commit>,
+        checkpoints: &[Checkpoint],
+        known: Known,
+        place: Place<'_>,
+    ) -> Option<Sweep> {
+        self.engine.borrow_mut().sweep(told, checkpoints, known, place)
     }
 
     fn end_rest(&self) {

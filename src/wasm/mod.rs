@@ -5,6 +5,7 @@ mod driver;
 mod host;
 mod pool;
 mod schema;
+mod sweep;
 mod validation;
 
 use crate::cluster::{Heartbeat, Hello, Observer, Standing, Threads};

@@ -131,14 +131,22 @@ impl CopyComparison {
     }
 
     /// Concludes from what was added. `before` is the node's row of SyncCheck, or null; `rank` the node's place among all
-    /// nodes; `haste` divides the waiting times. Returns `{check, repair, deletion, note}`: the row to store, what to read
-    /// again and what to delete, and `{kind, reason}` for the audit; the last three may be null.
+    /// nodes; `haste` divides the waiting times; `is_certain` tells whether a difference counts at first sight. Returns
+    /// `{check, repair, deletion, note}`: the row to store, what to read again and what to delete, and `{kind, reason}` for
+    /// the audit; the last three may be null.
     ///
     /// # Errors
     /// When `before` is something else.
-    pub fn conclude(&self, before: JsValue, node: &str, rank: u32, haste: u32) -> Result<JsValue, JsValue> {
+    pub fn conclude(
+        &self,
+        before: JsValue,
+        node: &str,
+        rank: u32,
+        haste: u32,
+        is_certain: bool,
+    ) -> Result<JsValue, JsValue> {
         let before: Option<Check> = serde_wasm_bindgen::from_value(before)?;
-        let place = Place { node, rank, haste, now: driver::now() };
+        let place = Place { node, rank, haste, is_certain, now: driver::now() };
         let conclusion = match &self.comparison {
             Kind::Times(found) => {
                 let finding = found.finding(before.as_ref());

@@ -55,8 +55,11 @@ describe('who may look at and control the sync', () => {
 				assert.equal(response.status, expected, `GET ${path}: ${text}`);
 				assert.equal(text.includes('guarded'), expected === 200, text);
 			}
-			const post = await running.harper.request('/SyncControl', { auth, method: 'POST', body: { action: 'start' } });
-			assert.equal(post.status, expected, `POST: ${await post.text()}`);
+			for (const action of ['start', 'repair', 'resync']) {
+				const body = { action, table: 'guarded' };
+				const post = await running.harper.request('/SyncControl', { auth, method: 'POST', body });
+				assert.equal(post.status, expected, `POST ${action}: ${await post.text()}`);
+			}
 		});
 	}
 
@@ -100,20 +103,25 @@ describe('one worker', () => {
 
 	/** @type {[string, any, RegExp][]} */
 	const REFUSED = [
-		['an_unknown_action', { action: 'dance' }, /start, stop, validate/],
-		['a_missing_action', { table: 'stopped' }, /start, stop, validate/],
-		['an_action_that_is_no_text', { action: { stop: true } }, /start, stop, validate/],
-		['the_name_of_an_inherited_property', { action: 'constructor' }, /start, stop, validate/],
+		['an_unknown_action', { action: 'dance' }, /start, stop, validate, repair, resync/],
+		['a_missing_action', { table: 'stopped' }, /start, stop, validate, repair, resync/],
+		['an_action_that_is_no_text', { action: { stop: true } }, /start, stop, validate, repair, resync/],
+		['the_name_of_an_inherited_property', { action: 'constructor' }, /start, stop, validate, repair, resync/],
+		['resync_without_a_table', { action: 'resync' }, /table is missing, allowed is stopped, running, hanging, \*/],
+		['all_tables_of_another_action', { action: 'start', table: '*' }, /stopped, running, hanging/],
+		['resync_from_no_time', { action: 'resync', table: 'stopped', from: 'monday' }, /2026-01-31T00:00:00Z/],
+		['resync_from_the_future', { action: 'resync', table: '*', from: '2999-01-01T00:00:00Z' }, /has passed/],
+		['a_start_from_a_time', { action: 'start', from: '2024-01-01T00:00:00Z' }, /for the action resync alone/],
 		['an_unknown_table', { action: 'stop', table: 'stoped' }, /stopped, running, hanging/],
 		['a_table_that_is_no_text', { action: 'stop', table: 5 }, /stopped, running, hanging/],
 		['a_null_table', { action: 'stop', table: null }, /stopped, running, hanging/],
-		['an_empty_object', {}, /start, stop, validate/],
-		['a_list', [], /start, stop, validate/],
-		['a_number', 5, /start, stop, validate/],
-		['nothing', null, /start, stop, validate/],
-		['an_empty_body', undefined, /start, stop, validate/],
-		['broken_json', '{"action": "sto', /start","stop","validate/],
-		['a_text', '"stop"', /start, stop, validate/],
+		['an_empty_object', {}, /start, stop, validate, repair, resync/],
+		['a_list', [], /start, stop, validate, repair, resync/],
+		['a_number', 5, /start, stop, validate, repair, resync/],
+		['nothing', null, /start, stop, validate, repair, resync/],
+		['an_empty_body', undefined, /start, stop, validate, repair, resync/],
+		['broken_json', '{"action": "sto', /start","stop","validate","repair","resync/],
+		['a_text', '"stop"', /start, stop, validate, repair, resync/],
 	];
 	for (const [what, body, allowed] of REFUSED) {
 		test(`${what}_is_refused_with_what_is_allowed`, async () => {

@@ -2,11 +2,13 @@
 
 use crate::copies::compare;
 use crate::node::{Node, Transaction};
+use crate::resyncing::sweep_copy;
 use crate::run::{add_row_now, alter, engine};
 use crate::sabotage::{self, Sabotage};
 use crate::world::{Actor, World};
 use bigquery_sync::cluster::{Heartbeat, Observer, Running};
 use bigquery_sync::engine::delivery::Commit;
+use bigquery_sync::engine::resync::Resync;
 use bigquery_sync::engine::{Command, Engine, Event, Worker, WriteOrder};
 use bigquery_sync::time::{Micros, SECOND_US};
 use bigquery_sync::validation::{Check, Conclusion, Leaves, Place, Progress};
@@ -394,6 +396,20 @@ impl Crew {
             }
             self.look_for_losses(world, node);
             self.check_copy(world, node);
+            let name = &self.nodes[node].name;
+            if let Some(hand) = self.workers.iter_mut().find(|hand| hand.actor.node == node) {
+                sweep_copy(&mut hand.engine, world, node, name);
+            }
+        }
+    }
+
+    /// Tells some workers at once of a command to read the table again.
+    pub fn tell_resync(&mut self, world: &mut World, resync: Resync) {
+        for hand in &mut self.workers {
+            let is_woken = world.random.one_in(2) && hand.engine.hear_resync(resync);
+            if is_woken && matches!(hand.next, Some((_, Event::Rested))) {
+                hand.next = Some((world.now, Event::Rested));
+            }
         }
     }
 
@@ -413,7 +429,8 @@ impl Crew {
         let is_due = |leaves: &&Leaves| Check::is_due(here.checks.get(&leaves.id), leaves, &progress, now);
         let due: Vec<Leaves> =
             here.leaves.values().map(|(leaves, _)| leaves).filter(is_due).cloned().collect();
-        let place = Place { node: &self.nodes[node].name, rank: node as u32, haste: 1, now };
+        let place =
+            Place { node: &self.nodes[node].name, rank: node as u32, haste: 1, is_certain: false, now };
         for leaves in due {
             if hand.engine.is_repairing() {
                 break;

@@ -13,6 +13,7 @@ mod node;
 mod noticing;
 mod query;
 mod random;
+mod resyncing;
 mod retelling;
 mod run;
 mod sabotage;

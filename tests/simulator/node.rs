@@ -7,6 +7,7 @@ use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::counts::Counts;
 use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::retention::places;
+use bigquery_sync::engine::sweep::Known;
 use bigquery_sync::mapping::version::SchemaVersion;
 use bigquery_sync::validation::{Check, Leaves};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -58,6 +59,8 @@ pub struct Node {
     pub missed: Vec<(String, u64)>,
     pub counts: Option<(Counts, Stamp)>,
     pub leaves: BTreeMap<String, (Leaves, Stamp)>,
+    /// The last command to read the table again after which it has removed what is gone, and when it last mended a loss.
+    pub known: Known,
     /// What it found when it compared its copy with them.
     pub checks: BTreeMap<String, Check>,
     pub incarnation: (String, Stamp),
@@ -100,7 +103,8 @@ impl Node {
             if self.target.get(id).is_some_and(|(_, before)| *before < stamp) {
                 self.target.remove(id);
             }
-            self.deleted.insert(id.clone(), stamp);
+            let before = self.deleted.entry(id.clone()).or_insert(stamp);
+            *before = stamp.max(*before);
         }
         if let Some(schema) = &transaction.schema
             && self.schemas.get(&schema.version).is_none_or(|(_, before)| *before < stamp)

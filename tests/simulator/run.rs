@@ -3,6 +3,7 @@
 use crate::crew::Crew;
 use crate::node::Node;
 use crate::random::Random;
+use crate::resyncing;
 use crate::sabotage::Sabotage;
 use crate::source::{Extra, Habits, Row, Source, VersionHabit};
 use crate::world::World;
@@ -83,9 +84,13 @@ pub fn begin(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64
 pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>) -> Outcome {
     let (mut world, mut crew) = begin(seed, sabotage, workers);
     let validates = sabotage.is_none() && seed % 4 == 1;
+    let is_read_again = sabotage.is_none() && seed % 5 == 2;
     let scenes = 1 + world.random.below(7);
     for _ in 0..scenes {
         world.validations += u64::from(validates);
+        if is_read_again && world.random.one_in(2) {
+            resyncing::command(&mut world, &mut crew, None);
+        }
         crew.play_scene(&mut world);
         if world.violation.is_some() {
             break;
@@ -167,7 +172,11 @@ pub fn engine(config: &serde_json::Value, worker: Worker, standing: Standing) ->
 }
 
 fn row(world: &mut World, cursor: Option<i64>) -> Row {
-    let key = format!("k{}", world.random.below(40));
+    // A key that is gone does not come back: an older version of it would not replace the one that is stored.
+    let generation = world.resync.map_or(0, |resync| resync.number);
+    let letter =
+        if world.source.habits.keyed && generation > 0 { format!("k{generation}x") } else { "k".to_owned() };
+    let key = format!("{letter}{}", world.random.below(40));
     // In a keyed table, versions of one instant are the same; else which one is kept would be anybody's guess.
     let text = match (world.source.habits.keyed, cursor) {
         (true, Some(cursor)) => format!("{key} at {cursor}"),

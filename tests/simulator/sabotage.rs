@@ -57,6 +57,14 @@ pub enum Sabotage {
     NullsUncounted,
     /// The clocks of the cursor's zone are taken to show UTC.
     ZoneIgnored,
+    /// When a table is read again, rows that are stored are left out as usual.
+    StoredCountsAsRead,
+    /// Of rows that are older than what is stored, it is not seen that the source still has them.
+    NewerNotRewritten,
+    /// What is gone is removed before all partitions were read.
+    SweptTooEarly,
+    /// What is gone is never removed.
+    NothingSwept,
     /// Workers do not care that others may still write versions of the same rows.
     NeverUnsettled,
 }
@@ -140,6 +148,20 @@ pub fn answer(sabotage: Option<Sabotage>, purpose: Purpose, text: &mut String) {
         table.remove("numRows");
     }
     *text = body.to_string();
+}
+
+/// Changes the checkpoints by which a node decides whether to remove what is gone.
+pub fn sweeps_after(sabotage: Option<Sabotage>, mut checkpoints: Vec<Checkpoint>) -> Vec<Checkpoint> {
+    match sabotage {
+        Some(Sabotage::NothingSwept) => checkpoints.clear(),
+        Some(Sabotage::SweptTooEarly) => {
+            for reread in checkpoints.iter_mut().filter_map(|row| row.reread.as_mut()) {
+                (reread.done, reread.rows) = (true, reread.rows + 1);
+            }
+        }
+        _ => {}
+    }
+    checkpoints
 }
 
 /// Changes the progress before it is committed.

@@ -171,6 +171,13 @@ impl Source {
         self.entries.clear();
     }
 
+    /// Deletes the rows of which this is wanted; it gets each row and when it became visible.
+    pub fn remove(&mut self, mut is_gone: impl FnMut(&Row, i64) -> bool) {
+        let before = self.entries.len();
+        self.entries.retain(|entry| !is_gone(&entry.row, entry.visible_at));
+        self.changes += u64::from(self.entries.len() < before);
+    }
+
     /// Adds, drops or retypes the extra column.
     pub fn alter(&mut self, extra: Extra) {
         self.extra = extra;

@@ -1,7 +1,7 @@
 //! One world: a source, nodes with workers, a clock, and what goes wrong.
 
 use crate::copies::Flaw;
-use crate::node::{Node, Transaction};
+use crate::node::{Node, Stamp, Transaction};
 use crate::random::Random;
 use crate::sabotage::{self, Sabotage};
 use crate::source::{Row, Source};
@@ -9,6 +9,7 @@ use bigquery_sync::bigquery::cursor::CursorType;
 use bigquery_sync::bigquery::request::{Purpose, Request};
 use bigquery_sync::engine::checkpoint::Checkpoint;
 use bigquery_sync::engine::delivery::Commit;
+use bigquery_sync::engine::resync::Resync;
 use bigquery_sync::engine::retention::places;
 use bigquery_sync::engine::retry::Jitter;
 use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Stored, Wish, WriteOrder};
@@ -52,6 +53,8 @@ pub struct World {
     pub is_spoilt: bool,
     /// How often operators wanted the table to be validated.
     pub validations: u64,
+    /// The last command to read the table again.
+    pub resync: Option<Resync>,
     /// How often somebody made the target.
     pub incarnations: u64,
     only: Actor,
@@ -107,6 +110,7 @@ impl World {
             is_lone: false,
             is_spoilt: false,
             validations: 0,
+            resync: None,
             incarnations: 0,
             only: Actor::default(),
         }
@@ -151,6 +155,7 @@ impl World {
             heads: here.heads.values().map(|(head, _)| head.clone()).collect(),
             removed: self.of_removed_nodes(here.heads.keys()),
             validation: self.wish(actor),
+            resync: self.resync,
         }
     }
 
@@ -425,7 +430,11 @@ impl World {
                     }
                     transaction.witness = Some(*witness);
                 }
-                Write::Proof(proof) => transaction.proof = Some((actor.node, *proof)),
+                Write::Proof(proof) => {
+                    let now = Micros(self.now + self.skews_us[actor.node]);
+                    self.nodes[actor.node].known.mended_at = Some(now);
+                    transaction.proof = Some((actor.node, *proof));
+                }
                 Write::Progress(checkpoint) => {
                     transaction.checkpoints.push(sabotage::checkpoint(self.sabotage, *checkpoint));
                 }
@@ -482,8 +491,11 @@ impl World {
     fn unchanged(&self, node: usize, order: &WriteOrder) -> BTreeSet<String> {
         let target = &self.nodes[node].target;
         let by_id = self.sabotage == Some(Sabotage::StoredById);
-        let is_stored =
-            |(id, row): &(String, Row)| target.get(id).is_some_and(|(stored, _)| by_id || stored == row);
+        let counts_as_read = self.sabotage == Some(Sabotage::StoredCountsAsRead);
+        let is_stored = |(id, row): &(String, Row)| {
+            let same = target.get(id).filter(|(stored, _)| by_id || stored == row);
+            same.is_some_and(|(_, at)| counts_as_read || !is_to_be_rewritten(order, *at))
+        };
         let records = if order.may_be_stored { self.records(order) } else { Vec::new() };
         records.into_iter().filter(is_stored).map(|(id, _)| id).collect()
     }
@@ -506,8 +518,14 @@ impl World {
                 continue;
             }
             let stored = self.nodes[node].target.get(&id);
-            let newer_stored = stored.is_some_and(|(stored, _)| stored.cursor > record.cursor);
-            if self.source.habits.keyed && newer_stored && self.sabotage != Some(Sabotage::OlderOverwrites) {
+            let newer_stored = stored.filter(|(stored, _)| stored.cursor > record.cursor);
+            if let Some((newer, at)) = newer_stored
+                && self.source.habits.keyed
+                && self.sabotage != Some(Sabotage::OlderOverwrites)
+            {
+                if is_to_be_rewritten(order, *at) && self.sabotage != Some(Sabotage::NewerNotRewritten) {
+                    rows.push((id, newer.clone()));
+                }
                 continue;
             }
             rows.push((id, record));
@@ -576,6 +594,11 @@ impl World {
         self.publish_at(node, transaction, None);
     }
 
+    /// Removes records on all nodes, at a time of writing.
+    pub fn remove(&mut self, node: usize, gone: Transaction, stamp: i64) {
+        self.publish_at(node, gone, Some(stamp));
+    }
+
     /// Harper takes the node's clock for the stamp, unless it is told another one.
     fn publish_at(&mut self, node: usize, transaction: Transaction, told: Option<i64>) {
         let clock = self.now + self.skews_us[node];
@@ -608,7 +631,12 @@ impl World {
         let before = stored.and_then(|(before, _)| before.last_timestamp);
         let incarnation = &self.nodes[node].incarnation.0;
         let is_same_target = stored.is_some_and(|(before, _)| before.incarnation == *incarnation);
-        if self.nodes.len() == 1 && is_same_target && checkpoint.last_timestamp < before {
+        let is_read_again =
+            checkpoint.reread_number() > stored.map_or(0, |(before, _)| before.reread_number());
+        if is_read_again {
+            self.source.excuse_jobs();
+        }
+        if self.nodes.len() == 1 && is_same_target && !is_read_again && checkpoint.last_timestamp < before {
             self.violation = Some("the watermark went back".to_owned());
         }
         checkpoint.last_timestamp != before
@@ -712,6 +740,11 @@ impl World {
             })
         })
     }
+}
+
+/// Whether a record that was written at some time has to be written again to show that it was read again.
+fn is_to_be_rewritten(order: &WriteOrder, (at, _): Stamp) -> bool {
+    order.rewrites_before.is_some_and(|before| at <= before.0)
 }
 
 fn comparable(id: &str, row: &Row) -> Comparable {

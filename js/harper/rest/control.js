@@ -1,20 +1,29 @@
 /** GET and POST /SyncControl: the status of the sync, and the operators' commands. */
 
 import { unconnectedDatabases } from '../cluster/connections.js';
-import { desired, recordValidations, recordWishes } from '../commands.js';
+import { desired, recordResyncs, recordValidations, recordWishes } from '../commands.js';
 import { component } from '../component.js';
 import { readAll } from '../database.js';
+import { resyncOf } from './resync.js';
 import { validationOf } from './validation.js';
 
 /**
  * The actions that a POST may request, and what they record.
- * @type {Record<string, (ids: string[], user: string | null) => Promise<void>>}
+ * @type {Record<string, (ids: string[], user: string | null, from: string | null) => Promise<void>>}
  */
 const ACTIONS = {
 	start: (ids, user) => recordWishes(ids, 'started', user),
 	stop: (ids, user) => recordWishes(ids, 'stopped', user),
-	validate: recordValidations,
+	validate: (ids, user) => recordValidations(ids, user),
+	repair: (ids, user) => recordValidations(ids, user, { atFirstSight: true }),
+	resync: recordResyncs,
 };
+
+/** Stands for all tables, where a table must be named. */
+const ALL = '*';
+
+/** A time as RFC 3339 has it. */
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
 
 /** Stands for a body that could not be parsed. */
 const UNREADABLE = Symbol('unreadable');
@@ -67,11 +76,12 @@ export function syncControl() {
 /** The status of the cluster: every table, and every worker of every node that answers. */
 async function report() {
 	const own = component();
-	const [workers, wishes, checkpoints, checks] = await Promise.all([
+	const [workers, wishes, checkpoints, checks, sweeps] = await Promise.all([
 		own.workers(),
 		readAll('SyncControlState'),
 		readAll('SyncCheckpoint'),
 		readAll('SyncCheck'),
+		readAll('SyncSweep'),
 	]);
 	const nodes = own.nodes();
 	const isBroken = nodes.some(({ alive, unheardBy }) => !alive || unheardBy.length > 0);
@@ -82,11 +92,18 @@ async function report() {
 		.filter((worker) => isAlive(worker, nodes))
 		.flatMap((worker) => worker.tables.map((table) => ({ ...table, worker: worker.id })));
 	const running = all.filter(({ state }) => state !== 'standby');
+	const resyncs = new Map(
+		own.tables.map(({ id }) => {
+			const ofTable = (rows) => rows.filter(({ tableId }) => tableId === id);
+			const readers = all.filter((table) => table.id === id);
+			return [id, resyncOf(wished.get(id)?.resync, ofTable(checkpoints), ofTable(sweeps), readers)];
+		})
+	);
 	return {
 		version: own.version,
 		node: own.node,
 		configurationErrors: own.problems,
-		alarms: own.alarms(),
+		alarms: [...own.alarms(), ...refusals(resyncs)],
 		nodes: nodes.map((node) => ({ ...node, unconnectedDatabases: unconnected.get(node.node) ?? [] })),
 		tables: own.tables.map((table) => {
 			const wanted = desired(table, wished.get(table.id));
@@ -101,6 +118,7 @@ async function report() {
 					running.filter(({ id }) => id === table.id),
 					wished.get(table.id)?.validations ?? 0
 				),
+				resync: resyncs.get(table.id),
 				...together(
 					running.filter(({ id }) => id === table.id),
 					checkpoints.filter(({ tableId }) => tableId === table.id)
@@ -112,6 +130,12 @@ async function report() {
 			return { id, node, index, version, alive: isAlive(worker, nodes), updatedAt, problems };
 		}),
 	};
+}
+
+/** What operators have to look at, because nothing was removed. @param {Map<string, any>} resyncs */
+function refusals(resyncs) {
+	const refused = [...resyncs].filter(([, resync]) => resync?.state === 'refused');
+	return refused.map(([id, { text, endedAt }]) => ({ message: `${id}: ${text}`, since: endedAt }));
 }
 
 /** How the indexes of a target are: on each node, those of the node that is furthest behind. */
@@ -148,7 +172,7 @@ function isAlive({ node, index }, nodes) {
 
 async function command(data, user) {
 	if (data === UNREADABLE) return answer(400, { error: 'the body cannot be parsed', allowed: Object.keys(ACTIONS) });
-	const { action, table } = data ?? {};
+	const { action, table, from } = data ?? {};
 	if (typeof action !== 'string' || !Object.hasOwn(ACTIONS, action)) {
 		return refusal('action', action, Object.keys(ACTIONS));
 	}
@@ -157,11 +181,24 @@ async function command(data, user) {
 		return answer(409, { error: 'the configuration has errors: correct it first', configurationErrors: own.problems });
 	}
 	const ids = own.tables.map(({ id }) => id);
-	if (table !== undefined && !ids.includes(table)) return refusal('table', table, ids);
-	const wanted = table === undefined ? ids : [table];
-	await ACTIONS[action](wanted, user ?? null);
+	const mustName = action === 'resync';
+	const isAll = mustName ? table === ALL : table === undefined;
+	if (!isAll && !ids.includes(table)) return refusal('table', table, mustName ? [...ids, ALL] : ids);
+	const wanted = isAll ? ids : [table];
+	const time = timeOf(from);
+	if (from !== undefined && (time === null || action !== 'resync')) {
+		const error = 'from is for the action resync alone, and is a time like 2026-01-31T00:00:00Z that has passed';
+		return answer(400, { error, allowed: ['2026-01-31T00:00:00Z'] });
+	}
+	await ACTIONS[action](wanted, user ?? null, time);
 	await own.follow();
 	return { action, tables: wanted };
+}
+
+/** Returns a time of the past in UTC; null if it is none. @param {unknown} from */
+function timeOf(from) {
+	const at = typeof from === 'string' && TIME.test(from) ? Date.parse(from) : NaN;
+	return at <= Date.now() ? new Date(at).toISOString() : null;
 }
 
 function refusal(what, found, allowed) {

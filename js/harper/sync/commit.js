@@ -1,6 +1,6 @@
 /** Commits rows together with the progress. */
 
-import { findTable } from '../database.js';
+import { findTable, versionOf } from '../database.js';
 import { assembleRecords } from './batch.js';
 import { bundlePrefetches } from './prefetches.js';
 import { comparableText, succeed } from './succession.js';
@@ -17,6 +17,8 @@ const COMMIT_START_MS = 1;
  *   superseded: Uint32Array,
  *   replaces: boolean,
  *   mayBeStored?: boolean,
+ *   rewritesBeforeMs?: number,
+ *   goneBeforeMs?: number,
  *   renewed: [string, string] | null,
  *   rejections: Rejection[],
  *   notes: {kind: string, reason: string}[],
@@ -37,6 +39,9 @@ const COMMIT_START_MS = 1;
  * @property {Map<string | number, string[]>} replaced By records' ids: the ids that they replace.
  * @property {number} [timestamp] The time of the write for Harper, in ms. Harper keeps the later one of two versions of
  *   a record, so a node whose clock is behind could not replace a version of another node.
+ * @property {number} [rewritesBeforeMs] What was written up to this time is written again, also if a newer version is
+ *   stored: that shows that the source still has the row.
+ * @property {number} [goneBeforeMs] Of that, what says that it was synced before this time gives way to older versions.
  */
 
 /**
@@ -58,7 +63,7 @@ export async function commit({ table, layout, writer }, order, { core, onWait } 
 	// Harper 4.7 may lose a record that one transaction puts several times, so each is put once.
 	const superseded = new Set(order.superseded);
 	const read = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
-	const records = order.mayBeStored ? await withoutStored(table, layout, read) : read;
+	const records = order.mayBeStored ? await withoutStored(table, layout, read, order.rewritesBeforeMs) : read;
 	const unchanged = read.length - records.length;
 	const { replaced, late } = await succeed(table, layout, order, records, core);
 	const progress = (refused, news) => (context) => {
@@ -68,8 +73,8 @@ export async function commit({ table, layout, writer }, order, { core, onWait } 
 		}
 		putProgress(writer, order, { news, notWritten: refused.length + unchanged }, syncedAt, context);
 	};
-	const { head, witness, stampMs: timestamp } = order;
-	const write = { table, layout, writer, head, witness, replaced, timestamp };
+	const { head, witness, stampMs: timestamp, rewritesBeforeMs, goneBeforeMs } = order;
+	const write = { table, layout, writer, head, witness, replaced, timestamp, rewritesBeforeMs, goneBeforeMs };
 	let refused = [];
 	let news = await newRejections(order.checkpoints[0], order.rejections);
 	try {
@@ -116,19 +121,17 @@ function putProgress(writer, { checkpoints, notes, witness, proof }, { news, not
  * @param {any[]} records
  * @param {{progress?: (context: object) => void, onWait?: () => void}} [around]
  */
-async function putAll(
-	{ table, layout, writer, head, witness, replaced, timestamp },
-	records,
-	{ progress, onWait } = {}
-) {
+async function putAll(write, records, { progress, onWait } = {}) {
+	const { table, writer, head, witness, replaced, timestamp } = write;
 	const context = { timestamp };
 	await transaction(context, async () => {
 		putHead(writer, head, context);
 		if (witness) putOpening(witness, context);
 		const turn = new Turn();
 		for (const record of records) {
-			if (layout.newerBy !== null && (await isOlder(table, layout.newerBy, record, context))) continue;
-			table.put(record, context);
+			const current = await versionToWrite(write, record, context);
+			if (current === null) continue;
+			table.put(current, context);
 			for (const id of replaced.get(record.id) ?? []) table.delete(id, context);
 			if (turn.isOver()) await turn.end();
 		}
@@ -158,13 +161,13 @@ async function putAcceptable(write, records) {
 }
 
 /** Leaves out records that Harper already has unchanged. The id of a row without a key depends on its content. */
-async function withoutStored(table, layout, records) {
+async function withoutStored(table, layout, records, rewritesBeforeMs) {
 	const turn = new Turn();
 	const others = [];
 	for (const record of records) {
 		const stored = await table.get(record.id);
 		const isSame = stored && (layout.newerBy === null || hasSameValues(table, layout, stored, record));
-		if (!isSame) others.push(record);
+		if (!isSame || isToBeRewritten(table, record.id, rewritesBeforeMs)) others.push(record);
 		if (turn.isOver()) await turn.end();
 	}
 	return others;
@@ -177,11 +180,39 @@ function hasSameValues(table, { columns }, stored, record) {
 	return columns.every(isSame);
 }
 
-/** Whether Harper has a newer version of the row. A cursor that is stored as a Date is compared as a Date. */
-async function isOlder(table, cursor, record, context) {
-	const stored = (await table.get(record.id, context))?.[cursor];
-	if (stored instanceof Date) return stored.getTime() > new Date(record[cursor]).getTime();
-	return stored !== undefined && stored !== null && stored > record[cursor];
+/**
+ * The version of a row that has to be written; null if Harper has a newer one. A cursor that is stored as a Date is compared
+ * as a Date.
+ * @param {Write} write
+ * @param {Record<string, any>} record
+ * @param {object} context
+ */
+async function versionToWrite({ table, layout, rewritesBeforeMs, goneBeforeMs }, record, context) {
+	const cursor = layout.newerBy;
+	if (cursor === null) return record;
+	const stored = await table.get(record.id, context);
+	const at = stored?.[cursor];
+	if (at === undefined || at === null) return record;
+	const isNewer = at instanceof Date ? at.getTime() > new Date(record[cursor]).getTime() : at > record[cursor];
+	if (!isNewer) return record;
+	if (!isToBeRewritten(table, record.id, rewritesBeforeMs)) return null;
+	const isGone = goneBeforeMs !== undefined && Date.parse(stored._syncedAt) < goneBeforeMs;
+	return isGone ? record : copyOf(stored, layout);
+}
+
+/** Whether a record has to be written again to show that it was read; so it is if nobody knows when it was written. */
+function isToBeRewritten(table, id, rewritesBeforeMs) {
+	return rewritesBeforeMs !== undefined && (versionOf(table, id) ?? 0) <= rewritesBeforeMs;
+}
+
+/** What the component has stored in a record. */
+function copyOf(stored, { columns, retired }) {
+	/** @type {Record<string, any>} */
+	const copy = {};
+	for (const name of ['id', ...columns.map((column) => column.name), ...retired, '_syncedAt']) {
+		if (stored[name] !== undefined) copy[name] = stored[name];
+	}
+	return copy;
 }
 
 /** Harper's message quotes the value. Only the attribute's name is kept. */

@@ -4,7 +4,7 @@ import { desired } from '../commands.js';
 import { TableHost } from './table-host.js';
 
 /**
- * @typedef {{sync: any, host: TableHost, ended: Promise<unknown>, running: boolean, wish: number, validations?: number}} Run
+ * @typedef {{sync: any, host: TableHost, ended: Promise<unknown>, running: boolean, wish: number, validations?: number, resync?: number}} Run
  *   The wish is the version of the command that it follows.
  * @typedef {{id: string, targetTable: string, autoStart: boolean, pollIntervalMs: number, isValidated: boolean, isMirrored: boolean}} Table
  */
@@ -57,7 +57,8 @@ export class Runs {
 				await run.ended;
 			}
 			if (run?.running && run.validations !== wish?.validations) run.sync.wake();
-			if (run) run.validations = wish?.validations;
+			if (run?.running && wish?.resync && run.resync !== wish.resync.number) run.sync.resync(wish.resync);
+			if (run) [run.validations, run.resync] = [wish?.validations, wish?.resync?.number];
 		}
 	}
 

@@ -141,7 +141,14 @@ export class TableHost {
 			states.read(id),
 		]);
 		const validation = await this.#readValidation(wish);
-		return { checkpoints, counts, incarnation, forgivenRows: wish?.forgivenRows ?? 0, validation };
+		return {
+			checkpoints,
+			counts,
+			incarnation,
+			forgivenRows: wish?.forgivenRows ?? 0,
+			validation,
+			resync: wish?.resync ?? null,
+		};
 	}
 
 	/** @param {import('../commands.js').Wish | null} wish */

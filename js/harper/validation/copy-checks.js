@@ -20,7 +20,7 @@ const GONE = 404;
 /** What is worth a line in the log. */
 const ALARMS = new Set(['validation_differs', 'deletes_refused']);
 
-/** @typedef {{id: string, tableId: string, countedAt: string, listing?: any, refusal?: string}} Leaves A row of SyncLeaves. */
+/** @typedef {{id: string, tableId: string, countedAt: string, asked: number, listing?: any, refusal?: string}} Leaves A row of SyncLeaves. */
 
 export class CopyChecks {
 	#stopLooking = () => {};
@@ -29,6 +29,7 @@ export class CopyChecks {
 	#failures = new WeakMap();
 	#leaves = new KeptRecords('SyncLeaves');
 	#checks = new KeptById('SyncCheck');
+	#states = new KeptById('SyncControlState');
 	/** @type {Map<string, KeptRecords>} */
 	#progress = new Map();
 	/** The leaves that need no look before there are newer ones. @type {WeakSet<Leaves>} */
@@ -124,7 +125,10 @@ export class CopyChecks {
 			comparison.vet(sync, before);
 			if (!leaves.refusal && !(await this.#addRows(comparison, leaves, target))) return;
 			const rank = Math.max(0, this.nodes().sort().indexOf(this.node));
-			const { check, repair, deletion, note } = comparison.conclude(before, this.node, rank, this.haste);
+			const repairs = (await this.#states.read(leaves.tableId))?.repairs ?? 0;
+			if (this.#isOver()) return;
+			const isCertain = repairs > 0 && leaves.asked === repairs;
+			const { check, repair, deletion, note } = comparison.conclude(before, this.node, rank, this.haste, isCertain);
 			if (note) await this.#tell(leaves.tableId, note);
 			await replace('SyncCheck', check);
 			if (repair && !this.#isOver()) sync.repair(repair);

@@ -1,4 +1,4 @@
-/** Reads the ids and cursors of many records without keeping the thread from other work. */
+/** Reads the ids and some values of many records without keeping the thread from other work. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -17,38 +17,57 @@ const RECORDS_AT_A_TIME = 1_000;
  *   value of the attribute if there is one.
  * @param {AbortSignal} range.signal
  */
-export async function scan(table, { bounds, attribute, take, signal }) {
+export function scan(table, { bounds, attribute, take, signal }) {
+	/** @param {{key: any, value: any}} entry */
+	const read = ({ key, value }) => (attribute === undefined ? [String(key)] : [String(key), textOf(value[attribute])]);
+	return scanEntries(table, { bounds, read, take, signal });
+}
+
+/**
+ * @template T
+ * @param {any} table
+ * @param {object} range
+ * @param {[string, string]} [range.bounds]
+ * @param {boolean} [range.versions] Whether the entries have `version`, the time of their last writing in ms.
+ * @param {(entry: {key: any, value: any, version?: number}) => T[]} range.read Reads what is of interest of a record that exists.
+ * @param {(read: T[]) => unknown} range.take Gets what was read, of many records at a time.
+ * @param {() => Promise<void>} [range.pause] Awaited whenever the thread has been busy for a while, and at the end.
+ * @param {AbortSignal} range.signal
+ */
+export async function scanEntries(table, { bounds, versions = false, read, take, pause, signal }) {
 	const [first, last] = bounds ?? [];
 	/** @type {any} */
 	let start = first;
 	let isLeftOut = false;
 	for (let isAtEnd = false; !isAtEnd && !signal.aborted;) {
 		const until = performance.now() + SLICE_MS;
-		/** @type {(string | null)[]} */
-		let texts = [];
+		/** @type {T[]} */
+		let found = [];
 		let records = 0;
 		isAtEnd = true;
-		for (const { key, value } of table.primaryStore.getRange({ start, end: last, lazy: true, snapshot: false })) {
+		const range = { start, end: last, lazy: true, snapshot: false, versions };
+		for (const entry of table.primaryStore.getRange(range)) {
+			const { key, value } = entry;
 			if (isLeftOut && key === start) continue;
 			[start, isLeftOut] = [key, true];
 			// Of a deleted record, only the key is left. Harper's own entries have symbols as keys.
 			if (!value || typeof key === 'symbol') continue;
-			texts.push(String(key));
-			if (attribute !== undefined) texts.push(textOf(value[attribute]));
+			found.push(...read(entry));
 			if (++records < RECORDS_AT_A_TIME) continue;
-			take(texts);
-			[texts, records] = [[], 0];
+			take(found);
+			[found, records] = [[], 0];
 			if (performance.now() < until) continue;
 			isAtEnd = false;
 			break;
 		}
-		if (records > 0) take(texts);
+		if (records > 0) take(found);
+		await pause?.();
 		if (!isAtEnd) await sleep(PAUSE_MS, undefined, { ref: false });
 	}
 }
 
 /** A value as a text that the core can read as a cursor. */
-function textOf(value) {
+export function textOf(value) {
 	if (value === null || value === undefined) return null;
 	return value instanceof Date ? value.toISOString() : String(value);
 }

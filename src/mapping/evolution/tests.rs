@@ -128,7 +128,7 @@ fn outcome(bigquery: Value, before: &[(&str, &str)], after: &[(&str, &str)]) -> 
     let first = Projection::resolve(&config, &describe(before), None).unwrap();
     let first = evolve(None, "t", &first.fields).unwrap();
     let mut projection = Projection::resolve(&config, &describe(after), Some(&first))?;
-    let next = next_version(&config, &projection, Some(&first))?.unwrap_or(first);
+    let next = next_version(&config, &projection, Some(&first), false)?.unwrap_or(first);
     projection.follow(&next);
     Ok((0..projection.fields.len()).map(|index| projection.attribute(index).to_owned()).collect())
 }
