@@ -18,6 +18,7 @@ import { Descriptions } from './sync/descriptions.js';
 import { Runs } from './sync/runs.js';
 import { timeZones } from './time-zones.js';
 import { CopyChecks } from './validation/copy-checks.js';
+import { Neighbours } from './validation/neighbours.js';
 
 /** Divides the times for which the nodes of a cluster wait for each other. Tests set it. */
 const HASTE = Number(process.env.BIGQUERY_SYNC_CLUSTER_HASTE ?? 1);
@@ -59,6 +60,8 @@ export class Component {
 	#deliveries;
 	/** @type {CopyChecks | undefined} */
 	#copyChecks;
+	/** @type {Neighbours | undefined} */
+	#neighbours;
 	/** @type {SchemaWatch | undefined} */
 	#watch;
 	/** @type {Indexes | undefined} */
@@ -150,6 +153,7 @@ export class Component {
 		this.#commands.stop();
 		this.#deliveries?.stop();
 		this.#copyChecks?.stop();
+		this.#neighbours?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#indexes?.stop();
@@ -279,19 +283,26 @@ export class Component {
 			instance,
 		});
 		this.#deliveries.start();
-		this.#copyChecks = new CopyChecks({
+		this.#startComparing(core, connection);
+		await this.#runs.follow(await this.#commands.read());
+	}
+
+	/** Compares this node's copies with BigQuery, and with those of other nodes. */
+	#startComparing(core, connection) {
+		const options = {
 			core,
-			connection,
 			haste: HASTE,
-			node,
-			nodes: () => this.nodes().flatMap((one) => (one.alive ? [one.node] : [])),
+			node: this.node,
 			isSpeaker: () => this.#heartbeat?.isSpeaker() ?? false,
 			running: () => this.#runs?.running() ?? [],
 			targetOf: (table) => this.tables.find(({ id }) => id === table)?.targetTable ?? '',
-			instance,
-		});
+			instance: this.#instance,
+		};
+		const alive = () => this.nodes().flatMap((one) => (one.alive ? [one.node] : []));
+		this.#copyChecks = new CopyChecks({ ...options, connection, nodes: alive });
 		this.#copyChecks.start();
-		await this.#runs.follow(await this.#commands.read());
+		this.#neighbours = new Neighbours({ ...options, nodes: () => this.nodes() });
+		this.#neighbours.start();
 	}
 
 	/** Whether this is the one thread of the cluster that does what only one should do. */
@@ -316,6 +327,7 @@ export class Component {
 	async #end() {
 		this.#deliveries?.stop();
 		this.#copyChecks?.stop();
+		this.#neighbours?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#indexes?.stop();

@@ -57,6 +57,10 @@ pub enum Sabotage {
     NullsUncounted,
     /// The clocks of the cursor's zone are taken to show UTC.
     ZoneIgnored,
+    /// Nodes do not tell each other what was deleted.
+    DeletionsUntold,
+    /// What a node puts again has the time at which it does so.
+    PutAsNew,
     /// Workers do not care that others may still write versions of the same rows.
     NeverUnsettled,
 }

@@ -48,6 +48,10 @@ pub struct World {
     pub is_spoilt: bool,
     /// How often operators wanted the table to be validated.
     pub validations: u64,
+    /// Whether nodes compare their copies with each other.
+    pub compares_copies: bool,
+    /// How many rows they put again.
+    pub put_again: u64,
     /// How often somebody made the target.
     pub incarnations: u64,
     only: Actor,
@@ -102,6 +106,8 @@ impl World {
             is_lone: false,
             is_spoilt: false,
             validations: 0,
+            compares_copies: false,
+            put_again: 0,
             incarnations: 0,
             only: Actor::default(),
         }
@@ -558,7 +564,12 @@ impl World {
         let last = self.last_stamps.entry(node).or_insert(i64::MIN);
         let at = told.unwrap_or_else(|| clock.max(last.saturating_add(1)));
         *last = at.max(*last);
-        let transaction = Arc::new(Transaction { stamp: (at, node), ..transaction });
+        self.publish_as(node, Transaction { stamp: (at, node), ..transaction });
+    }
+
+    /// Commits on one node and sends to the others, with the transaction's own stamp.
+    pub fn publish_as(&mut self, node: usize, transaction: Transaction) {
+        let transaction = Arc::new(transaction);
         self.nodes[node].apply(&transaction);
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let slowness = if self.random.one_in(100) { 200 } else { 1 };

@@ -4,6 +4,7 @@ import { unconnectedDatabases } from '../cluster/connections.js';
 import { desired, recordValidations, recordWishes } from '../commands.js';
 import { component } from '../component.js';
 import { readAll } from '../database.js';
+import { copiesOf } from './neighbours.js';
 import { validationOf } from './validation.js';
 
 /**
@@ -67,11 +68,12 @@ export function syncControl() {
 /** The status of the cluster: every table, and every worker of every node that answers. */
 async function report() {
 	const own = component();
-	const [workers, wishes, checkpoints, checks] = await Promise.all([
+	const [workers, wishes, checkpoints, checks, copies] = await Promise.all([
 		own.workers(),
 		readAll('SyncControlState'),
 		readAll('SyncCheckpoint'),
 		readAll('SyncCheck'),
+		readAll('SyncCopy'),
 	]);
 	const nodes = own.nodes();
 	const isBroken = nodes.some(({ alive, unheardBy }) => !alive || unheardBy.length > 0);
@@ -100,6 +102,10 @@ async function report() {
 					checks.filter(({ tableId }) => tableId === table.id),
 					running.filter(({ id }) => id === table.id),
 					wished.get(table.id)?.validations ?? 0
+				),
+				copies: copiesOf(
+					copies.filter(({ tableId }) => tableId === table.id),
+					[own.node, ...nodes.map(({ node }) => node)]
 				),
 				...together(
 					running.filter(({ id }) => id === table.id),

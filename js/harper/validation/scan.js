@@ -1,12 +1,16 @@
-/** Reads the ids and cursors of many records without keeping the thread from other work. */
+/** Reads the ids of many records, and little else of them, without keeping the thread from other work. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** How long the thread may be busy at a time, and how long it then does something else. */
 const SLICE_MS = 4;
 const PAUSE_MS = 4;
+/** So long if it is in no hurry: it is busy for a tenth of the time. */
+const LONG_PAUSE_MS = 36;
 /** The records that are handed over at a time. */
 const RECORDS_AT_A_TIME = 1_000;
+/** To look at the time costs as much as to read some entries. */
+const ENTRIES_AT_A_TIME = 50;
 
 /**
  * @param {any} table
@@ -18,32 +22,70 @@ const RECORDS_AT_A_TIME = 1_000;
  * @param {AbortSignal} range.signal
  */
 export async function scan(table, { bounds, attribute, take, signal }) {
+	/** @type {(string | null)[]} */
+	let texts = [];
+	let records = 0;
+	const handOver = () => {
+		if (records > 0) take(texts);
+		[texts, records] = [[], 0];
+	};
+	const visit = ({ key, value }) => {
+		// Of a deleted record, only the key is left.
+		if (!value) return;
+		texts.push(String(key));
+		if (attribute !== undefined) texts.push(textOf(value[attribute]));
+		if (++records >= RECORDS_AT_A_TIME) handOver();
+	};
+	await walk(table, { bounds, pause_ms: PAUSE_MS, visit, handOver, signal });
+}
+
+/**
+ * Reads when records were written, in no hurry.
+ * @param {any} table
+ * @param {object} range
+ * @param {[number, number]} range.written After when and until when they were written, in ms since 1970.
+ * @param {(ids: string[], writtenAt: Float64Array) => unknown} range.take Gets them, deleted ones too.
+ * @param {AbortSignal} range.signal
+ */
+export async function scanWritten(table, { written: [after, until], take, signal }) {
+	/** @type {string[]} */
+	let ids = [];
+	/** @type {number[]} */
+	let times = [];
+	const handOver = () => {
+		if (ids.length > 0) take(ids, Float64Array.from(times));
+		[ids, times] = [[], []];
+	};
+	const visit = ({ key, version }) => {
+		if (!(version > after && version <= until)) return;
+		ids.push(String(key));
+		times.push(version);
+		if (ids.length >= RECORDS_AT_A_TIME) handOver();
+	};
+	await walk(table, { bounds: undefined, versions: true, pause_ms: LONG_PAUSE_MS, visit, handOver, signal });
+}
+
+/** Visits a table's entries in slices, at whose ends what was collected is handed over. */
+async function walk(table, { bounds, versions = false, pause_ms, visit, handOver, signal }) {
 	const [first, last] = bounds ?? [];
 	/** @type {any} */
 	let start = first;
 	let isLeftOut = false;
 	for (let isAtEnd = false; !isAtEnd && !signal.aborted;) {
 		const until = performance.now() + SLICE_MS;
-		/** @type {(string | null)[]} */
-		let texts = [];
-		let records = 0;
+		let visited = 0;
 		isAtEnd = true;
-		for (const { key, value } of table.primaryStore.getRange({ start, end: last, lazy: true, snapshot: false })) {
-			if (isLeftOut && key === start) continue;
-			[start, isLeftOut] = [key, true];
-			// Of a deleted record, only the key is left. Harper's own entries have symbols as keys.
-			if (!value || typeof key === 'symbol') continue;
-			texts.push(String(key));
-			if (attribute !== undefined) texts.push(textOf(value[attribute]));
-			if (++records < RECORDS_AT_A_TIME) continue;
-			take(texts);
-			[texts, records] = [[], 0];
-			if (performance.now() < until) continue;
+		for (const entry of table.primaryStore.getRange({ start, end: last, lazy: true, snapshot: false, versions })) {
+			if (isLeftOut && entry.key === start) continue;
+			[start, isLeftOut] = [entry.key, true];
+			// Harper's own entries have symbols as keys.
+			if (typeof entry.key !== 'symbol') visit(entry);
+			if (++visited % ENTRIES_AT_A_TIME !== 0 || performance.now() < until) continue;
 			isAtEnd = false;
 			break;
 		}
-		if (records > 0) take(texts);
-		if (!isAtEnd) await sleep(PAUSE_MS, undefined, { ref: false });
+		handOver();
+		if (!isAtEnd) await sleep(pause_ms, undefined, { ref: false });
 	}
 }
 
