@@ -15,6 +15,7 @@ pub struct Neighbours {
     node: String,
     haste: u32,
     returns: Returns,
+    summaries: Vec<Summary>,
 }
 
 /// What a node does next.
@@ -46,7 +47,8 @@ impl Neighbours {
     /// Begins when the node itself has returned. `haste` divides the waiting times.
     #[wasm_bindgen(constructor)]
     pub fn new(node: &str, haste: u32) -> Neighbours {
-        Neighbours { node: node.to_owned(), haste, returns: Returns::new(node, haste, now_ms()) }
+        let returns = Returns::new(node, haste, now_ms());
+        Neighbours { node: node.to_owned(), haste, returns, summaries: Vec::new() }
     }
 
     /// Looks at the other nodes: `[{node, alive, beat, started}]`.
@@ -59,21 +61,21 @@ impl Neighbours {
         Ok(())
     }
 
-    /// Decides what to do next for a table, if there is something to do. `summaries` are its rows of SyncCopy; `asked` is how
-    /// often operators wanted it to be validated. Harper has removed deletions up to `removed_until`, and the node runs the
-    /// table since `began_at`, in ms since 1970.
+    /// Takes the rows of SyncCopy, as a JSON array: as objects, the largest ones would take ten times as long.
     ///
     /// # Errors
-    /// When the summaries are something else.
-    pub fn next(
-        &mut self,
-        table: &str,
-        summaries: JsValue,
-        asked: f64,
-        removed_until: f64,
-        began_at: f64,
-    ) -> Result<Option<CopyStep>, JsValue> {
-        let summaries: Vec<Summary> = serde_wasm_bindgen::from_value(summaries)?;
+    /// When it is something else.
+    pub fn hear(&mut self, summaries: &str) -> Result<(), JsError> {
+        self.summaries = serde_json::from_str(summaries)?;
+        Ok(())
+    }
+
+    /// Decides what to do next for a table, if there is something to do. `asked` is how often operators wanted it to be
+    /// validated. Harper has removed deletions up to `removed_until`, and the node runs the table since `began_at`, in ms
+    /// since 1970.
+    pub fn next(&mut self, table: &str, asked: f64, removed_until: f64, began_at: f64) -> Option<CopyStep> {
+        let of_table = self.summaries.iter().filter(|one| one.table_id == table);
+        let summaries: Vec<Summary> = of_table.cloned().collect();
         let now = now_ms();
         let own = summaries.iter().find(|one| one.node == self.node);
         let compared_until = own.map_or(0.0, |own| own.until);
@@ -89,10 +91,10 @@ impl Neighbours {
             begins,
             mended: own.map_or(0, |own| own.mended),
         };
-        Ok(next(&summaries, &situation).map(|step| match step {
+        next(&summaries, &situation).map(|step| match step {
             Step::Read(reading) => CopyStep { reading: Some(reading), told: None, note: None },
             Step::Tell(summary, note) => CopyStep { reading: None, told: Some(summary), note },
-        }))
+        })
     }
 }
 
@@ -115,12 +117,12 @@ impl CopyStep {
         Ok(())
     }
 
-    /// Ends the step. Returns `{summary, puts, note}`: the row of SyncCopy to store, after rows were put again with a
-    /// stamp, and a note for the audit, or null.
+    /// Ends the step. Returns `{summary, puts, note}` as JSON: the row of SyncCopy to store, after rows were put again with
+    /// a stamp, and a note for the audit, or null.
     ///
     /// # Errors
     /// None that is known.
-    pub fn end(self) -> Result<JsValue, JsValue> {
+    pub fn end(self) -> Result<String, JsError> {
         let (summary, puts) = match (self.reading, self.told) {
             (Some(reading), _) => {
                 let (summary, puts) = reading.end();
@@ -135,7 +137,7 @@ impl CopyStep {
             lacking: lacking.into_iter().collect(),
         };
         let puts = puts.into_iter().map(wire).collect();
-        convert::to_js(&WireEnd { summary, puts, note: self.note })
+        Ok(serde_json::to_string(&WireEnd { summary, puts, note: self.note })?)
     }
 }
 

@@ -3,7 +3,7 @@
  * its node, when a node has returned. The core decides when, what is told, and which rows are put again.
  */
 
-import { deletionsRemovedUntil, findTable } from '../database.js';
+import { deletionsRemovedUntil, findTable, withoutValues } from '../database.js';
 import { KeptById, KeptRecords } from '../kept-records.js';
 import { oneByOne, regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
@@ -12,6 +12,8 @@ import { scanWritten } from './scan.js';
 
 /** How often to look whether there is something to do. */
 const LOOK_MS = 2_000;
+/** How long to wait after a failure. */
+const RETRY_MS = 60_000;
 /** So many rows are put again in one transaction. */
 const ROWS_AT_A_TIME = 1_000;
 
@@ -26,6 +28,10 @@ export class Neighbours {
 	#proofs = new KeptById('SyncProof');
 	/** What this thread knows since it compares for its node. @type {any} */
 	#decisions;
+	/** The rows of SyncCopy that it knows. @type {any[] | undefined} */
+	#heard;
+	/** When steps failed, by the tables' ids. @type {Map<string, number>} */
+	#failures = new Map();
 
 	/**
 	 * @param {object} options
@@ -68,6 +74,7 @@ export class Neighbours {
 		const others = this.isSpeaker() ? this.nodes().filter(({ node }) => node !== this.node) : [];
 		if (others.length === 0) {
 			this.#decisions = undefined;
+			this.#heard = undefined;
 			return;
 		}
 		const beats = new Map((await this.#beats.read()).map((beat) => [beat.id, beat]));
@@ -78,7 +85,24 @@ export class Neighbours {
 			return { node, alive, beat, started };
 		};
 		this.#decisions.observe(others.map(neighbour));
-		for (const [table] of this.running()) await this.#lookAt(table);
+		for (const [table] of this.running()) await this.#try(table);
+	}
+
+	/** Looks at a table, and goes on with others if that fails. @param {string} table */
+	async #try(table) {
+		const failedAt = this.#failures.get(table);
+		if (this.#isOver() || (failedAt !== undefined && performance.now() - failedAt < RETRY_MS)) return;
+		try {
+			await this.#lookAt(table);
+			this.#failures.delete(table);
+		} catch (error) {
+			if (this.#isOver()) return;
+			if (failedAt === undefined) {
+				const reason = withoutValues(error.message);
+				logger.warn?.(`bigquery-sync: ${table}: the copies of the nodes could not be compared: ${reason}`);
+			}
+			this.#failures.set(table, performance.now());
+		}
 	}
 
 	/** @param {string} table */
@@ -89,9 +113,11 @@ export class Neighbours {
 		const began = (await this.#proofs.read(`${table}@${this.node}`))?.began;
 		if (began === undefined) return;
 		const asked = (await this.#wishes.read(table))?.validations ?? 0;
-		const summaries = (await this.#summaries.read()).filter(({ tableId }) => tableId === table);
+		const summaries = await this.#summaries.read();
 		if (this.#isOver()) return;
-		const step = this.#decisions.next(table, summaries, asked, removedUntil, began);
+		if (summaries !== this.#heard) this.#decisions.hear(JSON.stringify(summaries));
+		this.#heard = summaries;
+		const step = this.#decisions.next(table, asked, removedUntil, began);
 		if (step) await this.#take(step, table, target);
 	}
 
@@ -103,10 +129,21 @@ export class Neighbours {
 			await scanWritten(target, { written, take, signal: this.#stopped.signal });
 		}
 		if (this.#isOver()) return;
-		const { summary, puts, note } = step.end();
-		for (const put of puts) await this.#putAgain(put, table, target);
+		const { summary, puts, note } = JSON.parse(step.end());
+		for (const put of puts) await this.#tryToPutAgain(put, table, target);
 		if (note) await findTable('SyncAudit').put(this.#entry(table, note, ''));
 		if (!this.#isOver()) await replace('SyncCopy', summary);
+	}
+
+	/** Rows that Harper refuses are left as they are. @param {Put} put @param {string} table @param {any} target */
+	async #tryToPutAgain(put, table, target) {
+		try {
+			await this.#putAgain(put, table, target);
+		} catch (error) {
+			if (error.statusCode !== 400) throw error;
+			const reason = withoutValues(error.message);
+			logger.warn?.(`bigquery-sync: ${table}: rows that other nodes lack were refused: ${reason}`);
+		}
 	}
 
 	/**
