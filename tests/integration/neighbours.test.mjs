@@ -147,17 +147,21 @@ async function told(table) {
 const queries = () => source.proxy.requests(['jobs.query', 'jobs.insert']).length;
 
 /**
- * Restarts the second node, which lacks something, and waits until it has it again.
+ * Restarts the second node, which lacks something, and waits until it has it again, and another comparison finds nothing
+ * more.
  * @param {string} table
+ * @returns {Promise<number>} How long it took until the node had it, in ms.
  */
 async function mendByRestart(table) {
 	assert.equal(await areSame(table), false);
 	const before = queries();
+	const from = new Date().toISOString();
 	await restart(running.nodes[1]);
 	const startedAt = performance.now();
 	await untilSame(table);
 	const took = performance.now() - startedAt;
 	assert.ok(took < MENDED_WITHIN_MS, `it took ${took} ms`);
+	await untilCompared(table, from);
 	assert.equal(queries(), before);
 	return took;
 }
@@ -195,9 +199,6 @@ for (const [table, key] of [
 		assert.ok(counted === mended && mended > 0.9 * LOST_ROWS, `${mended} rows: ${reasons.join('\n')}`);
 		const [keeper, lacking] = running.nodes.map(({ name }) => name);
 		assert.ok(reasons.every((reason) => reason.startsWith(lacking) && reason.includes(`${keeper} has put`)));
-		// Another comparison finds nothing more.
-		await untilCompared(table, new Date().toISOString());
-		assert.equal((await told(table)).length, reasons.length);
 	});
 }
 
@@ -220,7 +221,6 @@ test('a_row_that_was_deleted_on_purpose_stays_deleted_everywhere', async () => {
 	await post(node, 'Restore', { table: 'Positions', record, version });
 	assert.ok((await idsOf(node, 'positions')).includes(lost));
 	await mendByRestart('positions');
-	await untilCompared('positions', new Date().toISOString());
 	for (const one of running.nodes) {
 		const ids = await idsOf(one, 'positions');
 		assert.deepEqual([ids.includes(id), ids.includes(lost)], [false, false]);
