@@ -18,6 +18,7 @@ import { Descriptions } from './sync/descriptions.js';
 import { Runs } from './sync/runs.js';
 import { timeZones } from './time-zones.js';
 import { CopyChecks } from './validation/copy-checks.js';
+import { Neighbours } from './validation/neighbours.js';
 import { Sweeps } from './validation/sweeps.js';
 
 /** Divides the times for which the nodes of a cluster wait for each other. Tests set it. */
@@ -62,6 +63,8 @@ export class Component {
 	#copyChecks;
 	/** @type {Sweeps | undefined} */
 	#sweeps;
+	/** @type {Neighbours | undefined} */
+	#neighbours;
 	/** @type {SchemaWatch | undefined} */
 	#watch;
 	/** @type {Indexes | undefined} */
@@ -154,6 +157,7 @@ export class Component {
 		this.#deliveries?.stop();
 		this.#copyChecks?.stop();
 		this.#sweeps?.stop();
+		this.#neighbours?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#indexes?.stop();
@@ -283,20 +287,27 @@ export class Component {
 			instance,
 		});
 		this.#deliveries.start();
-		const forNode = {
+		this.#startComparing(core, connection);
+		await this.#runs.follow(await this.#commands.read());
+	}
+
+	/** Compares this node's copies with BigQuery, and with those of other nodes. */
+	#startComparing(core, connection) {
+		const options = {
 			haste: HASTE,
-			node,
-			nodes: () => this.nodes().flatMap((one) => (one.alive ? [one.node] : [])),
+			node: this.node,
 			isSpeaker: () => this.#heartbeat?.isSpeaker() ?? false,
 			running: () => this.#runs?.running() ?? [],
-			targetOf: (/** @type {string} */ table) => this.tables.find(({ id }) => id === table)?.targetTable ?? '',
-			instance,
+			targetOf: (table) => this.tables.find(({ id }) => id === table)?.targetTable ?? '',
+			instance: this.#instance,
 		};
-		this.#copyChecks = new CopyChecks({ core, connection, ...forNode });
+		const alive = () => this.nodes().flatMap((one) => (one.alive ? [one.node] : []));
+		this.#copyChecks = new CopyChecks({ ...options, core, connection, nodes: alive });
 		this.#copyChecks.start();
-		this.#sweeps = new Sweeps(forNode);
+		this.#neighbours = new Neighbours({ ...options, core, nodes: () => this.nodes() });
+		this.#neighbours.start();
+		this.#sweeps = new Sweeps({ ...options, nodes: alive });
 		this.#sweeps.start();
-		await this.#runs.follow(await this.#commands.read());
 	}
 
 	/** Whether this is the one thread of the cluster that does what only one should do. */
@@ -322,6 +333,7 @@ export class Component {
 		this.#deliveries?.stop();
 		this.#copyChecks?.stop();
 		this.#sweeps?.stop();
+		this.#neighbours?.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#indexes?.stop();

@@ -62,6 +62,18 @@ export function versionOf(table, id) {
 	return table.primaryStore?.getEntry?.(id)?.version;
 }
 
+/**
+ * Up to when Harper has removed deletions, in ms since 1970; undefined if the store does not tell, nor when records were
+ * written.
+ * @param {any} table
+ * @returns {number | undefined}
+ */
+export function deletionsRemovedUntil(table) {
+	if (!table.primaryStore?.env?.info) return undefined;
+	const removed = table.auditStore?.get(Symbol.for('last-removed'));
+	return removed?.length === 8 ? new DataView(new Uint8Array(removed).buffer).getFloat64(0, true) : undefined;
+}
+
 /** Whether the store tells the bytes of a table's records: only LMDB does. @param {string} table */
 export function tellsBytes(table) {
 	const store = findTable(table).primaryStore;

@@ -20,7 +20,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Names of the component's own tables, which no target may have.
-pub const SYSTEM_TABLES: [&str; 17] = [
+pub const SYSTEM_TABLES: [&str; 18] = [
     "SchemaLock",
     "SchemaVersion",
     "SyncAudit",
@@ -28,6 +28,7 @@ pub const SYSTEM_TABLES: [&str; 17] = [
     "SyncCheck",
     "SyncCheckpoint",
     "SyncControlState",
+    "SyncCopy",
     "SyncCounts",
     "SyncIndex",
     "SyncLeaves",

@@ -283,7 +283,7 @@ fn read_key(
     Ok(Micros(*cursor))
 }
 
-fn hash_of(id: &[u8]) -> u64 {
+pub(super) fn hash_of(id: &[u8]) -> u64 {
     let hash = Sha256::digest(id);
     hash.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
 }

@@ -3,6 +3,7 @@
 mod convert;
 mod driver;
 mod host;
+mod neighbours;
 mod pool;
 mod schema;
 mod sweep;

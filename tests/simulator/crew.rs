@@ -1,6 +1,7 @@
 //! The workers of a world's nodes: each one runs the engine, sees the others late, and may crash, pause or be cut off.
 
 use crate::copies::compare;
+use crate::neighbours;
 use crate::node::{Node, Transaction};
 use crate::resyncing::sweep_copy;
 use crate::run::{add_row_now, alter, engine};
@@ -11,7 +12,7 @@ use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::resync::Resync;
 use bigquery_sync::engine::{Command, Engine, Event, Worker, WriteOrder};
 use bigquery_sync::time::{Micros, SECOND_US};
-use bigquery_sync::validation::{Check, Conclusion, Leaves, Place, Progress};
+use bigquery_sync::validation::{Check, Conclusion, Leaves, Place, Progress, Returns};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -53,6 +54,7 @@ struct Crewed {
     started: u64,
     /// Whether it beats and runs nothing, as with a configuration that it refuses.
     refuses: bool,
+    returns: Returns,
 }
 
 struct Hand {
@@ -112,7 +114,8 @@ impl Crew {
         world.skews_us.push(skew_us);
         let name = format!("node{number}");
         let observer = Observer::new(&name, Micros(world.now + skew_us));
-        self.nodes.push(Crewed { name, threads, observer, beat: 0, started: 0, refuses: false });
+        let returns = Returns::new(&name, 1, 0.0);
+        self.nodes.push(Crewed { name, threads, observer, beat: 0, started: 0, refuses: false, returns });
     }
 
     fn start(&mut self, world: &mut World, node: usize) {
@@ -121,6 +124,7 @@ impl Crew {
         let now = Micros(world.now + world.skews_us[node]);
         self.nodes[node].observer = Observer::new(&self.nodes[node].name, now);
         self.nodes[node].refuses = false;
+        self.nodes[node].returns = Returns::new(&self.nodes[node].name, 1, now.0 as f64 / 1_000.0);
         self.nodes[node].started = now.0.unsigned_abs();
         self.beat_of(world, node);
         for index in 0..self.nodes[node].threads {
@@ -396,6 +400,7 @@ impl Crew {
             }
             self.look_for_losses(world, node);
             self.check_copy(world, node);
+            self.compare_copies(world, node);
             let name = &self.nodes[node].name;
             if let Some(hand) = self.workers.iter_mut().find(|hand| hand.actor.node == node) {
                 sweep_copy(&mut hand.engine, world, node, name);
@@ -411,6 +416,18 @@ impl Crew {
                 hand.next = Some((world.now, Event::Rested));
             }
         }
+    }
+
+    /// The first worker of a node compares the node's copy with those of other nodes.
+    fn compare_copies(&mut self, world: &mut World, node: usize) {
+        if !world.compares_copies || !self.workers.iter().any(|hand| hand.actor.node == node) {
+            return;
+        }
+        let now = Micros(world.now + world.skews_us[node]);
+        let names: Vec<String> = self.nodes.iter().map(|one| one.name.clone()).collect();
+        let seen = self.nodes[node].observer.nodes(now);
+        let alive: Vec<String> = seen.into_iter().filter(|one| one.alive).map(|one| one.node).collect();
+        neighbours::look(world, node, &names, &alive, &mut self.nodes[node].returns);
     }
 
     /// The first worker of a node compares the node's copy with what was counted.

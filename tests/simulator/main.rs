@@ -9,6 +9,7 @@ mod crew;
 mod doubts;
 mod jobs;
 mod loads;
+mod neighbours;
 mod node;
 mod noticing;
 mod query;

@@ -9,7 +9,7 @@ use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::retention::places;
 use bigquery_sync::engine::sweep::Known;
 use bigquery_sync::mapping::version::SchemaVersion;
-use bigquery_sync::validation::{Check, Leaves};
+use bigquery_sync::validation::{Check, Leaves, Summary};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -35,6 +35,7 @@ pub struct Transaction {
     pub checkpoints: Vec<Checkpoint>,
     pub counts: Option<Counts>,
     pub leaves: Option<Leaves>,
+    pub copy: Option<Summary>,
     pub incarnation: Option<String>,
     pub heartbeat: Option<Heartbeat>,
 }
@@ -63,6 +64,8 @@ pub struct Node {
     pub known: Known,
     /// What it found when it compared its copy with them.
     pub checks: BTreeMap<String, Check>,
+    /// What the nodes told each other of their copies.
+    pub copies: BTreeMap<String, (Summary, Stamp)>,
     pub incarnation: (String, Stamp),
     pub target_exists: bool,
     pub heartbeats: BTreeMap<String, (Heartbeat, Stamp)>,
@@ -153,6 +156,11 @@ impl Node {
         {
             self.leaves.insert(leaves.id.clone(), (leaves.clone(), stamp));
         }
+        if let Some(copy) = &transaction.copy
+            && self.copies.get(&copy.id).is_none_or(|(_, before)| *before < stamp)
+        {
+            self.copies.insert(copy.id.clone(), (copy.clone(), stamp));
+        }
         if let Some(incarnation) = &transaction.incarnation
             && self.incarnation.1 < stamp
         {
@@ -171,11 +179,13 @@ impl Node {
         let heartbeat = transaction.heartbeat.as_ref().and_then(|one| self.heartbeats.get(&one.node));
         let counts = transaction.counts.as_ref().and(self.counts.as_ref());
         let leaves = transaction.leaves.as_ref().and_then(|leaves| self.leaves.get(&leaves.id));
+        let copy = transaction.copy.as_ref().and_then(|copy| self.copies.get(&copy.id));
         let incarnation = transaction.incarnation.as_ref().map(|_| self.incarnation.1);
         let stamps = [
             heartbeat.map(|(_, stamp)| *stamp),
             counts.map(|(_, stamp)| *stamp),
             leaves.map(|(_, stamp)| *stamp),
+            copy.map(|(_, stamp)| *stamp),
             incarnation,
         ];
         stamps.into_iter().flatten().map(|(at, _)| at).max()

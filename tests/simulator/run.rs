@@ -85,6 +85,7 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>)
     let (mut world, mut crew) = begin(seed, sabotage, workers);
     let validates = sabotage.is_none() && seed % 4 == 1;
     let is_read_again = sabotage.is_none() && seed % 5 == 2;
+    world.compares_copies = sabotage.is_none() && seed % 4 == 2;
     let scenes = 1 + world.random.below(7);
     for _ in 0..scenes {
         world.validations += u64::from(validates);

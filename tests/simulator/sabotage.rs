@@ -65,6 +65,10 @@ pub enum Sabotage {
     SweptTooEarly,
     /// What is gone is never removed.
     NothingSwept,
+    /// Nodes do not tell each other what was deleted.
+    DeletionsUntold,
+    /// What a node puts again has the time at which it does so.
+    PutAsNew,
     /// Workers do not care that others may still write versions of the same rows.
     NeverUnsettled,
 }

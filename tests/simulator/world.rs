@@ -55,6 +55,10 @@ pub struct World {
     pub validations: u64,
     /// The last command to read the table again.
     pub resync: Option<Resync>,
+    /// Whether nodes compare their copies with each other.
+    pub compares_copies: bool,
+    /// How many rows they put again.
+    pub put_again: u64,
     /// How often somebody made the target.
     pub incarnations: u64,
     only: Actor,
@@ -111,6 +115,8 @@ impl World {
             is_spoilt: false,
             validations: 0,
             resync: None,
+            compares_copies: false,
+            put_again: 0,
             incarnations: 0,
             only: Actor::default(),
         }
@@ -607,7 +613,12 @@ impl World {
         let last = self.last_stamps.entry(node).or_insert(i64::MIN);
         let at = told.unwrap_or_else(|| clock.max(last.saturating_add(1)));
         *last = at.max(*last);
-        let transaction = Arc::new(Transaction { stamp: (at, node), ..transaction });
+        self.publish_as(node, Transaction { stamp: (at, node), ..transaction });
+    }
+
+    /// Commits on one node and sends to the others, with the transaction's own stamp.
+    pub fn publish_as(&mut self, node: usize, transaction: Transaction) {
+        let transaction = Arc::new(transaction);
         self.nodes[node].apply(&transaction, self.now);
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let slowness = if self.random.one_in(100) { 200 } else { 1 };

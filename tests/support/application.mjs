@@ -54,7 +54,7 @@ function installComponent(component, folder, modules) {
 }
 
 /**
- * Makes an application of its own files only, without the component.
+ * Makes an application of its own files only, without the component. A file `resources.js` has its resources.
  * @param {{config?: Record<string, unknown>, schema?: string, files?: Record<string, string>}} [options]
  * @returns {Application}
  */
@@ -63,6 +63,7 @@ export function plainApplication({ config = {}, schema, files = {} } = {}) {
 	/** @type {Record<string, unknown>} */
 	const own = { rest: true };
 	if (schema !== undefined) own.graphqlSchema = { files: 'schema.graphql' };
+	if (files['resources.js'] !== undefined) own.jsResource = { files: 'resources.js' };
 	const configure = (/** @type {Record<string, unknown>} */ wanted) => {
 		// YAML is a superset of JSON.
 		writeFileSync(path.join(folder.path, 'config.yaml'), `${JSON.stringify({ ...own, ...wanted }, null, '\t')}\n`);

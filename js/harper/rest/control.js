@@ -4,6 +4,7 @@ import { unconnectedDatabases } from '../cluster/connections.js';
 import { desired, recordResyncs, recordValidations, recordWishes } from '../commands.js';
 import { component } from '../component.js';
 import { readAll } from '../database.js';
+import { copiesOf } from './neighbours.js';
 import { resyncOf } from './resync.js';
 import { validationOf } from './validation.js';
 
@@ -76,12 +77,13 @@ export function syncControl() {
 /** The status of the cluster: every table, and every worker of every node that answers. */
 async function report() {
 	const own = component();
-	const [workers, wishes, checkpoints, checks, sweeps] = await Promise.all([
+	const [workers, wishes, checkpoints, checks, sweeps, copies] = await Promise.all([
 		own.workers(),
 		readAll('SyncControlState'),
 		readAll('SyncCheckpoint'),
 		readAll('SyncCheck'),
 		readAll('SyncSweep'),
+		readAll('SyncCopy'),
 	]);
 	const nodes = own.nodes();
 	const isBroken = nodes.some(({ alive, unheardBy }) => !alive || unheardBy.length > 0);
@@ -119,6 +121,10 @@ async function report() {
 					wished.get(table.id)?.validations ?? 0
 				),
 				resync: resyncs.get(table.id),
+				copies: copiesOf(
+					copies.filter(({ tableId }) => tableId === table.id),
+					[own.node, ...nodes.map(({ node }) => node)]
+				),
 				...together(
 					running.filter(({ id }) => id === table.id),
 					checkpoints.filter(({ tableId }) => tableId === table.id)

@@ -1,14 +1,19 @@
-/** Reads the ids and some values of many records without keeping the thread from other work. */
+/** Reads the ids of many records, and little else of them, without keeping the thread from other work. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** How long the thread may be busy at a time, and how long it then does something else. */
 const SLICE_MS = 4;
 const PAUSE_MS = 4;
+/** So long if it is in no hurry: it is busy for a tenth of the time. */
+const LONG_PAUSE_MS = 36;
 /** The records that are handed over at a time. */
 const RECORDS_AT_A_TIME = 1_000;
+/** To look at the time costs as much as to read some entries. */
+const ENTRIES_AT_A_TIME = 50;
 
 /**
+ * Reads the ids of the records that exist.
  * @param {any} table
  * @param {object} range
  * @param {[string, string] | undefined} range.bounds The first and the last id; all ids if there are no bounds.
@@ -24,45 +29,87 @@ export function scan(table, { bounds, attribute, take, signal }) {
 }
 
 /**
+ * Reads what is of interest of the records that exist.
  * @template T
  * @param {any} table
  * @param {object} range
  * @param {[string, string]} [range.bounds]
  * @param {boolean} [range.versions] Whether the entries have `version`, the time of their last writing in ms.
- * @param {(entry: {key: any, value: any, version?: number}) => T[]} range.read Reads what is of interest of a record that exists.
+ * @param {(entry: {key: any, value: any, version?: number}) => T[]} range.read Reads one record.
  * @param {(read: T[]) => unknown} range.take Gets what was read, of many records at a time.
  * @param {() => Promise<void>} [range.pause] Awaited whenever the thread has been busy for a while, and at the end.
  * @param {AbortSignal} range.signal
  */
-export async function scanEntries(table, { bounds, versions = false, read, take, pause, signal }) {
+export async function scanEntries(table, { bounds, versions, read, take, pause, signal }) {
+	/** @type {T[]} */
+	let found = [];
+	let records = 0;
+	const handOver = () => {
+		if (records > 0) take(found);
+		[found, records] = [[], 0];
+	};
+	const visit = (entry) => {
+		// Of a deleted record, only the key is left.
+		if (!entry.value) return;
+		found.push(...read(entry));
+		if (++records >= RECORDS_AT_A_TIME) handOver();
+	};
+	await walk(table, { bounds, versions, pause_ms: PAUSE_MS, pause, visit, handOver, signal });
+}
+
+/**
+ * Reads when records were written, in no hurry.
+ * @param {any} table
+ * @param {object} range
+ * @param {[number, number]} range.written After when and until when they were written, in ms since 1970.
+ * @param {(ids: string[], writtenAt: Float64Array) => unknown} range.take Gets them, deleted ones too.
+ * @param {AbortSignal} range.signal
+ */
+export async function scanWritten(table, { written: [after, until], take, signal }) {
+	/** @type {string[]} */
+	let ids = [];
+	/** @type {number[]} */
+	let times = [];
+	const handOver = () => {
+		if (ids.length > 0) take(ids, Float64Array.from(times));
+		[ids, times] = [[], []];
+	};
+	const visit = ({ key, version }) => {
+		if (!(version > after && version <= until)) return;
+		ids.push(String(key));
+		times.push(version);
+		if (ids.length >= RECORDS_AT_A_TIME) handOver();
+	};
+	await walk(table, { versions: true, pause_ms: LONG_PAUSE_MS, visit, handOver, signal });
+}
+
+/**
+ * Visits a table's entries in slices, at whose ends what was collected is handed over.
+ * @param {any} table
+ * @param {{bounds?: [string, string], versions?: boolean, pause_ms: number, pause?: () => Promise<void>,
+ *   visit: (entry: any) => void, handOver: () => void, signal: AbortSignal}} options
+ */
+async function walk(table, { bounds, versions = false, pause_ms, pause, visit, handOver, signal }) {
 	const [first, last] = bounds ?? [];
 	/** @type {any} */
 	let start = first;
 	let isLeftOut = false;
 	for (let isAtEnd = false; !isAtEnd && !signal.aborted;) {
 		const until = performance.now() + SLICE_MS;
-		/** @type {T[]} */
-		let found = [];
-		let records = 0;
+		let visited = 0;
 		isAtEnd = true;
-		const range = { start, end: last, lazy: true, snapshot: false, versions };
-		for (const entry of table.primaryStore.getRange(range)) {
-			const { key, value } = entry;
-			if (isLeftOut && key === start) continue;
-			[start, isLeftOut] = [key, true];
-			// Of a deleted record, only the key is left. Harper's own entries have symbols as keys.
-			if (!value || typeof key === 'symbol') continue;
-			found.push(...read(entry));
-			if (++records < RECORDS_AT_A_TIME) continue;
-			take(found);
-			[found, records] = [[], 0];
-			if (performance.now() < until) continue;
+		for (const entry of table.primaryStore.getRange({ start, end: last, lazy: true, snapshot: false, versions })) {
+			if (isLeftOut && entry.key === start) continue;
+			[start, isLeftOut] = [entry.key, true];
+			// Harper's own entries have symbols as keys.
+			if (typeof entry.key !== 'symbol') visit(entry);
+			if (++visited % ENTRIES_AT_A_TIME !== 0 || performance.now() < until) continue;
 			isAtEnd = false;
 			break;
 		}
-		if (records > 0) take(found);
+		handOver();
 		await pause?.();
-		if (!isAtEnd) await sleep(PAUSE_MS, undefined, { ref: false });
+		if (!isAtEnd) await sleep(pause_ms, undefined, { ref: false });
 	}
 }
 

@@ -22,13 +22,13 @@ export const IN_HASTE = { BIGQUERY_SYNC_CLUSTER_HASTE: '3' };
 /**
  * Starts nodes with the component, which can be cut off from one another. The tables wait until the nodes have joined:
  * in Harper 4.7 nodes that write much while they join may never hear of each other.
- * @param {{config: Record<string, any>, threads: number[], start?: boolean}} options Threads of each node; whether all
- *   tables are started then (default true).
+ * @param {{config: Record<string, any>, threads: number[], start?: boolean, files?: Record<string, string>}} options
+ *   Threads of each node; whether all tables are started then (default true); more files of the application.
  * @returns {Promise<RunningCluster>}
  */
-export async function startComponents({ config, threads, start = true }) {
+export async function startComponents({ config, threads, start = true, files }) {
 	const sync = { ...config.sync, autoStart: false };
-	const application = pluginApplication({ component: COMPONENT, config: { ...config, sync } });
+	const application = pluginApplication({ component: COMPONENT, config: { ...config, sync }, files });
 	const options = { application: application.path, severable: true, env: IN_HASTE };
 	const cluster = await startCluster({ ...options, nodes: threads.length, threads });
 	const { configurationErrors } = await readControl(cluster.nodes[0]);
