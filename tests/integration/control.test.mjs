@@ -150,6 +150,9 @@ describe('one worker', () => {
 		assert.ok((await requestsDuringPolls()).length > 0);
 		await postControl(harper, { action: 'stop', table: 'stopped' });
 		assert.equal((await tableStatus(harper, 'stopped')).state, 'stopped');
+		// A request that was on its way may end later than that.
+		const isLeftAlone = async () => (await requestsDuringPolls()).length === 0;
+		await until(isLeftAlone, { deadlineMs: PATIENCE_MS, what: 'the table to be left alone' });
 		await source.bigquery.loadRows(
 			DATASET,
 			'stopped',
