@@ -114,15 +114,7 @@ impl Node {
         {
             self.schemas.insert(schema.version, (schema.clone(), stamp));
         }
-        for (id, row) in &transaction.rows {
-            if self.deleted.get(id).is_some_and(|deleted| *deleted > stamp) {
-                continue;
-            }
-            if self.target.get(id).is_none_or(|(_, before)| *before < stamp) {
-                self.target.insert(id.clone(), (row.clone(), stamp));
-                self.stored_at.insert(id.clone(), now);
-            }
-        }
+        self.apply_rows(transaction, now);
         if let Some(head) = &transaction.head
             && self.heads.get(&head.owner).is_none_or(|(_, before)| *before < stamp)
         {
@@ -171,6 +163,16 @@ impl Node {
             && self.heartbeats.get(&heartbeat.node).is_none_or(|(_, before)| *before < stamp)
         {
             self.heartbeats.insert(heartbeat.node.clone(), (heartbeat.clone(), stamp));
+        }
+    }
+
+    fn apply_rows(&mut self, Transaction { stamp, rows, .. }: &Transaction, now: i64) {
+        for (id, row) in rows {
+            let is_deleted = self.deleted.get(id).is_some_and(|deleted| deleted > stamp);
+            if !is_deleted && self.target.get(id).is_none_or(|(_, before)| before < stamp) {
+                self.target.insert(id.clone(), (row.clone(), *stamp));
+                self.stored_at.insert(id.clone(), now);
+            }
         }
     }
 
