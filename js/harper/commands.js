@@ -11,7 +11,7 @@ const LOOK_MS = 500;
 
 /**
  * @typedef {{id: string, desired?: 'started' | 'stopped', version?: number, validations?: number,
- *   repairs?: number, resync?: Resync | null}} Wish
+ *   repairs?: number, contents?: number, resync?: Resync | null}} Wish
  * @typedef {{number: number, given: string, from: string | null,
  *   goneBefore?: string | null}} Resync A command to read a table again.
  */
@@ -56,9 +56,10 @@ export async function recordWishes(ids, wanted, changedBy) {
  * Records that operators want some tables to be validated.
  * @param {string[]} ids
  * @param {string | null} changedBy
- * @param {{atFirstSight?: boolean}} [how] Whether a difference counts at first sight.
+ * @param {{atFirstSight?: boolean, withContents?: boolean}} [how] Whether a difference counts at first sight, and whether the
+ *   values of all rows are compared as well.
  */
-export async function recordValidations(ids, changedBy, { atFirstSight = false } = {}) {
+export async function recordValidations(ids, changedBy, { atFirstSight = false, withContents = false } = {}) {
 	const before = await Promise.all(ids.map((id) => readRecord('SyncControlState', id)));
 	const context = { timestamp: timeAfter(before) };
 	const changedAt = new Date().toISOString();
@@ -66,7 +67,8 @@ export async function recordValidations(ids, changedBy, { atFirstSight = false }
 		for (const [index, id] of ids.entries()) {
 			const validations = (before[index]?.validations ?? 0) + 1;
 			const repairs = atFirstSight ? validations : (before[index]?.repairs ?? 0);
-			const state = { ...before[index], id, validations, repairs, changedAt, changedBy };
+			const contents = (before[index]?.contents ?? 0) + (withContents ? 1 : 0);
+			const state = { ...before[index], id, validations, repairs, contents, changedAt, changedBy };
 			findTable('SyncControlState').put({ ...state, stampMs: context.timestamp }, context);
 		}
 	});

@@ -52,6 +52,17 @@ export function localTimeOf(table, id) {
 }
 
 /**
+ * A record as it is stored, with the time of its writing; undefined if it does not exist. What Harper returns otherwise
+ * cannot be compared: its nested values have no members of their own.
+ * @param {any} table
+ * @param {string | number} id
+ * @returns {{value: any, version: number} | undefined}
+ */
+export function entryOf(table, id) {
+	return table.primaryStore.getEntry(id);
+}
+
+/**
  * The time of writing of a record, in ms, by which Harper decides which of two versions it keeps; undefined if the record
  * does not exist, or if the store does not tell.
  * @param {any} table

@@ -20,7 +20,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Names of the component's own tables, which no target may have.
-pub const SYSTEM_TABLES: [&str; 18] = [
+pub const SYSTEM_TABLES: [&str; 19] = [
     "SchemaLock",
     "SchemaVersion",
     "SyncAudit",
@@ -32,6 +32,7 @@ pub const SYSTEM_TABLES: [&str; 18] = [
     "SyncCounts",
     "SyncIndex",
     "SyncLeaves",
+    "SyncContents",
     "SyncNode",
     "SyncProof",
     "SyncQuestion",

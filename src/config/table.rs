@@ -58,8 +58,12 @@ const PAGE_ROWS_MAX: u64 = 100_000;
 /// The values of `deletes`.
 const DELETES: [(&str, Deletes); 3] =
     [("keep", Deletes::Keep), ("mirror", Deletes::Mirror), ("mirrorExpired", Deletes::MirrorExpired)];
-/// The default of `validation.maxBytesBilledPerDay`.
+/// The default of `validation.maxBytesBilledPerDay`, and of `validation.maxContentBytesBilledPerDay`.
 const VALIDATION_BYTES_MAX: u64 = 10 << 30;
+/// The default of `validation.interval`.
+const VALIDATION_INTERVAL_S: u64 = 3_600;
+/// The default of `validation.contentInterval`.
+const CONTENT_INTERVAL_S: u64 = 7 * DAY_S;
 
 /// How much room the sync leaves to other requests of the same thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -176,6 +180,10 @@ pub struct Validation {
     pub interval_s: u64,
     /// The most bytes that it may bill in one day (UTC), for each worker and table.
     pub day_bytes_billed_max: u64,
+    /// Seconds from one comparison of all values to the next; none if that is only done on command.
+    pub content_interval_s: Option<u64>,
+    /// The most bytes that it may bill in one day (UTC), for each worker and table.
+    pub content_day_bytes_billed_max: u64,
     /// What becomes of rows that the source no longer has.
     pub deletes: Deletes,
     /// The most rows that are deleted at a time.
@@ -298,8 +306,10 @@ impl<'z> Defaults<'z> {
             rejected_rows_max: 100,
             validation: Validation {
                 is_regular: false,
-                interval_s: 300,
+                interval_s: VALIDATION_INTERVAL_S,
                 day_bytes_billed_max: VALIDATION_BYTES_MAX,
+                content_interval_s: Some(CONTENT_INTERVAL_S),
+                content_day_bytes_billed_max: VALIDATION_BYTES_MAX,
                 deletes: Deletes::Keep,
                 deletes_max: 10_000,
             },
@@ -332,11 +342,7 @@ impl<'z> Defaults<'z> {
             pace.day_bytes_billed_max = limits.whole("maxBytesBilledPerDay", 1..=1 << 60);
         }
         if let Some(validation) = sections.section("validation") {
-            let Validation { is_regular, interval_s, day_bytes_billed_max, .. } = &mut pace.validation;
-            validation.refuse_unknown(&["enabled", "interval", "maxBytesBilledPerDay"]);
-            set(is_regular, validation.flag("enabled"));
-            set(interval_s, validation.whole("interval", 10..=30 * DAY_S));
-            set(day_bytes_billed_max, validation.whole("maxBytesBilledPerDay", 0..=1 << 60));
+            read_validation(&validation, &mut pace.validation);
         }
         if let Some(retry) = sections.section("retry") {
             retry.refuse_unknown(&["maxAttempts", "backoffMultiplier", "initialDelay"]);
@@ -371,6 +377,24 @@ fn read_schema(sections: &Section<'_>) -> (bool, Indexes, Polling) {
     }
     polling.max_s = max_s.max(min_s);
     (schema.flag("create").unwrap_or(true), indexes, polling)
+}
+
+fn read_validation(section: &Section<'_>, validation: &mut Validation) {
+    section.refuse_unknown(&[
+        "enabled",
+        "interval",
+        "maxBytesBilledPerDay",
+        "contentInterval",
+        "maxContentBytesBilledPerDay",
+    ]);
+    set(&mut validation.is_regular, section.flag("enabled"));
+    set(&mut validation.interval_s, section.whole("interval", 10..=30 * DAY_S));
+    set(&mut validation.day_bytes_billed_max, section.whole("maxBytesBilledPerDay", 0..=1 << 60));
+    if let Some(seconds) = section.whole("contentInterval", 0..=366 * DAY_S) {
+        validation.content_interval_s = Some(seconds).filter(|seconds| *seconds > 0);
+    }
+    let bytes = section.whole("maxContentBytesBilledPerDay", 0..=1 << 60);
+    set(&mut validation.content_day_bytes_billed_max, bytes);
 }
 
 fn read_sync(sync: &Section<'_>, pace: &mut Pace, start: &mut Option<Start>, partitions: &mut u64) {

@@ -55,20 +55,27 @@ fn validation_is_done_on_command_unless_the_configuration_wants_it_regularly() {
     let validation = |root: &Value| parse(root).unwrap().tables[0].pace.validation;
     let usual = Validation {
         is_regular: false,
-        interval_s: 300,
+        interval_s: 3_600,
         day_bytes_billed_max: 10 << 30,
+        content_interval_s: Some(7 * 86_400),
+        content_day_bytes_billed_max: 10 << 30,
         deletes: Deletes::Keep,
         deletes_max: 10_000,
     };
     assert_eq!(validation(&minimal()), usual);
     let mut root = minimal();
-    root["validation"] = json!({"enabled": true, "interval": 60, "maxBytesBilledPerDay": 0});
+    root["validation"] = json!({
+        "enabled": true, "interval": 60, "maxBytesBilledPerDay": 0, "contentInterval": 0,
+        "maxContentBytesBilledPerDay": 7
+    });
     root["limits"] = json!({"maxDeletesPerRun": 5});
     root["bigquery"]["deletes"] = json!("mirror");
     let wanted = Validation {
         is_regular: true,
         interval_s: 60,
         day_bytes_billed_max: 0,
+        content_interval_s: None,
+        content_day_bytes_billed_max: 7,
         deletes: Deletes::Mirror,
         deletes_max: 5,
     };

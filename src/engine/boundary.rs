@@ -1,6 +1,7 @@
 //! What crosses the engine's boundary: events in, commands out, and what they carry.
 
 use super::checkpoint::Checkpoint;
+use super::contents::Contents;
 use super::counts::Counts;
 use super::delivery::Commit;
 use super::resync::Resync;
@@ -41,7 +42,7 @@ pub enum Event {
     Answered(Result<Answer, Failure>),
     /// The outcome of [`Command::Write`].
     Written(Result<Receipt, Failure>),
-    /// The end of [`Command::ShareCounts`], or of [`Command::ShareLeaves`].
+    /// The end of a command that shares something.
     Shared,
     /// The end of [`Command::Rest`].
     Rested,
@@ -71,6 +72,8 @@ pub enum Command {
     ShareCounts(Box<Counts>),
     /// Tell all nodes what the worker's rows are in the source.
     ShareLeaves(Box<Leaves>),
+    /// Tell all nodes how far the worker has compared the values of its rows.
+    ShareContents(Box<Contents>),
     /// Do nothing for a while.
     Rest {
         /// How long.
@@ -103,6 +106,8 @@ pub struct WriteOrder {
     /// Whether some rows may be in Harper unchanged. It is not remembered which ones, so the host looks, and does not
     /// write them again.
     pub may_be_stored: bool,
+    /// Whether all values decide about that, also of rows without a key. If no row has to be written, nothing is committed.
+    pub compares_values: bool,
     /// The range of cursors in which all rows have their newest ids once this is committed, so that no row may keep an
     /// id of a former era; none if it is not known.
     pub renewed: Option<Renewed>,
@@ -137,6 +142,7 @@ impl WriteOrder {
             batch: Batch::none(),
             replaces: false,
             may_be_stored: false,
+            compares_values: false,
             renewed: None,
             notes,
             stamp: checkpoints.first().and_then(|first| first.stamp),

@@ -3,7 +3,7 @@
 use super::boundary::{Answer, Moment, Receipt, WriteOrder};
 use super::breaker::Side;
 use super::checkpoint::Checkpoint;
-use super::delivery::Loss;
+use super::loss::Loss;
 use super::query::{self, Query};
 use super::reading::{Progress, Step};
 use super::status::Activity;
@@ -137,6 +137,7 @@ impl Engine {
     pub(super) fn lose_result(&mut self, failure: Failure, mends: Option<&Loss>, bytes: u64) -> Next {
         self.bill.add(bytes);
         match mends {
+            Some(loss) if loss.compares => self.comparing.lose_result(),
             Some(loss) => self.deliveries.lose_result(&loss.owner),
             None => self.holding.ledger.give_up_windows(),
         }
@@ -231,6 +232,7 @@ impl Engine {
             batch,
             replaces,
             may_be_stored,
+            compares_values: false,
             renewed,
             notes,
             checkpoints,
@@ -289,8 +291,11 @@ impl Engine {
         if !checkpoints.is_empty() {
             self.bill.save();
         }
-        if let Some(commit) = commit {
-            self.outbox.made(commit, moment.now);
+        match (self.comparing.end_batch(receipt.unchanged, receipt.refused), commit) {
+            // Nothing was committed.
+            (Some(mending), _) => self.outbox.mend_no_more(mending),
+            (None, Some(commit)) => self.outbox.made(commit, moment.now),
+            (None, None) => {}
         }
         for checkpoint in checkpoints {
             self.holding.ledger.set(checkpoint);
@@ -303,6 +308,10 @@ impl Engine {
             }
             AfterWrite::MakeJob(query) => (false, self.make_job(query)),
             AfterWrite::Poll => (false, Next::Poll),
+            AfterWrite::Mended(loss) if loss.compares => {
+                self.outbox.mended(moment.now);
+                (false, self.portion_compared(&loss, moment))
+            }
             AfterWrite::Mended(loss) => {
                 self.deliveries.mended(&loss);
                 if loss.is_difference() {

@@ -4,6 +4,7 @@
 //! numbered witness behind its rows. A node that has a later number and misses an earlier one has lost a commit. The
 //! witnesses around the gap tell which rows of which result it had.
 
+use super::loss::{Loss, Piece};
 use super::retention::{self, Retention, WITNESSES, WITNESSES_KEPT_LONG};
 use crate::bigquery::page::JobReference;
 use crate::bigquery::sql::Window;
@@ -58,7 +59,8 @@ pub struct Portion {
 }
 
 impl Portion {
-    fn window(&self) -> Window {
+    /// Returns the window that they are a part of.
+    pub fn window(&self) -> Window {
         Window { after: self.after, until: self.until }
     }
 
@@ -163,7 +165,7 @@ pub struct Doubt {
 
 /// The reading of lost rows without key, which get ids of an era.
 #[derive(Debug, Clone, Copy)]
-struct Mending {
+pub struct Mending {
     doubt: Doubt,
     era: u32,
     ended_at: Option<Micros>,
@@ -183,7 +185,7 @@ impl Doubt {
 
 impl Commit {
     /// Makes what a worker tells that has not committed any rows of the table.
-    fn none(table_id: &str, owner: String) -> Commit {
+    pub fn none(table_id: &str, owner: String) -> Commit {
         Commit {
             table_id: table_id.to_owned(),
             owner,
@@ -299,6 +301,16 @@ impl Outbox {
         self.mending = Some(Mending { doubt: Doubt { number, after }, era, ended_at: None });
     }
 
+    /// Returns what is being mended.
+    pub fn mending(&self) -> Option<Mending> {
+        self.mending
+    }
+
+    /// Notes that no row was written since that was being mended.
+    pub fn mend_no_more(&mut self, mending: Option<Mending>) {
+        self.mending = mending;
+    }
+
     /// Notes that all of them were written.
     pub fn mended(&mut self, now: Micros) {
         if let Some(mending) = &mut self.mending {
@@ -388,60 +400,6 @@ impl Outbox {
     /// Notes that the last commit was told again.
     pub fn close(&mut self) {
         self.told += 1;
-    }
-}
-
-/// Rows that have to be read again.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Piece {
-    /// Rows of a result.
-    Rows(Portion),
-    /// Whatever the table has now in a window.
-    Window(Window),
-}
-
-/// Commits of a worker of another node that did not arrive.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Loss {
-    /// The worker.
-    pub owner: String,
-    /// The first one's number.
-    pub first: u64,
-    /// How many they are.
-    pub count: u64,
-    /// What is to be read again next.
-    pub piece: Piece,
-    /// Whether that is all.
-    pub is_last: bool,
-    /// The time of writing that the rows get: whatever was written later stays.
-    pub stamp: Option<Micros>,
-    /// How far the worker had come with the last of them.
-    pub end: Commit,
-}
-
-impl Loss {
-    /// Makes what is to be read again because this node's copy differs from the source, whoever committed it. Rows with a
-    /// key get `stamp` as the time of writing.
-    pub fn of_difference(table_id: &str, window: Window, stamp: Option<Micros>) -> Loss {
-        Loss {
-            owner: String::new(),
-            first: 0,
-            count: 0,
-            piece: Piece::Window(window),
-            is_last: true,
-            stamp,
-            end: Commit::none(table_id, String::new()),
-        }
-    }
-
-    /// Whether no commit is known to be lost.
-    pub fn is_difference(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Returns what this node keeps once the rows are there: up to this commit of the worker, nothing is missing.
-    pub fn proof(&self) -> Commit {
-        Commit { number: self.first + self.count - 1, ..self.end.clone() }
     }
 }
 
@@ -736,7 +694,7 @@ impl Sender {
         let stamp = self.last.as_ref().and_then(|last| last.stamp).map(|stamp| stamp.plus(1));
         let stamp = stamp.or(end.stamp.map(|stamp| stamp.plus(-1)));
         let owner = end.owner.clone();
-        Some(Loss { owner, first, count: until - first, piece, is_last, stamp, end })
+        Some(Loss { owner, first, count: until - first, piece, is_last, stamp, end, compares: false })
     }
 }
 

@@ -36,6 +36,9 @@ impl Engine {
                 self.holding.hear_resyncs(stored.resync.into_iter());
                 self.holding.look_around(moment.now);
                 self.deliveries.load(std::mem::take(&mut stored.proofs), stored.has_former_life);
+                if let Some(wish) = &mut stored.validation {
+                    self.comparing.load(wish.contents.take(), wish.contents_asked);
+                }
                 self.validation.load(stored.validation.take());
                 Next::Describe(Some(stored))
             }

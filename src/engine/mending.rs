@@ -2,7 +2,8 @@
 
 use super::bill::Bill;
 use super::boundary::{Moment, Note, WriteOrder};
-use super::delivery::{Commit, Loss, Piece};
+use super::delivery::Commit;
+use super::loss::{Loss, Piece};
 use super::source::Described;
 use super::status::Activity;
 use super::task::Task;
@@ -63,7 +64,8 @@ impl Engine {
         self.begin(Task::mending(loss, window, replaces), described, moment)
     }
 
-    fn ask_for_lost(&self, transfer: Transfer) -> Next {
+    /// Asks for the first rows of a result that are wanted.
+    pub(super) fn ask_for_lost(&self, transfer: Transfer) -> Next {
         match transfer.next_page(self.sizes.page_rows()) {
             Ok(request) => Next::Ask(Inquiry::Page(Box::new(transfer)), request),
             Err(failure) => Next::fail(failure, Next::Load),
@@ -87,6 +89,10 @@ impl Engine {
         // which goes.
         let Projection { key, era, .. } = &*transfer.described.projection;
         let window = transfer.task.plan.window;
+        if loss.compares {
+            let rows = batch.rows.saturating_sub(batch.superseded.len()) as u64;
+            self.comparing.begin_batch(rows, self.outbox.mending());
+        }
         let stamp = if key.is_empty() {
             let stamp = self.holding.take_stamp(moment.now);
             self.outbox.mend(stamp, window.after, *era);
@@ -106,8 +112,8 @@ impl Engine {
         // A former result has the rows of some partitions alone, and perhaps only some of them are read.
         let has_all_rows = is_complete && !transfer.origin.found;
         // Nobody else may have read these rows yet, so whoever does not get them has to miss them.
-        let is_news =
-            transfer.described.projection.key.is_empty() && !transfer.origin.found && batch.rows > 0;
+        let is_new = !transfer.origin.found || loss.compares;
+        let is_news = transfer.described.projection.key.is_empty() && is_new && batch.rows > 0;
         let is_somebody_away = !self.holding.is_sole_at(moment.now);
         let commit = is_news.then(|| {
             let begins_at = transfer.reading.commit();
@@ -118,13 +124,14 @@ impl Engine {
             batch,
             replaces: transfer.task.replaces,
             may_be_stored: loss.is_difference() && !transfer.task.replaces,
+            compares_values: loss.compares,
             renewed: (transfer.task.replaces && has_all_rows)
                 .then(|| Renewed::all_of(window.after, window.until)),
             head: commit.clone().or_else(|| self.outbox.head(&self.config.id, self.worker.name())),
             witness: commit,
             stamp,
             proof: (is_mended && !loss.is_difference()).then(|| loss.proof()),
-            rewrites_before: self.holding.last_mark(),
+            rewrites_before: self.holding.last_mark().filter(|_| !loss.compares),
             gone_before: self.holding.resync().gone_before,
             ahead,
             ..WriteOrder::without_rows(Vec::new(), Vec::new(), None)

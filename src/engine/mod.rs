@@ -13,6 +13,7 @@ mod boundary;
 pub mod breaker;
 pub mod checkpoint;
 mod condition;
+pub mod contents;
 mod copying;
 pub mod counts;
 pub mod delivery;
@@ -23,6 +24,7 @@ mod holding;
 mod job;
 pub mod late;
 mod ledger;
+mod loss;
 pub mod memory;
 mod mending;
 mod meter;
@@ -57,11 +59,13 @@ use bookkeeper::Bookkeeper;
 pub use boundary::{Answer, Command, Event, Incarnation, Moment, Note, Receipt, Stored, Worker, WriteOrder};
 use checkpoint::Checkpoint;
 use condition::Condition;
-use delivery::{Commit, Deliveries, Loss, Outbox};
+use contents::Comparing;
+use delivery::{Commit, Deliveries, Outbox};
 use fingerprints::Fingerprints;
 use holding::Holding;
 use job::Debt;
 use late::LateRange;
+use loss::Loss;
 use memory::Need;
 use meter::Meter;
 use planning::{Cost, Question};
@@ -95,6 +99,7 @@ pub struct Engine {
     outbox: Outbox,
     deliveries: Deliveries,
     validation: Validation,
+    comparing: Comparing,
     /// When the table was found to have been read again to its end, by the number of that command.
     ended_at: Option<(u64, Micros)>,
     /// What is to be told in the audit with the next commit.
@@ -112,7 +117,7 @@ enum State {
     Adopting(u32),
     Preparing(Arc<Described>),
     Writing(Box<Written>, AfterWrite),
-    Sharing(Arc<Described>),
+    Sharing(Box<Next>),
     Resting(Box<Next>),
     Ended,
 }
@@ -184,8 +189,10 @@ enum Next {
     Await(State, Command),
     /// Rest for so many milliseconds, then go on.
     Rest(u64, Box<Next>),
-    /// Rest until the next poll is due.
+    /// Rest until the next poll is due, or rows are to be compared.
     RestUntilPoll,
+    /// Compare rows if it is time to, or else poll: something has ended the rest.
+    CompareOrPoll,
     /// Note a failure, and rest before going on if that can help.
     Fail(Failure, Box<Next>),
     /// Nothing more.
@@ -212,6 +219,7 @@ impl Engine {
             outbox: Outbox::default(),
             deliveries: Deliveries::default(),
             validation: Validation::default(),
+            comparing: Comparing::default(),
             ended_at: None,
             notes: Vec::new(),
         }
@@ -246,7 +254,7 @@ impl Engine {
             (State::Writing(written, after), Event::Written(outcome)) => {
                 self.written(*written, after, outcome, moment)
             }
-            (State::Sharing(described), Event::Shared) => Next::Plan(described),
+            (State::Sharing(next), Event::Shared) => *next,
             (State::Resting(next), Event::Rested) => *next,
             // An outcome that nobody asked for: the driver lost its place, and so must start over.
             _ => Next::Load,
@@ -266,6 +274,10 @@ impl Engine {
                     Next::Await(State::Asking(inquiry, request), command)
                 }
                 Next::RestUntilPoll => self.rest_until_poll(moment),
+                Next::CompareOrPoll => match self.compares_in_ms(moment) {
+                    Some(0) => self.compare(moment),
+                    _ => Next::Poll,
+                },
                 Next::Rest(delay_ms, next) => Next::Await(State::Resting(next), Command::Rest { delay_ms }),
                 Next::Fail(failure, next) => match self.condition.fail(failure, &self.config.pace, moment) {
                     Some(delay_ms) => Next::Rest(delay_ms, next),
@@ -303,7 +315,7 @@ impl Engine {
 
     /// Tells whether nothing is done before the next poll.
     pub fn rests_until_poll(&self) -> bool {
-        matches!(&self.state, State::Resting(next) if matches!(**next, Next::Poll))
+        matches!(&self.state, State::Resting(next) if matches!(**next, Next::Poll | Next::CompareOrPoll))
     }
 
     /// Decodes the next batch while the current one is being written; of use when the host has time for it, and
@@ -352,6 +364,7 @@ impl Engine {
     }
 
     fn begin_anew(&mut self) -> Next {
+        self.comparing.know(None);
         self.forget_conclusions();
         Next::Poll
     }
@@ -372,9 +385,12 @@ impl Engine {
         let delay_ms = self.source.poll_delay_ms(self.config.pace.poll_interval_ms, moment.now);
         self.sizes.follow_lag(self.lag_s(moment.now), &self.config.pace);
         self.condition.rest(Activity::Idle, delay_ms, moment.now);
+        let compares_in_ms = self.compares_in_ms(moment).filter(|compares_in_ms| *compares_in_ms < delay_ms);
+        let rest_ms = compares_in_ms.unwrap_or(delay_ms);
         match self.closes_in_ms(moment) {
             Some(0) => self.tell_again(moment),
-            Some(closes_in_ms) if closes_in_ms < delay_ms => Next::rest(closes_in_ms, Next::RestUntilPoll),
+            Some(closes_in_ms) if closes_in_ms < rest_ms => Next::rest(closes_in_ms, Next::RestUntilPoll),
+            _ if compares_in_ms.is_some() => Next::rest(rest_ms, Next::CompareOrPoll),
             _ => Next::rest(delay_ms, Next::Poll),
         }
     }

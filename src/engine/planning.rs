@@ -3,6 +3,7 @@
 use super::bill::{Bill, day_of};
 use super::boundary::{Answer, Command, Moment, Note, WriteOrder};
 use super::checkpoint::{Checkpoint, OpenWindow};
+use super::contents::Piece;
 use super::counts::Counts;
 use super::phase::Phase;
 use super::query::{self, Query};
@@ -43,13 +44,15 @@ pub enum Question {
     Leaves(Box<Counting>),
     /// What are the keys of the own rows? Only how many there are, and where, is of interest.
     Keys(Box<Counting>),
+    /// What are the rows of a piece whose values are compared? Of these as well.
+    Piece(Box<Piece>),
 }
 
 impl Question {
     fn rows_max(&self) -> u64 {
         match self {
             Question::Backlog | Question::WithoutCursor | Question::Leaves(_) => ANSWER_ROWS_MAX,
-            Question::Keys(_) => 1,
+            Question::Keys(_) | Question::Piece(_) => 1,
         }
     }
 }
@@ -63,6 +66,8 @@ pub enum Cost {
     Day(Box<Task>, u64),
     /// What does counting for validation bill?
     Counting(Box<Counting>),
+    /// What do rows bill whose values are compared?
+    Piece(Box<Piece>),
 }
 
 impl Engine {
@@ -72,6 +77,7 @@ impl Engine {
         self.sizes.follow_lag(self.lag_s(moment.now), &self.config.pace);
         self.sizes.restore_page(&self.config.pace);
         self.deliveries.know_key(described.projection.key.is_empty());
+        self.comparing.know(Some(Arc::clone(&described)));
         if let Some(loss) = self.deliveries.loss(moment.now) {
             return self.mend(loss, described, moment);
         }
@@ -323,6 +329,9 @@ impl Engine {
     ) -> Next {
         let page = match self.open_page(request, outcome) {
             Ok(page) => page,
+            Err(failure) if matches!(question, Question::Piece(_)) => {
+                return self.fail_piece(&failure, moment);
+            }
             Err(failure) => return Next::fail(failure, Next::Describe(None)),
         };
         if !page.envelope().complete {
@@ -330,7 +339,7 @@ impl Engine {
             let request = request::read_result(job, 0, question.rows_max());
             return Next::rest(query::PAUSE_MS, Next::Ask(Inquiry::Question(question, described), request));
         }
-        let wants_numbers = !matches!(question, Question::Keys(_));
+        let wants_numbers = !matches!(question, Question::Keys(_) | Question::Piece(_));
         let (rows, bytes) = match read_answer(&page, wants_numbers) {
             Ok(answer) => answer,
             Err(failure) => return Next::fail(failure, Next::Describe(None)),
@@ -358,6 +367,10 @@ impl Engine {
                 self.bill.add(bytes);
                 self.take_keys(&counting, &page, bytes, described, moment)
             }
+            Question::Piece(piece) => {
+                self.bill.add(bytes);
+                self.take_piece(&piece, &page, bytes, &described, moment)
+            }
         }
     }
 
@@ -372,6 +385,7 @@ impl Engine {
         // There are no rows, unless the endpoint knows no dry runs.
         let bytes = match self.open_page(request, outcome) {
             Ok(page) => page.envelope().bytes_billed.unwrap_or(0),
+            Err(failure) if matches!(cost, Cost::Piece(_)) => return self.fail_piece(&failure, moment),
             Err(failure) => return Next::fail(failure, Next::Describe(None)),
         };
         match cost {
@@ -383,6 +397,7 @@ impl Engine {
                 }
                 None => self.judge_cost(*task, described, bytes, moment),
             },
+            Cost::Piece(piece) => self.judge_piece(*piece, described, bytes, moment),
             Cost::Counting(counting) => self.judge_counting(*counting, described, bytes, moment),
             Cost::Day(task, window_bytes) => {
                 self.source.learn_price(bytes, window_bytes);
@@ -422,7 +437,8 @@ impl Engine {
             partitions: partitions.collect(),
         };
         if self.holding.set_counts(counts.clone()) {
-            return Next::Await(State::Sharing(described), Command::ShareCounts(Box::new(counts)));
+            let plan = Box::new(Next::Plan(described));
+            return Next::Await(State::Sharing(plan), Command::ShareCounts(Box::new(counts)));
         }
         Next::Plan(described)
     }

@@ -1,10 +1,10 @@
 //! The next piece of work: the window to read, and its partitions.
 
 use super::counts::Counts;
-use super::delivery::Loss;
 use super::division;
 use super::holding::Holding;
 use super::late::LateRange;
+use super::loss::Loss;
 use super::sizes::Sizes;
 use super::source::{Described, Source};
 use super::window::{self, Plan};

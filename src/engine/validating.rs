@@ -2,7 +2,8 @@
 
 use super::bill::{Bill, day_of};
 use super::boundary::{Command, Moment, Note};
-use super::delivery::Loss;
+use super::contents::Contents;
+use super::loss::Loss;
 use super::planning::{Cost, Question};
 use super::source::Described;
 use super::window::{self, LowerBound};
@@ -48,6 +49,12 @@ pub struct Wish {
     /// Which nodes have rows that this worker's last list of keys did not have.
     #[serde(default)]
     pub extras: Vec<Seen>,
+    /// The number of the operators' last command to compare the values of all rows.
+    #[serde(default)]
+    pub contents_asked: u64,
+    /// How far the worker has come with that.
+    #[serde(default)]
+    pub contents: Option<Box<Contents>>,
 }
 
 /// When to count again, and which rows to read again.
@@ -229,15 +236,11 @@ impl Engine {
             )));
         }
         let (cursor_type, pace) = (projection.cursor_type, &self.config.pace);
-        let Some(watermark) = self.holding.watermark() else {
+        if self.holding.watermark().is_none() {
             let is_empty = self.has_read_all(described, moment);
             return is_empty.then(|| Err("the source has no rows".to_owned()));
-        };
-        // Rows behind the bound are still being read again, unless the source is known not to have changed.
-        let until = match self.has_read_all(described, moment) {
-            true => watermark,
-            false => LowerBound::new(cursor_type, pace).of(Some(watermark))?,
-        };
+        }
+        let until = self.settled_until(described, moment)?;
         let after = window::lower_bound(None, cursor_type, pace);
         let window = Window { after, until: Some(until) };
         let span = self.span_until(until, after, described);
@@ -246,6 +249,16 @@ impl Engine {
         let starts: Vec<Micros> = counted.map(|one| one.starts).collect();
         let selection = division::select(self.holding.rule(), self.holding.own(), window, &starts, present);
         Some(Ok(Counting { window, span, cursor, selection }))
+    }
+
+    /// Returns the cursor up to which nothing is being read again: rows behind it are, unless the source is known not to have
+    /// changed.
+    pub(super) fn settled_until(&self, described: &Described, moment: Moment) -> Option<Micros> {
+        let watermark = self.holding.watermark()?;
+        match self.has_read_all(described, moment) {
+            true => Some(watermark),
+            false => LowerBound::new(described.projection.cursor_type, &self.config.pace).of(Some(watermark)),
+        }
     }
 
     /// Divides the time of all rows into leaves, as far as ids tell how long that is.
@@ -413,7 +426,8 @@ impl Engine {
             refusal: self.validation.refusal.clone(),
         };
         self.validation.seen.clone_from(&leaves.consent.seen);
-        Next::Await(State::Sharing(described), Command::ShareLeaves(Box::new(leaves)))
+        let plan = Box::new(Next::Plan(described));
+        Next::Await(State::Sharing(plan), Command::ShareLeaves(Box::new(leaves)))
     }
 }
 

@@ -123,7 +123,8 @@ pub fn receipt(value: &JsValue) -> Receipt {
     }
 }
 
-/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, mayBeStored, renewed, notes, checkpoints,
+/// Makes `{rows, text, numbers, nulls, superseded, patches, rejections, replaces, mayBeStored,
+/// comparesValues, renewed, notes, checkpoints,
 /// stampMs, rewritesBeforeMs, goneBeforeMs, head, witness, proof}`.
 pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     let batch = &order.batch;
@@ -137,6 +138,7 @@ pub fn order(order: &WriteOrder) -> Result<JsValue, JsValue> {
     set("superseded", Uint32Array::from(batch.superseded.as_slice()).into())?;
     set("replaces", JsValue::from_bool(order.replaces))?;
     set("mayBeStored", JsValue::from_bool(order.may_be_stored))?;
+    set("comparesValues", JsValue::from_bool(order.compares_values))?;
     let range = order.renewed.as_ref().map(Renewed::bounds);
     set("renewed", to_js(&range)?)?;
     set("notes", to_js(&order.notes)?)?;

@@ -268,6 +268,12 @@ impl Driver {
                     let _ = settle(host.share_leaves(leaves), Kind::HarperWrite).await;
                     Event::Shared
                 }
+                Command::ShareContents(contents) => {
+                    let contents = convert::to_js(&*contents).unwrap_or(JsValue::UNDEFINED);
+                    // Some rows are compared once more if it is lost.
+                    let _ = settle(host.share_contents(contents), Kind::HarperWrite).await;
+                    Event::Shared
+                }
                 Command::Send(request) => Event::Answered(self.send(host, request).await),
                 Command::Write(order) => Event::Written(self.write(host, *order).await),
                 Command::Rest { delay_ms } => {

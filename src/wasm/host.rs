@@ -30,6 +30,10 @@ extern "C" {
     #[wasm_bindgen(method, js_name = shareLeaves)]
     pub fn share_leaves(this: &Host, leaves: JsValue) -> Promise;
 
+    /// Stores for all nodes how far the worker has compared the values of its rows.
+    #[wasm_bindgen(method, js_name = shareContents)]
+    pub fn share_contents(this: &Host, contents: JsValue) -> Promise;
+
     /// Sends an HTTP request to BigQuery: `{status, date, retryAfter, body}`.
     #[wasm_bindgen(method)]
     pub fn send(this: &Host, request: JsValue) -> Promise;

@@ -35,7 +35,7 @@ class Table {
 }
 
 const NAMES = ['SyncCheckpoint', 'SyncCounts', 'SyncControlState', 'SyncBatch', 'SyncProof', 'SyncNode', 'SyncLeaves'];
-const MORE_NAMES = ['SchemaVersion', 'SyncTarget'];
+const MORE_NAMES = ['SyncContents', 'SchemaVersion', 'SyncTarget'];
 
 before(() => {
 	globals.databases = { data: Object.fromEntries([...NAMES, ...MORE_NAMES].map((name) => [name, new Table()])) };

@@ -62,8 +62,9 @@ function commitNothing(some) {
  * @param {string | null} newerBy
  * @param {Record<string, any>[]} stored
  * @param {[string, string, number][]} rows Their ids, times and numbers.
+ * @param {{stampMs?: number, comparesValues?: boolean}} [some] More of the order.
  */
-async function commitOver(newerBy, stored, rows) {
+async function commitOver(newerBy, stored, rows, some = {}) {
 	/** @type {string[]} */
 	const put = [];
 	/** @type {any} */
@@ -72,6 +73,12 @@ async function commitOver(newerBy, stored, rows) {
 		attributes: [{ name: 'ts', type: 'String' }],
 		get: async (/** @type {string} */ id) => stored.find((record) => record.id === id),
 		put: (/** @type {{id: string}} */ { id }) => put.push(id),
+		primaryStore: {
+			getEntry(/** @type {string} */ id) {
+				const value = stored.find((record) => record.id === id);
+				return value && { value, version: value.writtenAt ?? 1 };
+			},
+		},
 	};
 	globals.databases.data.SyncCheckpoint = {
 		put(/** @type {any} */ record) {
@@ -88,13 +95,14 @@ async function commitOver(newerBy, stored, rows) {
 		text: JSON.stringify([rows.map(([id]) => id), rows.map(([, ts]) => ts)]),
 		numbers: Float64Array.from(rows, ([, , n]) => n),
 		checkpoints: [{ tableId: 't', recordsIngested: 100 + rows.length, recordsRejected: 0 }],
+		...some,
 	});
 	commits = () => {};
 	const { unchanged } = await commit(
 		targetOf(table, { ...LAYOUT, columns, newerBy, era: 0 }),
 		/** @type {any} */ (order)
 	);
-	return { put, unchanged, ingested: checkpoint.recordsIngested };
+	return { put, unchanged, ingested: checkpoint?.recordsIngested };
 }
 
 test('a row that is stored as it is is not put again, and another version of it is', async () => {
@@ -115,6 +123,23 @@ test('a row that is stored as it is is not put again, and another version of it 
 	// The id of a row without key tells its content.
 	const keyless = await commitOver(null, stored, rows);
 	assert.deepEqual(keyless, { put: ['d'], unchanged: 3, ingested: 101 });
+});
+
+test('where values are compared, rows that differ are put again, unless they were written later', async () => {
+	const stored = [
+		{ id: 'a', ts: '2024', n: 1 },
+		{ id: 'b', ts: '2024', n: 7 },
+		{ id: 'c', ts: '2025', n: 7 },
+		{ id: 'd', ts: '2024', n: 7, writtenAt: 30 },
+	];
+	/** @type {[string, string, number][]} */
+	const rows = stored.map(({ id }) => [id, '2024', 1]);
+	const some = { stampMs: 20, comparesValues: true };
+	assert.deepEqual((await commitOver('ts', stored, rows, some)).put, ['b']);
+	// Without a key, there are no versions.
+	assert.deepEqual((await commitOver(null, stored, rows, some)).put, ['b', 'c', 'd']);
+	const equal = await commitOver('ts', stored, rows.slice(0, 1), some);
+	assert.deepEqual(equal, { put: [], unchanged: 1, ingested: undefined });
 });
 
 test('a row that is rejected again is counted once, unless the count of the first time got lost', async () => {

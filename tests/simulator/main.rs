@@ -4,6 +4,7 @@
 //! tried alone (with its trace), `SIMULATOR_WORKERS` how many workers they have.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod contents;
 mod copies;
 mod crew;
 mod doubts;
@@ -20,6 +21,7 @@ mod run;
 mod sabotage;
 mod scenarios;
 mod source;
+mod telling;
 mod validation;
 mod world;
 mod zones;

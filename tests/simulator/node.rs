@@ -4,6 +4,7 @@ use crate::source::Row;
 use bigquery_sync::bigquery::schema::Field;
 use bigquery_sync::cluster::Heartbeat;
 use bigquery_sync::engine::checkpoint::Checkpoint;
+use bigquery_sync::engine::contents::Contents;
 use bigquery_sync::engine::counts::Counts;
 use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::retention::places;
@@ -35,6 +36,7 @@ pub struct Transaction {
     pub checkpoints: Vec<Checkpoint>,
     pub counts: Option<Counts>,
     pub leaves: Option<Leaves>,
+    pub contents: Option<Contents>,
     pub copy: Option<Summary>,
     pub incarnation: Option<String>,
     pub heartbeat: Option<Heartbeat>,
@@ -60,6 +62,8 @@ pub struct Node {
     pub missed: Vec<(String, u64)>,
     pub counts: Option<(Counts, Stamp)>,
     pub leaves: BTreeMap<String, (Leaves, Stamp)>,
+    /// How far workers have compared the values of their rows.
+    pub contents: BTreeMap<String, (Contents, Stamp)>,
     /// The last command to read the table again after which it has removed what is gone, and when it last mended a loss.
     pub known: Known,
     /// What it found when it compared its copy with them.
@@ -148,6 +152,11 @@ impl Node {
         {
             self.leaves.insert(leaves.id.clone(), (leaves.clone(), stamp));
         }
+        if let Some(contents) = &transaction.contents
+            && self.contents.get(&contents.id).is_none_or(|(_, before)| *before < stamp)
+        {
+            self.contents.insert(contents.id.clone(), (contents.clone(), stamp));
+        }
         if let Some(copy) = &transaction.copy
             && self.copies.get(&copy.id).is_none_or(|(_, before)| *before < stamp)
         {
@@ -181,12 +190,14 @@ impl Node {
         let heartbeat = transaction.heartbeat.as_ref().and_then(|one| self.heartbeats.get(&one.node));
         let counts = transaction.counts.as_ref().and(self.counts.as_ref());
         let leaves = transaction.leaves.as_ref().and_then(|leaves| self.leaves.get(&leaves.id));
+        let contents = transaction.contents.as_ref().and_then(|one| self.contents.get(&one.id));
         let copy = transaction.copy.as_ref().and_then(|copy| self.copies.get(&copy.id));
         let incarnation = transaction.incarnation.as_ref().map(|_| self.incarnation.1);
         let stamps = [
             heartbeat.map(|(_, stamp)| *stamp),
             counts.map(|(_, stamp)| *stamp),
             leaves.map(|(_, stamp)| *stamp),
+            contents.map(|(_, stamp)| *stamp),
             copy.map(|(_, stamp)| *stamp),
             incarnation,
         ];

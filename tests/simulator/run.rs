@@ -89,6 +89,7 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, workers: &RangeInclusive<u64>)
     let scenes = 1 + world.random.below(7);
     for _ in 0..scenes {
         world.validations += u64::from(validates);
+        world.comparisons += u64::from(validates && world.random.one_in(2));
         if is_read_again && world.random.one_in(2) {
             resyncing::command(&mut world, &mut crew, None);
         }
@@ -140,7 +141,7 @@ fn configuration(random: &mut Random, partition_by: &str, partitions: u32) -> se
         "limits": {"maxRowsPerWindow": random.pick(&[10, 200, 1_000_000]), "maxRejectedRows": 0},
         "retry": {"initialDelay": 100},
         // A dry run bills the whole rows here, and not their cursors alone.
-        "validation": {"maxBytesBilledPerDay": 1_u64 << 60}
+        "validation": {"maxBytesBilledPerDay": 1_u64 << 60, "maxContentBytesBilledPerDay": 1_u64 << 60}
     })
 }
 

@@ -166,6 +166,21 @@ impl Source {
         self.entries.len() < before
     }
 
+    /// Gives a row another text and leaves its cursor. Returns whether there was such a row.
+    pub fn change_one(&mut self, row: &Row, text: String) -> bool {
+        let is_keyed = self.habits.keyed;
+        let mut found = false;
+        for entry in &mut self.entries {
+            // Versions of one instant are the same.
+            if entry.row == *row && (is_keyed || !found) {
+                entry.row.text.clone_from(&text);
+                found = true;
+            }
+        }
+        self.changes += u64::from(found);
+        found
+    }
+
     /// Deletes all rows.
     pub fn empty(&mut self) {
         self.entries.clear();

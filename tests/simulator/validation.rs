@@ -16,7 +16,7 @@ const PATIENCE_US: i64 = 3_600 * SECOND_US;
 const LOOK_US: i64 = 30 * SECOND_US;
 
 /// A world whose workers have read everything.
-fn rested(seed: u64) -> (World, Crew) {
+pub fn rested(seed: u64) -> (World, Crew) {
     let (mut world, mut crew) = begin(seed, None, &(1..=4));
     crew.come_to_rest(&mut world);
     assert_eq!((world.violation.take(), world.check_equality()), (None, None), "seed {seed}");
@@ -24,7 +24,7 @@ fn rested(seed: u64) -> (World, Crew) {
 }
 
 /// The cursor up to which rows do not come any more.
-fn settled_until(world: &World) -> Option<i64> {
+pub fn settled_until(world: &World) -> Option<i64> {
     let checkpoints = world.nodes.iter().flat_map(|node| node.checkpoints.values());
     let lowest = checkpoints.map(|(one, _)| one.last_timestamp.map(|at| at.0)).min().flatten()?;
     let is_day = world.source.habits.clock.cursor == CursorType::Date;
@@ -129,7 +129,7 @@ fn invent(world: &mut World, row: &Row) {
 }
 
 /// Works until a condition holds, or for an hour.
-fn work_until(world: &mut World, crew: &mut Crew, holds: impl Fn(&World) -> bool) -> bool {
+pub fn work_until(world: &mut World, crew: &mut Crew, holds: impl Fn(&World) -> bool) -> bool {
     let end = world.now + PATIENCE_US;
     while world.now < end && world.violation.is_none() {
         if holds(world) {

@@ -12,12 +12,12 @@ use bigquery_sync::engine::delivery::Commit;
 use bigquery_sync::engine::resync::Resync;
 use bigquery_sync::engine::retention::places;
 use bigquery_sync::engine::retry::Jitter;
-use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, Stored, Wish, WriteOrder};
+use bigquery_sync::engine::{Answer, Command, Event, Moment, Receipt, WriteOrder};
 use bigquery_sync::error::{Failure, Kind};
 use bigquery_sync::mapping::id::CURSOR_CHARACTERS;
 use bigquery_sync::mapping::succession::{Comparable, Renewed, Succession};
 use bigquery_sync::time::{Micros, SECOND_US};
-use bigquery_sync::validation::{Deletion, Seen};
+use bigquery_sync::validation::Deletion;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -53,6 +53,8 @@ pub struct World {
     pub is_spoilt: bool,
     /// How often operators wanted the table to be validated.
     pub validations: u64,
+    /// How often they wanted the values of all rows to be compared.
+    pub comparisons: u64,
     /// The last command to read the table again.
     pub resync: Option<Resync>,
     /// Whether nodes compare their copies with each other.
@@ -87,7 +89,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("node{}-{}", self.node, self.index)
     }
 }
@@ -114,6 +116,7 @@ impl World {
             is_lone: false,
             is_spoilt: false,
             validations: 0,
+            comparisons: 0,
             resync: None,
             compares_copies: false,
             put_again: 0,
@@ -130,7 +133,7 @@ impl World {
         self.trace.push(format!("{} {line}", Micros(self.now)));
     }
 
-    fn faulty(&mut self) -> bool {
+    pub fn faulty(&mut self) -> bool {
         let faulty = self.random.one_in(self.faults);
         self.faults_seen += u64::from(faulty);
         faulty
@@ -144,43 +147,6 @@ impl World {
         let (duration_us, event) = outcome?;
         self.now += duration_us;
         Some(event)
-    }
-
-    /// Returns what a worker's node holds of the table's progress.
-    fn stored(&self, actor: &Actor) -> Stored {
-        let here = &self.nodes[actor.node];
-        Stored {
-            checkpoints: here.checkpoints.values().map(|(checkpoint, _)| checkpoint.clone()).collect(),
-            counts: here.counts.as_ref().map(|(counts, _)| counts.clone()),
-            incarnation: here.incarnation.0.clone(),
-            forgiven_rows: 0,
-            schema: here.schemas.values().next_back().map(|(schema, _)| Box::new(schema.clone())),
-            last_commit: here.last_commit(&actor.name()).cloned(),
-            proofs: here.proofs_of(actor.node),
-            has_former_life: here.lives > 1,
-            heads: here.heads.values().map(|(head, _)| head.clone()).collect(),
-            removed: self.of_removed_nodes(here.heads.keys()),
-            validation: self.wish(actor),
-            resync: self.resync,
-        }
-    }
-
-    /// Returns what a worker has to know to validate.
-    fn wish(&self, actor: &Actor) -> Option<Wish> {
-        let here = &self.nodes[actor.node];
-        let (own, _) = here.leaves.get(&format!("t:{}", actor.name())).cloned().unzip();
-        let followed = own.as_ref().map_or(0, |leaves| leaves.asked);
-        let first_id = here.target.keys().next().cloned();
-        let (billed_day, billed_on_day) =
-            own.map_or((0, 0), |leaves| (leaves.billed_day, leaves.billed_on_day));
-        let leaves = format!("t:{}", actor.name());
-        let checks = self.nodes.iter().filter_map(|node| node.checks.get(&leaves));
-        let extras = checks
-            .filter(|check| check.extra_since.is_some())
-            .map(|check| Seen { node: check.node.clone(), since: check.extra_since });
-        let extras = extras.collect();
-        let wish = Wish { asked: self.validations, followed, billed_day, billed_on_day, first_id, extras };
-        (self.validations > 0).then_some(wish)
     }
 
     /// Deletes rows that the source no longer has, unless they were stored too late.
@@ -253,10 +219,11 @@ impl World {
                 Some((1_000, Event::Shared))
             }
             Command::ShareLeaves(leaves) => {
-                if !self.faulty() {
-                    self.note(format!("{} counted up to {:?}", leaves.owner, leaves.until));
-                    self.publish(node, Transaction { leaves: Some(*leaves), ..Transaction::default() });
-                }
+                self.take_leaves(node, *leaves);
+                Some((1_000, Event::Shared))
+            }
+            Command::ShareContents(contents) => {
+                self.take_contents(node, *contents);
                 Some((1_000, Event::Shared))
             }
             Command::Rest { delay_ms } => Some((delay_ms as i64 * 1_000, Event::Rested)),
@@ -415,6 +382,9 @@ impl World {
             sabotage::late_checkpoint(self.sabotage, checkpoint, Micros(self.now));
         }
         let mut writes = self.writes(actor, &order);
+        if order.compares_values && !writes.iter().any(|write| matches!(write, Write::Put(..))) {
+            return;
+        }
         writes.truncate(kept);
         let mut transaction = Transaction::default();
         for write in writes {
@@ -498,20 +468,22 @@ impl World {
         let target = &self.nodes[node].target;
         let by_id = self.sabotage == Some(Sabotage::StoredById);
         let counts_as_read = self.sabotage == Some(Sabotage::StoredCountsAsRead);
+        let is_later = |(id, row): &(String, Row)| {
+            let stamp = order.stamp.map_or(i64::MAX, |stamp| stamp.0);
+            let is_later = |stored: &Row, at: i64| stored.cursor > row.cursor || at >= stamp;
+            // Of rows without a key, there are no versions.
+            let stored = target.get(id).filter(|_| self.source.habits.keyed);
+            stored.is_some_and(|(stored, (at, _))| is_later(stored, *at))
+        };
         let is_stored = |(id, row): &(String, Row)| {
+            if order.compares_values && is_later(&(id.clone(), row.clone())) {
+                return true;
+            }
             let same = target.get(id).filter(|(stored, _)| by_id || stored == row);
             same.is_some_and(|(_, at)| counts_as_read || !is_to_be_rewritten(order, *at))
         };
         let records = if order.may_be_stored { self.records(order) } else { Vec::new() };
         records.into_iter().filter(is_stored).map(|(id, _)| id).collect()
-    }
-
-    /// Returns those of some workers whose nodes were removed.
-    fn of_removed_nodes<'a>(&self, workers: impl Iterator<Item = &'a String>) -> Vec<String> {
-        let removed = self.nodes.iter().enumerate().filter(|(_, node)| node.is_removed);
-        let prefixes: Vec<String> = removed.map(|(number, _)| format!("node{number}-")).collect();
-        let is_of = |worker: &&String| prefixes.iter().any(|prefix| worker.starts_with(prefix));
-        workers.filter(is_of).cloned().collect()
     }
 
     /// Returns what a commit writes, in its order.

@@ -4,21 +4,26 @@ import { unconnectedDatabases } from '../cluster/connections.js';
 import { desired, recordResyncs, recordValidations, recordWishes } from '../commands.js';
 import { component } from '../component.js';
 import { readAll } from '../database.js';
+import { contentsOf } from './contents.js';
 import { copiesOf } from './neighbours.js';
 import { resyncOf } from './resync.js';
 import { validationOf } from './validation.js';
 
 /**
  * The actions that a POST may request, and what they record.
- * @type {Record<string, (ids: string[], user: string | null, from: string | null) => Promise<void>>}
+ * @type {Record<string, (ids: string[], user: string | null, options: {from: string | null,
+ *   withContents: boolean}) => Promise<void>>}
  */
 const ACTIONS = {
 	start: (ids, user) => recordWishes(ids, 'started', user),
 	stop: (ids, user) => recordWishes(ids, 'stopped', user),
-	validate: (ids, user) => recordValidations(ids, user),
-	repair: (ids, user) => recordValidations(ids, user, { atFirstSight: true }),
-	resync: recordResyncs,
+	validate: (ids, user, { withContents }) => recordValidations(ids, user, { withContents }),
+	repair: (ids, user, { withContents }) => recordValidations(ids, user, { withContents, atFirstSight: true }),
+	resync: (ids, user, { from }) => recordResyncs(ids, user, from),
 };
+
+/** The actions that may be about contents. */
+const VALIDATIONS = ['validate', 'repair'];
 
 /** Stands for all tables, where a table must be named. */
 const ALL = '*';
@@ -77,11 +82,12 @@ export function syncControl() {
 /** The status of the cluster: every table, and every worker of every node that answers. */
 async function report() {
 	const own = component();
-	const [workers, wishes, checkpoints, checks, sweeps, copies] = await Promise.all([
+	const [workers, wishes, checkpoints, checks, contents, sweeps, copies] = await Promise.all([
 		own.workers(),
 		readAll('SyncControlState'),
 		readAll('SyncCheckpoint'),
 		readAll('SyncCheck'),
+		readAll('SyncContents'),
 		readAll('SyncSweep'),
 		readAll('SyncCopy'),
 	]);
@@ -119,6 +125,11 @@ async function report() {
 					checks.filter(({ tableId }) => tableId === table.id),
 					running.filter(({ id }) => id === table.id),
 					wished.get(table.id)?.validations ?? 0
+				),
+				contents: contentsOf(
+					contents.filter(({ tableId }) => tableId === table.id),
+					running.filter(({ id }) => id === table.id),
+					wished.get(table.id)?.contents ?? 0
 				),
 				resync: resyncs.get(table.id),
 				copies: copiesOf(
@@ -178,7 +189,7 @@ function isAlive({ node, index }, nodes) {
 
 async function command(data, user) {
 	if (data === UNREADABLE) return answer(400, { error: 'the body cannot be parsed', allowed: Object.keys(ACTIONS) });
-	const { action, table, from } = data ?? {};
+	const { action, table, from, contents } = data ?? {};
 	if (typeof action !== 'string' || !Object.hasOwn(ACTIONS, action)) {
 		return refusal('action', action, Object.keys(ACTIONS));
 	}
@@ -196,7 +207,11 @@ async function command(data, user) {
 		const error = 'from is for the action resync alone, and is a time like 2026-01-31T00:00:00Z that has passed';
 		return answer(400, { error, allowed: ['2026-01-31T00:00:00Z'] });
 	}
-	await ACTIONS[action](wanted, user ?? null, time);
+	if (contents !== undefined && (typeof contents !== 'boolean' || !VALIDATIONS.includes(action))) {
+		const error = `contents is for the actions ${VALIDATIONS.join(' and ')} alone, and is true or false`;
+		return answer(400, { error, allowed: [true, false] });
+	}
+	await ACTIONS[action](wanted, user ?? null, { from: time, withContents: contents === true });
 	await own.follow();
 	return { action, tables: wanted };
 }

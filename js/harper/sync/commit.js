@@ -1,6 +1,6 @@
 /** Commits rows together with the progress. */
 
-import { findTable, versionOf } from '../database.js';
+import { entryOf, findTable, versionOf } from '../database.js';
 import { assembleRecords } from './batch.js';
 import { bundlePrefetches } from './prefetches.js';
 import { comparableText, succeed } from './succession.js';
@@ -17,6 +17,7 @@ const COMMIT_START_MS = 1;
  *   superseded: Uint32Array,
  *   replaces: boolean,
  *   mayBeStored?: boolean,
+ *   comparesValues?: boolean,
  *   rewritesBeforeMs?: number,
  *   goneBeforeMs?: number,
  *   renewed: [string, string] | null,
@@ -63,8 +64,9 @@ export async function commit({ table, layout, writer }, order, { core, onWait } 
 	// Harper 4.7 may lose a record that one transaction puts several times, so each is put once.
 	const superseded = new Set(order.superseded);
 	const read = superseded.size === 0 ? assembled : assembled.filter((_, row) => !superseded.has(row));
-	const records = order.mayBeStored ? await withoutStored(table, layout, read, order.rewritesBeforeMs) : read;
+	const records = order.mayBeStored ? await withoutStored(table, layout, read, order) : read;
 	const unchanged = read.length - records.length;
+	if (order.comparesValues && records.length === 0) return { refused: 0, rejected: 0, unchanged, busyMs: 0 };
 	const { replaced, late } = await succeed(table, layout, order, records, core);
 	const progress = (refused, news) => (context) => {
 		for (const { id, past, former } of late) {
@@ -160,17 +162,36 @@ async function putAcceptable(write, records) {
 	return [...first, ...(await putAcceptable(write, records.slice(middle)))];
 }
 
-/** Leaves out records that Harper already has unchanged. The id of a row without a key depends on its content. */
-async function withoutStored(table, layout, records, rewritesBeforeMs) {
+/**
+ * Leaves out records that Harper already has unchanged. The id of a row without a key depends on its content, so such a record
+ * differs only if somebody else has changed it. Where all values are compared, what was written later is left out as well.
+ * @param {any} table
+ * @param {import('./batch.js').Layout} layout
+ * @param {Record<string, any>[]} records
+ * @param {Order} order
+ */
+async function withoutStored(table, layout, records, { comparesValues, rewritesBeforeMs, stampMs }) {
 	const turn = new Turn();
 	const others = [];
+	const isTrusted = layout.newerBy === null && !comparesValues;
+	const hasVersions = layout.newerBy !== null && comparesValues;
+	const isLater = (stored, version, record) =>
+		hasVersions && (isNewer(layout, stored, record) || version >= (stampMs ?? Infinity));
 	for (const record of records) {
-		const stored = await table.get(record.id);
-		const isSame = stored && (layout.newerBy === null || hasSameValues(table, layout, stored, record));
+		const { value: stored, version = 0 } = entryOf(table, record.id) ?? {};
+		const isSame =
+			stored && (isTrusted || hasSameValues(table, layout, stored, record) || isLater(stored, version, record));
 		if (!isSame || isToBeRewritten(table, record.id, rewritesBeforeMs)) others.push(record);
 		if (turn.isOver()) await turn.end();
 	}
 	return others;
+}
+
+/** Whether a stored record is a newer version of a row. A cursor that is stored as a Date is compared as a Date. */
+function isNewer({ newerBy }, stored, record) {
+	const at = newerBy === null ? null : stored?.[newerBy];
+	if (at === undefined || at === null) return false;
+	return at instanceof Date ? at.getTime() > new Date(record[newerBy]).getTime() : at > record[newerBy];
 }
 
 function hasSameValues(table, { columns }, stored, record) {
@@ -181,20 +202,15 @@ function hasSameValues(table, { columns }, stored, record) {
 }
 
 /**
- * The version of a row that has to be written; null if Harper has a newer one. A cursor that is stored as a Date is compared
- * as a Date.
+ * The version of a row that has to be written; null if Harper has a newer one.
  * @param {Write} write
  * @param {Record<string, any>} record
  * @param {object} context
  */
 async function versionToWrite({ table, layout, rewritesBeforeMs, goneBeforeMs }, record, context) {
-	const cursor = layout.newerBy;
-	if (cursor === null) return record;
+	if (layout.newerBy === null) return record;
 	const stored = await table.get(record.id, context);
-	const at = stored?.[cursor];
-	if (at === undefined || at === null) return record;
-	const isNewer = at instanceof Date ? at.getTime() > new Date(record[cursor]).getTime() : at > record[cursor];
-	if (!isNewer) return record;
+	if (!isNewer(layout, stored, record)) return record;
 	if (!isToBeRewritten(table, record.id, rewritesBeforeMs)) return null;
 	const isGone = goneBeforeMs !== undefined && Date.parse(stored._syncedAt) < goneBeforeMs;
 	return isGone ? record : copyOf(stored, layout);

@@ -151,7 +151,8 @@ export function comparableText(value, isDate) {
 
 /** Makes equal values equal as JSON: fields are in one order, and fields without a value are left out. */
 function comparable(value) {
-	if (typeof value === 'bigint') return `${value}n`;
+	// Harper may return a small one as a number.
+	if (typeof value === 'bigint') return Number.isSafeInteger(Number(value)) ? Number(value) : `${value}n`;
 	if (typeof value === 'number') return Number.isFinite(value) ? value : `${value}`;
 	if (value === null || typeof value !== 'object') return value;
 	if (value instanceof Date) return value.toISOString();

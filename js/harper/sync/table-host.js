@@ -13,6 +13,7 @@ import { hasFormerLife, readHead, readLastCommit, readProof } from './witnesses.
 const sharedCounts = new KeptById('SyncCounts');
 const states = new KeptById('SyncControlState');
 const leaves = new KeptById('SyncLeaves');
+const contents = new KeptById('SyncContents');
 
 /** The same each time, so that what is loaded is the same. @type {never[]} */
 const NONE = [];
@@ -155,12 +156,14 @@ export class TableHost {
 	async #readValidation(wish) {
 		const { tableId, owner } = this.writer;
 		const own = await leaves.read(`${tableId}:${owner}`);
+		const compared = await contents.read(`${tableId}:${owner}`);
 		const { billedDay = 0, billedOnDay = 0, asked: followed = 0 } = own ?? {};
 		const asked = wish?.validations ?? 0;
 		const isWanted = this.table.isValidated || asked > followed;
 		const firstId = isWanted ? this.#firstId() : null;
 		const extras = this.table.isMirrored ? await this.#readExtras() : NONE;
-		const validation = { asked, followed, billedDay, billedOnDay, firstId, extras };
+		const comparison = { contentsAsked: wish?.contents ?? 0, contents: compared ?? null };
+		const validation = { asked, followed, billedDay, billedOnDay, firstId, extras, ...comparison };
 		if (!isSame(validation, this.#validation)) this.#validation = validation;
 		return this.#validation;
 	}
@@ -229,6 +232,13 @@ export class TableHost {
 	shareLeaves(counted) {
 		return asValue('harper_write', async () => {
 			await replace('SyncLeaves', counted);
+			return {};
+		});
+	}
+
+	shareContents(compared) {
+		return asValue('harper_write', async () => {
+			await replace('SyncContents', compared);
 			return {};
 		});
 	}
