@@ -206,6 +206,7 @@ impl Bookkeeper<'_> {
             owner: self.worker.name(),
             last_timestamp: ledger.watermark(partition),
             settled: ledger.settled(&[partition]),
+            reread_by: ledger.get(partition).map(|row| row.reread_by.clone()).unwrap_or_default(),
             doubts: ledger.get(partition).map(|row| row.doubts.clone()).unwrap_or_default(),
             start_timestamp: config.pace.start,
             time_zone: config.pace.zone.name_unless_utc(),

@@ -95,6 +95,9 @@ pub struct Checkpoint {
     /// The last command to read it again that it has begun.
     #[serde(default)]
     pub reread: Option<Reread>,
+    /// The last commits of rows, by worker, since it began to be read again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reread_by: BTreeMap<String, u64>,
     /// The options that ids and stored values depend on, to notice a configuration that no longer fits.
     pub identity: String,
 }

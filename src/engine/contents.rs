@@ -199,6 +199,11 @@ impl Comparing {
         self.writing = Some((rows, mending));
     }
 
+    /// Notes that it is not known what became of the batch. Its portion is read again.
+    pub fn forget_batch(&mut self) {
+        self.writing = None;
+    }
+
     /// Notes how many rows of that batch were not written, because they are stored as they are, and how many Harper refused.
     /// Returns what was being mended before, if nothing was written at all.
     pub fn end_batch(&mut self, unchanged: u64, refused: u64) -> Option<Option<Mending>> {
@@ -341,6 +346,7 @@ impl Engine {
             return self.end_piece(rows.until, moment);
         }
         let window = Window { after: rows.after, until: rows.until };
+        self.comparing.portion = (0, 0);
         let portion = Portion { to: rows.to.min(rows.from + PORTION_ROWS), ..rows };
         let loss = Loss::of_values(&self.config.id, portion.clone(), stamp);
         let task = Task::mending(loss, window, false);

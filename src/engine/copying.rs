@@ -195,7 +195,7 @@ impl Engine {
         if bytes > 0 && plan.window.after.is_some() && plan.window.until.is_none() {
             self.bill.poll_bytes = Some(bytes);
         }
-        let checkpoints = self.bookkeeper(moment).of_batch(&transfer, &batch);
+        let mut checkpoints = self.bookkeeper(moment).of_batch(&transfer, &batch);
         let ahead = self.pages_ahead(&transfer, page_starts);
         // Rows of the future are read now by one worker, now by another.
         let is_of_future = transfer.described.projection.era > 0 && batch.newest > Some(plan.watermark);
@@ -220,6 +220,9 @@ impl Engine {
                 is_somebody_away,
             )
         });
+        if let Some(commit) = &commit {
+            self.note_reread(&mut checkpoints, commit.number);
+        }
         self.meter.wrote(batch.rows as u64, moment.now);
         self.condition.set_activity(Activity::Running);
         let after = if transfer.reading.is_complete() {
@@ -280,6 +283,7 @@ impl Engine {
             // Whether the commit happened is unknown: the stored checkpoints tell.
             Err(failure) => {
                 self.bill.doubt_commit();
+                self.comparing.forget_batch();
                 return Next::fail(failure, Next::Load);
             }
         };

@@ -488,6 +488,11 @@ impl Deliveries {
         self.senders.values().all(|sender| sender.proven >= sender.head.number)
     }
 
+    /// Whether a worker's commits up to this number have arrived, or were read again.
+    pub fn has(&self, owner: &str, number: u64) -> bool {
+        self.senders.get(owner).is_some_and(|sender| sender.proven >= number)
+    }
+
     /// Notes whether the rows have no key.
     pub fn know_key(&mut self, is_keyless: bool) {
         self.is_keyless = is_keyless;

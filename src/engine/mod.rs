@@ -44,6 +44,7 @@ pub mod status;
 pub mod sweep;
 mod task;
 mod transfer;
+mod unread;
 mod validating;
 pub mod window;
 
@@ -76,6 +77,7 @@ use source::{Described, Source};
 use status::{Activity, Status};
 use std::sync::Arc;
 use transfer::{Closing, Transfer};
+use unread::Unread;
 use validating::Validation;
 pub use validating::Wish;
 
@@ -99,6 +101,7 @@ pub struct Engine {
     outbox: Outbox,
     deliveries: Deliveries,
     validation: Validation,
+    unread: Unread,
     comparing: Comparing,
     /// When the table was found to have been read again to its end, by the number of that command.
     ended_at: Option<(u64, Micros)>,
@@ -219,6 +222,7 @@ impl Engine {
             outbox: Outbox::default(),
             deliveries: Deliveries::default(),
             validation: Validation::default(),
+            unread: Unread::default(),
             comparing: Comparing::default(),
             ended_at: None,
             notes: Vec::new(),

@@ -112,6 +112,7 @@ impl Engine {
                 false => Next::fail(failure, Next::Poll),
             };
         }
+        self.look_for_unread(&described, moment);
         match self.count_due(&described, moment) {
             Some(Ok(counting)) => return self.count(counting, described, moment),
             Some(Err(reason)) => return self.refuse_to_count(reason, described, moment),

@@ -113,6 +113,7 @@ impl Checkpoint {
         self.last_timestamp = self.last_timestamp.min(before);
         self.settled = self.settled.min(self.last_timestamp);
         self.window = None;
+        self.reread_by.clear();
         let after = resync.bound(pace);
         let (mark, source_rows) = (self.stamp, self.source_rows);
         let whole = resync.whole().unwrap_or_else(|| self.reread.map_or(0, |reread| reread.whole));
@@ -152,6 +153,16 @@ impl Engine {
         let note = Note { kind: "resync_begun", reason };
         let notes = if self.holding.is_first() { vec![note] } else { Vec::new() };
         self.write_notes(notes, checkpoints, AfterWrite::Poll)
+    }
+
+    /// Notes which commit has rows of partitions that are being read again: who misses it lacks them.
+    pub(super) fn note_reread(&self, checkpoints: &mut [Checkpoint], number: u64) {
+        let was_done = |partition| {
+            self.holding.ledger.get(partition).is_some_and(|row| row.reread.is_some_and(|reread| reread.done))
+        };
+        for row in checkpoints.iter_mut().filter(|row| row.reread.is_some() && !was_done(row.partition)) {
+            row.reread_by.insert(self.worker.name(), number);
+        }
     }
 
     /// Stores that own partitions have nothing more to be read again, if that was found without reading anything.

@@ -115,6 +115,8 @@ enum Restraint {
     Mended,
     /// Older versions may lie before the rows that were read.
     PartOfVersions,
+    /// Rows that others have read again did not arrive here.
+    Missing,
 }
 
 /// When a partition began to be read again.
@@ -326,6 +328,9 @@ impl Sweep {
             Some(Restraint::PartOfVersions) => format!(
                 "{node} removed nothing: rows with a key may have older versions before those that were read"
             ),
+            Some(Restraint::Missing) => {
+                format!("{node} removed nothing: it has not got all rows that other nodes have read again")
+            }
             None if self.outdated > 0 => format!(
                 "{node} removed {removed} rows that are no longer in the source; of {} rows, the source has older \
                  versions alone",
@@ -365,7 +370,14 @@ impl Engine {
             }
         };
         let is_after = |us: i64| now.since(since) >= us / i64::from(haste.max(1));
-        let is_complete = !self.is_repairing() && self.deliveries.has_all();
+        let own = format!("{node}-");
+        let is_here =
+            |(owner, number): (&String, &u64)| owner.starts_with(&own) || self.deliveries.has(owner, *number);
+        let has_all = rows.iter().flat_map(|row| &row.reread_by).all(is_here);
+        let is_complete = !self.is_repairing() && self.deliveries.has_all() && has_all;
+        if !has_all {
+            sweep.restraint = sweep.restraint.or(Some(Restraint::Missing));
+        }
         if sweep.resync.gone_before.is_some() {
             sweep.remove(known.removed);
         }

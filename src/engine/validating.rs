@@ -12,11 +12,11 @@ use crate::bigquery::cursor::CursorType;
 use crate::bigquery::page::Page;
 use crate::bigquery::sql::{self, Selection, Window};
 use crate::bigquery::table::{PartitionUnit, Version};
-use crate::config::Deletes;
+use crate::config::{self, Deletes};
 use crate::mapping::batch::Batch;
 use crate::mapping::id;
 use crate::mapping::projection::Projection;
-use crate::time::{DAY_US, Micros, SECOND_US};
+use crate::time::{DAY_US, Micros, SECOND_US, instant};
 use crate::validation::{
     Consent, Leaf, Leaves, Listing, Period, Repair, Seen, Span, StoredCursor, Vetted, Vetting, WORDS,
 };
@@ -43,6 +43,12 @@ pub struct Wish {
     /// What counting billed on that day.
     #[serde(default)]
     pub billed_on_day: u64,
+    /// When the worker counted last, by BigQuery's clock.
+    #[serde(with = "instant", default)]
+    pub counted_at: Option<Micros>,
+    /// What that billed.
+    #[serde(default)]
+    pub bytes_billed: u64,
     /// The first id of the target; none if the target is empty.
     #[serde(default)]
     pub first_id: Option<String>,
@@ -61,7 +67,10 @@ pub struct Wish {
 #[derive(Debug, Default)]
 pub struct Validation {
     wish: Wish,
+    /// When it was counted last, or else when the worker first looked whether it should be, by BigQuery's clock.
     counted_at: Option<Micros>,
+    /// What that billed.
+    bytes_billed: u64,
     /// The source's version when it was counted.
     version: Option<Version>,
     /// Windows of differing rows, with the times of writing that rows with a key get.
@@ -100,6 +109,9 @@ impl Validation {
     /// Takes what Harper holds.
     pub fn load(&mut self, stored: Option<Wish>) {
         let Some(stored) = stored else { return };
+        if stored.counted_at > self.counted_at {
+            (self.counted_at, self.bytes_billed) = (stored.counted_at, stored.bytes_billed);
+        }
         let followed = stored.followed.max(self.wish.followed);
         let is_older =
             (stored.billed_day, stored.billed_on_day) < (self.wish.billed_day, self.wish.billed_on_day);
@@ -112,6 +124,16 @@ impl Validation {
 
     fn is_asked(&self) -> bool {
         self.wish.asked > self.wish.followed
+    }
+
+    /// Whether it is time to count again. What a count bills must not use up the day's budget before the day is over.
+    fn is_old(&mut self, settings: config::Validation, server_time: Micros) -> bool {
+        let counted_at = *self.counted_at.get_or_insert(server_time);
+        let interval_s = i64::try_from(settings.interval_s).unwrap_or(i64::MAX);
+        let day_share = self.bytes_billed as f64 / settings.day_bytes_billed_max.max(1) as f64;
+        let affordable_us = (day_share * DAY_US as f64) as i64;
+        server_time.since(counted_at).abs()
+            >= interval_s.saturating_mul(SECOND_US).max(affordable_us.min(DAY_US))
     }
 
     fn billed_on(&self, day: i64) -> u64 {
@@ -179,6 +201,9 @@ impl Validation {
 impl Engine {
     /// Takes windows of which this node's copy differs. Returns whether the engine rests, and had better be woken.
     pub fn repair(&mut self, repair: Repair, now: Micros) -> bool {
+        if !repair.windows.is_empty() {
+            self.unread.miss();
+        }
         self.validation.repair(repair);
         self.validation.next_repair(now).is_some() && self.rests_until_poll()
     }
@@ -211,19 +236,17 @@ impl Engine {
 
     /// Returns what is to be counted now, or why that is impossible; none if nothing is.
     pub(super) fn count_due(
-        &self,
+        &mut self,
         described: &Described,
         moment: Moment,
     ) -> Option<Result<Counting, String>> {
         let settings = self.config.pace.validation;
-        let is_old = self.validation.counted_at.is_none_or(|at| {
-            i64::try_from(settings.interval_s).is_ok_and(|s| moment.now.since(at).abs() >= s * SECOND_US)
-        });
+        let is_old = self.validation.is_old(settings, self.source.server_time());
         let version = described.description.version.as_ref();
         let has_changed = version.is_none() || self.validation.version.as_ref() != version;
         let projection = &described.projection;
         let is_due = self.validation.is_asked()
-            || (settings.is_regular && is_old && has_changed)
+            || (settings.is_regular && ((is_old && has_changed) || self.unread.is_found()))
             || (!projection.key.is_empty() && self.validation.must_list_again(settings.deletes));
         if !is_due {
             return None;
@@ -401,7 +424,9 @@ impl Engine {
         let now = self.source.server_time();
         self.validation.bill(day_of(now), bytes);
         self.validation.wish.followed = self.validation.wish.asked;
-        self.validation.counted_at = Some(moment.now);
+        self.validation.counted_at = Some(now);
+        self.validation.bytes_billed = bytes;
+        self.unread.count(moment.now);
         self.validation.version = described.description.version.clone();
         let Wish { asked, billed_day, billed_on_day, .. } = self.validation.wish;
         let owner = self.worker.name();

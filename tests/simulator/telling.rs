@@ -32,6 +32,8 @@ impl World {
         let (own, _) = here.leaves.get(&format!("t:{}", actor.name())).cloned().unzip();
         let followed = own.as_ref().map_or(0, |leaves| leaves.asked);
         let first_id = here.target.keys().next().cloned();
+        let counted_at = own.as_ref().and_then(|leaves| leaves.counted_at);
+        let bytes_billed = own.as_ref().map_or(0, |leaves| leaves.bytes_billed);
         let (billed_day, billed_on_day) =
             own.map_or((0, 0), |leaves| (leaves.billed_day, leaves.billed_on_day));
         let leaves = format!("t:{}", actor.name());
@@ -41,11 +43,18 @@ impl World {
             .map(|check| Seen { node: check.node.clone(), since: check.extra_since });
         let extras = extras.collect();
         let contents = here.contents.get(&leaves).map(|(contents, _)| Box::new(contents.clone()));
-        let contents_asked = self.comparisons;
-        let asked = self.validations;
-        let wish =
-            Wish { asked, followed, billed_day, billed_on_day, first_id, extras, contents_asked, contents };
-        (asked + contents_asked > 0).then_some(wish)
+        Some(Wish {
+            asked: self.validations,
+            followed,
+            billed_day,
+            billed_on_day,
+            counted_at,
+            bytes_billed,
+            first_id,
+            extras,
+            contents_asked: self.comparisons,
+            contents,
+        })
     }
 
     /// Returns those of some workers whose nodes were removed.

@@ -614,9 +614,10 @@ impl World {
         let before = stored.and_then(|(before, _)| before.last_timestamp);
         let incarnation = &self.nodes[node].incarnation.0;
         let is_same_target = stored.is_some_and(|(before, _)| before.incarnation == *incarnation);
-        let is_read_again =
-            checkpoint.reread_number() > stored.map_or(0, |(before, _)| before.reread_number());
-        if is_read_again {
+        let begun = stored.map_or(0, |(before, _)| before.reread_number());
+        // A command makes void what is known, also before its beginning is stored.
+        let is_read_again = self.resync.is_some_and(|resync| resync.number > begun);
+        if checkpoint.reread_number() > begun {
             self.source.excuse_jobs();
         }
         if self.nodes.len() == 1 && is_same_target && !is_read_again && checkpoint.last_timestamp < before {

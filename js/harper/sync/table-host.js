@@ -157,13 +157,14 @@ export class TableHost {
 		const { tableId, owner } = this.writer;
 		const own = await leaves.read(`${tableId}:${owner}`);
 		const compared = await contents.read(`${tableId}:${owner}`);
-		const { billedDay = 0, billedOnDay = 0, asked: followed = 0 } = own ?? {};
+		const { billedDay = 0, billedOnDay = 0, asked: followed = 0, countedAt = null, bytesBilled = 0 } = own ?? {};
 		const asked = wish?.validations ?? 0;
 		const isWanted = this.table.isValidated || asked > followed;
 		const firstId = isWanted ? this.#firstId() : null;
 		const extras = this.table.isMirrored ? await this.#readExtras() : NONE;
 		const comparison = { contentsAsked: wish?.contents ?? 0, contents: compared ?? null };
-		const validation = { asked, followed, billedDay, billedOnDay, firstId, extras, ...comparison };
+		const counted = { billedDay, billedOnDay, countedAt, bytesBilled };
+		const validation = { asked, followed, ...counted, firstId, extras, ...comparison };
 		if (!isSame(validation, this.#validation)) this.#validation = validation;
 		return this.#validation;
 	}

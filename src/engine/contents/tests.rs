@@ -59,4 +59,7 @@ fn rows_that_are_stored_as_they_are_were_not_written() {
     assert!(comparing.end_batch(2, 1).is_none());
     assert_eq!(comparing.portion, (10, 2));
     assert!(comparing.end_batch(5, 0).is_none());
+    comparing.begin_batch(0, None);
+    comparing.forget_batch();
+    assert!(comparing.end_batch(0, 0).is_none());
 }

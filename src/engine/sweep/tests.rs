@@ -194,6 +194,21 @@ fn commits_that_have_not_arrived_delay_it_but_not_for_ever() {
     assert!(sweep(0).is_none() && sweep(599).is_none() && sweep(600).is_some());
 }
 
+#[test]
+fn a_node_that_lacks_a_commit_of_rows_that_were_read_again_removes_nothing() {
+    let removes = |told: Vec<Commit>, by: &str| {
+        let mut rows = one_after_the_other(Reread::default());
+        rows[0].reread_by.insert(by.to_owned(), 1);
+        let mut engine = engine(&mut rows);
+        engine.sweep(told, &rows, Known::default(), place(0));
+        engine.sweep(Vec::new(), &rows, Known::default(), place(600)).unwrap().may_remove()
+    };
+    // Nobody has told of it, for example because the worker has ended.
+    assert!(!removes(Vec::new(), "m-0"));
+    assert!(removes(vec![Commit { kept_from: 2, ..lone_commit() }], "m-0"));
+    assert!(removes(Vec::new(), "n-0"));
+}
+
 fn lone_commit() -> Commit {
     serde_json::from_value(serde_json::json!({
         "tableId": "t", "owner": "m-0", "number": 1, "rows": {"totalRows": 1, "from": 0, "to": 1},
