@@ -10,7 +10,7 @@ import { replace } from '../stamps.js';
 import { putHead, readToldCommit } from '../sync/witnesses.js';
 import { NodeLook } from './node-look.js';
 import { mendedAt, rejectedIds } from './notes.js';
-import { scanEntries, textOf } from './scan.js';
+import { scanRecords, textOf } from './scan.js';
 
 /** The removals of one transaction. */
 const REMOVALS_AT_A_TIME = 300;
@@ -82,41 +82,32 @@ export class Sweeps extends NodeLook {
 		let toldAt = performance.now();
 		/** @type {{keys: any[], records: Candidate[]}} */
 		let found = { keys: [], records: [] };
-		/** @param {{key: any, value: any, version?: number}} entry @returns {{key: any, record: Candidate}[]} */
-		const read = ({ key, value, version }) => {
+		/** @param {{key: any, value: any, version?: number}} entry */
+		const visit = ({ key, value, version }) => {
 			// A store that does not tell when a record was written tells of none that it is gone.
-			if (version === undefined) return [];
+			if (version === undefined) return;
 			if (version >= staysFromMs) {
 				// The same text for the same time: so they can be compared as texts.
 				if (outdatedBefore && value._syncedAt < outdatedBefore) outdated++;
-				return [];
+				return;
 			}
 			const cursor = attribute === undefined ? null : textOf(value[attribute]);
-			return [{ key, record: [String(key), version, textOf(value._syncedAt), cursor] }];
+			found.keys.push(key);
+			found.records.push([String(key), version, textOf(value._syncedAt), cursor]);
 		};
-		await scanEntries(target, {
-			versions: true,
-			read,
-			take: (some) => {
-				for (const { key, record } of some) {
-					found.keys.push(key);
-					found.records.push(record);
-				}
-			},
-			pause: async () => {
-				if (found.keys.length === 0 || this.isOver()) return;
-				const { keys, records } = found;
-				found = { keys: [], records: [] };
-				for (const { stampMs, places } of sweep.taken(JSON.stringify(records))) {
-					const gone = places.map((/** @type {number} */ place) => keys[place]);
-					await this.#remove({ table, target, sweep }, gone, stampMs);
-				}
-				if (this.isOver() || performance.now() - toldAt < TELL_MS) return;
-				toldAt = performance.now();
-				await replace('SyncSweep', sweep.swept());
-			},
-			signal: this.signal,
-		});
+		const handOver = async () => {
+			if (found.keys.length === 0 || this.isOver()) return;
+			const { keys, records } = found;
+			found = { keys: [], records: [] };
+			for (const { stampMs, places } of sweep.taken(JSON.stringify(records))) {
+				const gone = places.map((/** @type {number} */ place) => keys[place]);
+				await this.#remove({ table, target, sweep }, gone, stampMs);
+			}
+			if (this.isOver() || performance.now() - toldAt < TELL_MS) return;
+			toldAt = performance.now();
+			await replace('SyncSweep', sweep.swept());
+		};
+		await scanRecords(target, { visit, handOver, signal: this.signal });
 		if (!this.isOver()) sweep.foundOutdated(outdated);
 	}
 
