@@ -59,12 +59,8 @@ export class Component {
 	#heartbeat;
 	/** @type {Deliveries | undefined} */
 	#deliveries;
-	/** @type {CopyChecks | undefined} */
-	#copyChecks;
-	/** @type {Sweeps | undefined} */
-	#sweeps;
-	/** @type {Neighbours | undefined} */
-	#neighbours;
+	/** What is done about this node's copies. @type {import('./validation/node-look.js').NodeLook[]} */
+	#copyLooks = [];
 	/** @type {SchemaWatch | undefined} */
 	#watch;
 	/** @type {Indexes | undefined} */
@@ -154,14 +150,7 @@ export class Component {
 		this.#completion.stop();
 		this.#reports.stop();
 		this.#commands.stop();
-		this.#deliveries?.stop();
-		this.#copyChecks?.stop();
-		this.#sweeps?.stop();
-		this.#neighbours?.stop();
-		this.#heartbeat?.stop();
-		this.#watch?.stop();
-		this.#indexes?.stop();
-		this.#retention?.stop();
+		this.#stopLooking();
 		this.#runs?.stop();
 		return this.#enqueue(() => this.#end());
 	}
@@ -293,21 +282,19 @@ export class Component {
 
 	/** Compares this node's copies with BigQuery, and with those of other nodes. */
 	#startComparing(core, connection) {
-		const options = {
+		const surroundings = {
+			core,
 			haste: HASTE,
 			node: this.node,
+			nodes: () => this.nodes(),
 			isSpeaker: () => this.#heartbeat?.isSpeaker() ?? false,
 			running: () => this.#runs?.running() ?? [],
 			targetOf: (table) => this.tables.find(({ id }) => id === table)?.targetTable ?? '',
 			instance: this.#instance,
 		};
-		const alive = () => this.nodes().flatMap((one) => (one.alive ? [one.node] : []));
-		this.#copyChecks = new CopyChecks({ ...options, core, connection, nodes: alive });
-		this.#copyChecks.start();
-		this.#neighbours = new Neighbours({ ...options, core, nodes: () => this.nodes() });
-		this.#neighbours.start();
-		this.#sweeps = new Sweeps({ ...options, nodes: alive });
-		this.#sweeps.start();
+		const checks = new CopyChecks(surroundings, connection);
+		this.#copyLooks = [checks, new Neighbours(surroundings), new Sweeps(surroundings)];
+		for (const look of this.#copyLooks) look.start();
 	}
 
 	/** Whether this is the one thread of the cluster that does what only one should do. */
@@ -329,16 +316,18 @@ export class Component {
 		for (const { key, message } of found) logger[level]?.(`bigquery-sync: configuration: ${key} ${message}`);
 	}
 
-	async #end() {
+	#stopLooking() {
 		this.#deliveries?.stop();
-		this.#copyChecks?.stop();
-		this.#sweeps?.stop();
-		this.#neighbours?.stop();
+		for (const look of this.#copyLooks) look.stop();
 		this.#heartbeat?.stop();
 		this.#watch?.stop();
 		this.#indexes?.stop();
-		this.#indexes = undefined;
 		this.#retention?.stop();
+	}
+
+	async #end() {
+		this.#stopLooking();
+		this.#indexes = undefined;
 		await this.#runs?.end();
 		this.#runs = undefined;
 		this.tables = [];

@@ -45,6 +45,19 @@ export function keptCheckpoints(tableId) {
 	return new KeptRecords('SyncCheckpoint', { conditions, prefix: `${tableId}:` });
 }
 
+/** The checkpoints of several source tables. */
+export class KeptCheckpoints {
+	/** @type {Map<string, KeptRecords>} */
+	#tables = new Map();
+
+	/** Reads those of a source table, as plain objects. @param {string} tableId */
+	read(tableId) {
+		const known = this.#tables.get(tableId) ?? keptCheckpoints(tableId);
+		this.#tables.set(tableId, known);
+		return known.read();
+	}
+}
+
 /** Records of a table that are read one by one. */
 export class KeptById {
 	/** @type {Map<string, {bytes: Uint8Array, record: any}>} */

@@ -233,33 +233,19 @@ mod tests {
     use crate::cluster::Standing;
     use crate::engine::late::LateRange;
     use crate::engine::reading::Progress;
-    use crate::engine::samples::{moment, table, transfer};
+    use crate::engine::samples::{Books, transfer};
     use crate::partition::Rule;
 
     /// Returns the checkpoints of one batch of so many rows, of a window of five.
     fn after(rows: usize, standing: Standing) -> Vec<Checkpoint> {
-        let config = table();
-        let worker = Worker { node: "n".to_owned(), index: 2 };
         let mut holding = Holding::new(standing);
         holding.take(Vec::new(), Rule::WHOLE, 0);
-        let (schema, source, sizes) = (Schema::default(), Source::default(), Sizes::new(&config.pace));
-        let bill = Bill { unsaved_bytes: 7, ..Bill::default() };
-        let bookkeeper = Bookkeeper {
-            config: &config,
-            worker: &worker,
-            holding: &holding,
-            schema: &schema,
-            source: &source,
-            sizes: &sizes,
-            bill: &bill,
-            now: moment(5).now,
-        };
         let mut transfer = transfer(1, 5);
         let Progress::Batch(batch) = transfer.next_step(&mut LateRange::default(), rows).progress.unwrap()
         else {
             panic!("no batch");
         };
-        bookkeeper.of_batch(&transfer, &batch)
+        Books::open().keeper(&holding).of_batch(&transfer, &batch)
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! What several unit tests of the engine start from.
 
-use super::boundary::Moment;
+use super::bill::Bill;
+use super::bookkeeper::Bookkeeper;
+use super::boundary::{Moment, Worker};
 use super::checkpoint::Checkpoint;
+use super::holding::Holding;
 use super::query::Query;
 use super::retry::Jitter;
-use super::source::Described;
+use super::schema::Schema;
+use super::sizes::Sizes;
+use super::source::{Described, Source};
 use super::task::Task;
 use super::transfer::Transfer;
 use super::window::Plan;
@@ -76,6 +81,37 @@ pub fn checkpoint(partition: u32, last: &str, settled: &str) -> Checkpoint {
         "recordsIngested": 0, "batchSize": 1, "identity": ""
     }))
     .unwrap()
+}
+
+/// What the bookkeeper of the worker `n-2` knows besides the checkpoints. Seven bytes are to be added to the bill.
+pub struct Books {
+    config: TableConfig,
+    worker: Worker,
+    schema: Schema,
+    source: Source,
+    sizes: Sizes,
+    bill: Bill,
+}
+
+impl Books {
+    pub fn open() -> Books {
+        let config = table();
+        let sizes = Sizes::new(&config.pace);
+        Books {
+            config,
+            worker: Worker { node: "n".to_owned(), index: 2 },
+            schema: Schema::default(),
+            source: Source::default(),
+            sizes,
+            bill: Bill { unsaved_bytes: 7, ..Bill::default() },
+        }
+    }
+
+    /// The bookkeeper, five seconds after the epoch.
+    pub fn keeper<'b>(&'b self, holding: &'b Holding) -> Bookkeeper<'b> {
+        let Books { config, worker, schema, source, sizes, bill } = self;
+        Bookkeeper { config, worker, holding, schema, source, sizes, bill, now: moment(5).now }
+    }
 }
 
 /// A task that reads a window of the whole table; the watermark will be at the beginning of 2024.

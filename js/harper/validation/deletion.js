@@ -1,6 +1,7 @@
 /** Deletes rows that the source no longer has. */
 
 import { findTable } from '../database.js';
+import { noteOf } from './notes.js';
 
 /** The most records that one transaction deletes. */
 const RECORDS_AT_A_TIME = 200;
@@ -23,7 +24,7 @@ export async function deleteRows(tableId, table, { ids, storedBefore }, node, is
 		for (const [version, same] of byVersion(table, keys, Date.parse(storedBefore))) {
 			const context = { timestamp: version + 1 };
 			await transaction(context, () => {
-				note(tableId, node, same.length, context);
+				tell(tableId, node, same.length, context);
 				for (const key of same) table.delete(key, context);
 			});
 		}
@@ -51,9 +52,7 @@ function byVersion(table, keys, beforeMs) {
 }
 
 /** Tells the audit, in the same transaction. */
-function note(tableId, node, rows, context) {
-	const at = new Date().toISOString();
-	const id = `${tableId}:rows_deleted.${node}.${at}.${context.timestamp}`;
-	const reason = `${rows} rows that the source no longer has were deleted`;
-	findTable('SyncAudit').put({ id, tableId, kind: 'rows_deleted', rowId: null, reason, nodeId: node, at }, context);
+function tell(tableId, node, rows, context) {
+	const note = { kind: 'rows_deleted', reason: `${rows} rows that the source no longer has were deleted` };
+	findTable('SyncAudit').put(noteOf(tableId, node, note, `.${context.timestamp}`), context);
 }

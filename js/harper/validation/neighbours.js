@@ -5,23 +5,18 @@
 
 import { deletionsRemovedUntil, findTable, withoutValues } from '../database.js';
 import { KeptById, KeptRecords } from '../kept-records.js';
-import { oneByOne, regularly } from '../pulse.js';
 import { replace } from '../stamps.js';
 import { Turn } from '../sync/turn.js';
+import { NodeLook } from './node-look.js';
+import { noteOf } from './notes.js';
 import { scanWritten } from './scan.js';
 
-/** How often to look whether there is something to do. */
-const LOOK_MS = 2_000;
-/** How long to wait after a failure. */
-const RETRY_MS = 60_000;
 /** So many rows are put again in one transaction. */
 const ROWS_AT_A_TIME = 1_000;
 
 /** @typedef {{writtenAt: number, stamp: number, ids: string[], lacking: string[]}} Put */
 
-export class Neighbours {
-	#stopLooking = () => {};
-	#stopped = new AbortController();
+export class Neighbours extends NodeLook {
 	#summaries = new KeptRecords('SyncCopy');
 	#beats = new KeptRecords('SyncNode');
 	#wishes = new KeptById('SyncControlState');
@@ -33,88 +28,45 @@ export class Neighbours {
 	/** When steps failed, by the tables' ids. @type {Map<string, number>} */
 	#failures = new Map();
 
-	/**
-	 * @param {object} options
-	 * @param {any} options.core
-	 * @param {number} options.haste Divides the waiting times.
-	 * @param {string} options.node
-	 * @param {() => {node: string, alive: boolean}[]} options.nodes
-	 * @param {() => boolean} options.isSpeaker Whether this thread compares for its node.
-	 * @param {() => [string, any][]} options.running The tables that this thread runs.
-	 * @param {(table: string) => string} options.targetOf The name of a table's target.
-	 * @param {{dead: boolean}} options.instance The instance of the core.
-	 */
-	constructor({ core, haste, node, nodes, isSpeaker, running, targetOf, instance }) {
-		this.core = core;
-		this.haste = haste;
-		this.node = node;
-		this.nodes = nodes;
-		this.isSpeaker = isSpeaker;
-		this.running = running;
-		this.targetOf = targetOf;
-		this.instance = instance;
+	/** @param {import('./node-look.js').Surroundings} surroundings */
+	constructor(surroundings) {
+		super(surroundings, "this node's copy is not compared with those of other nodes");
 	}
 
-	start() {
-		const look = oneByOne(() => this.#lookAtAll(), "this node's copy is not compared with those of other nodes");
-		this.#stopLooking = regularly(look, LOOK_MS);
+	/** @override */
+	forget() {
+		this.#decisions = undefined;
+		this.#heard = undefined;
 	}
 
-	stop() {
-		this.#stopped.abort();
-		this.#stopLooking();
-	}
-
-	#isOver() {
-		return this.#stopped.signal.aborted || this.instance.dead;
-	}
-
-	async #lookAtAll() {
-		if (this.#isOver()) return;
-		const others = this.isSpeaker() ? this.nodes().filter(({ node }) => node !== this.node) : [];
-		if (others.length === 0) {
-			this.#decisions = undefined;
-			this.#heard = undefined;
-			return;
-		}
+	/** @override */
+	async lookAtAll() {
+		const others = this.nodes().filter(({ node }) => node !== this.node);
+		if (others.length === 0) return this.forget();
 		const beats = new Map((await this.#beats.read()).map((beat) => [beat.id, beat]));
-		if (this.#isOver()) return;
+		if (this.isOver()) return;
 		this.#decisions ??= new this.core.Neighbours(this.node, this.haste);
 		const neighbour = ({ node, alive }) => {
 			const { beat = 0, started = 0 } = beats.get(node) ?? {};
 			return { node, alive, beat, started };
 		};
 		this.#decisions.observe(others.map(neighbour));
-		for (const [table] of this.running()) await this.#try(table);
-	}
-
-	/** Looks at a table, and goes on with others if that fails. @param {string} table */
-	async #try(table) {
-		const failedAt = this.#failures.get(table);
-		if (this.#isOver() || (failedAt !== undefined && performance.now() - failedAt < RETRY_MS)) return;
-		try {
-			await this.#lookAt(table);
-			this.#failures.delete(table);
-		} catch (error) {
-			if (this.#isOver()) return;
-			if (failedAt === undefined) {
-				const reason = withoutValues(error.message);
-				logger.warn?.(`bigquery-sync: ${table}: the copies of the nodes could not be compared: ${reason}`);
-			}
-			this.#failures.set(table, performance.now());
+		for (const [table] of this.running()) {
+			const consequence = `${table}: the copies of the nodes could not be compared`;
+			await this.attempt(table, () => this.#lookAt(table), this.#failures, consequence);
 		}
 	}
 
 	/** @param {string} table */
 	async #lookAt(table) {
-		const target = findTable(this.targetOf(table));
+		const target = this.findTarget(table);
 		const removedUntil = target && deletionsRemovedUntil(target);
 		if (removedUntil === undefined) return;
 		const began = (await this.#proofs.read(`${table}@${this.node}`))?.began;
 		if (began === undefined) return;
 		const asked = (await this.#wishes.read(table))?.validations ?? 0;
 		const summaries = await this.#summaries.read();
-		if (this.#isOver()) return;
+		if (this.isOver()) return;
 		if (summaries !== this.#heard) this.#decisions.hear(JSON.stringify(summaries));
 		this.#heard = summaries;
 		const step = this.#decisions.next(table, asked, removedUntil, began);
@@ -125,14 +77,14 @@ export class Neighbours {
 	async #take(step, table, target) {
 		const written = step.bounds();
 		if (written) {
-			const take = (ids, times) => this.#isOver() || step.add(JSON.stringify(ids), times);
-			await scanWritten(target, { written, take, signal: this.#stopped.signal });
+			const take = (ids, times) => this.isOver() || step.add(JSON.stringify(ids), times);
+			await scanWritten(target, { written, take, signal: this.signal });
 		}
-		if (this.#isOver()) return;
+		if (this.isOver()) return;
 		const { summary, puts, note } = JSON.parse(step.end());
 		for (const put of puts) await this.#tryToPutAgain(put, table, target);
-		if (note) await findTable('SyncAudit').put(this.#entry(table, note, ''));
-		if (!this.#isOver()) await replace('SyncCopy', summary);
+		if (note) await this.tell(table, note);
+		if (!this.isOver()) await replace('SyncCopy', summary);
 	}
 
 	/** Rows that Harper refuses are left as they are. @param {Put} put @param {string} table @param {any} target */
@@ -153,7 +105,7 @@ export class Neighbours {
 	 * @param {any} target
 	 */
 	async #putAgain({ writtenAt, stamp, ids, lacking }, table, target) {
-		for (let at = 0; at < ids.length && !this.#isOver(); at += ROWS_AT_A_TIME) {
+		for (let at = 0; at < ids.length && !this.isOver(); at += ROWS_AT_A_TIME) {
 			const entries = ids.slice(at, at + ROWS_AT_A_TIME).map((id) => entryOf(target, id));
 			const same = entries.filter(({ entry }) => entry?.version === writtenAt);
 			if (same.length === 0) continue;
@@ -161,7 +113,7 @@ export class Neighbours {
 			const context = { timestamp: stamp };
 			await transaction(context, async () => {
 				// Harper may lose a small transaction that touches another table first.
-				findTable('SyncAudit').put(this.#entry(table, note, `.${writtenAt}.${at}`), context);
+				findTable('SyncAudit').put(noteOf(table, this.node, note, `.${writtenAt}.${at}`), context);
 				const turn = new Turn();
 				for (const { key, entry } of same) {
 					if (entry.value) target.put({ ...entry.value }, context);
@@ -170,13 +122,6 @@ export class Neighbours {
 				}
 			});
 		}
-	}
-
-	/** @param {string} tableId @param {{kind: string, reason: string}} note @param {string} which */
-	#entry(tableId, { kind, reason }, which) {
-		const at = new Date().toISOString();
-		const id = `${tableId}:${kind}.${this.node}.${at}${which}`;
-		return { id, tableId, kind, rowId: null, reason, nodeId: this.node, at };
 	}
 }
 

@@ -22,39 +22,35 @@ const ENTRIES_AT_A_TIME = 50;
  *   value of the attribute if there is one.
  * @param {AbortSignal} range.signal
  */
-export function scan(table, { bounds, attribute, take, signal }) {
-	/** @param {{key: any, value: any}} entry */
-	const read = ({ key, value }) => (attribute === undefined ? [String(key)] : [String(key), textOf(value[attribute])]);
-	return scanEntries(table, { bounds, read, take, signal });
+export async function scan(table, { bounds, attribute, take, signal }) {
+	const textsAtATime = attribute === undefined ? RECORDS_AT_A_TIME : 2 * RECORDS_AT_A_TIME;
+	/** @type {(string | null)[]} */
+	let texts = [];
+	const handOver = () => {
+		if (texts.length > 0) take(texts);
+		texts = [];
+	};
+	const visit = ({ key, value }) => {
+		if (isDeleted(value)) return;
+		texts.push(String(key));
+		if (attribute !== undefined) texts.push(textOf(value[attribute]));
+		if (texts.length >= textsAtATime) handOver();
+	};
+	await walk(table, { bounds, pause_ms: PAUSE_MS, visit, handOver, signal });
 }
 
 /**
- * Reads what is of interest of the records that exist.
- * @template T
+ * Visits the records that exist.
  * @param {any} table
- * @param {object} range
- * @param {[string, string]} [range.bounds]
- * @param {boolean} [range.versions] Whether the entries have `version`, the time of their last writing in ms.
- * @param {(entry: {key: any, value: any, version?: number}) => T[]} range.read Reads one record.
- * @param {(read: T[]) => unknown} range.take Gets what was read, of many records at a time.
- * @param {() => Promise<void>} [range.pause] Awaited whenever the thread has been busy for a while, and at the end.
- * @param {AbortSignal} range.signal
+ * @param {object} options
+ * @param {(entry: {key: any, value: any, version?: number}) => void} options.visit Gets the record, and the time of its last
+ *   writing in ms.
+ * @param {() => Promise<void>} options.handOver Awaited whenever the thread has been busy for a while, and at the end.
+ * @param {AbortSignal} options.signal
  */
-export async function scanEntries(table, { bounds, versions, read, take, pause, signal }) {
-	/** @type {T[]} */
-	let found = [];
-	let records = 0;
-	const handOver = () => {
-		if (records > 0) take(found);
-		[found, records] = [[], 0];
-	};
-	const visit = (entry) => {
-		// Of a deleted record, only the key is left.
-		if (!entry.value) return;
-		found.push(...read(entry));
-		if (++records >= RECORDS_AT_A_TIME) handOver();
-	};
-	await walk(table, { bounds, versions, pause_ms: PAUSE_MS, pause, visit, handOver, signal });
+export async function scanRecords(table, { visit, handOver, signal }) {
+	const visitExisting = (entry) => isDeleted(entry.value) || visit(entry);
+	await walk(table, { versions: true, pause_ms: PAUSE_MS, visit: visitExisting, handOver, signal });
 }
 
 /**
@@ -86,10 +82,10 @@ export async function scanWritten(table, { written: [after, until], take, signal
 /**
  * Visits a table's entries in slices, at whose ends what was collected is handed over.
  * @param {any} table
- * @param {{bounds?: [string, string], versions?: boolean, pause_ms: number, pause?: () => Promise<void>,
- *   visit: (entry: any) => void, handOver: () => void, signal: AbortSignal}} options
+ * @param {{bounds?: [string, string], versions?: boolean, pause_ms: number, visit: (entry: any) => void,
+ *   handOver: () => unknown, signal: AbortSignal}} options
  */
-async function walk(table, { bounds, versions = false, pause_ms, pause, visit, handOver, signal }) {
+async function walk(table, { bounds, versions = false, pause_ms, visit, handOver, signal }) {
 	const [first, last] = bounds ?? [];
 	/** @type {any} */
 	let start = first;
@@ -107,10 +103,14 @@ async function walk(table, { bounds, versions = false, pause_ms, pause, visit, h
 			isAtEnd = false;
 			break;
 		}
-		handOver();
-		await pause?.();
+		await handOver();
 		if (!isAtEnd) await sleep(pause_ms, undefined, { ref: false });
 	}
+}
+
+/** Of a deleted record, only the key is left. */
+function isDeleted(value) {
+	return !value;
 }
 
 /** A value as a text that the core can read as a cursor. */

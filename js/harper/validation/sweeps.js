@@ -5,15 +5,13 @@
 
 import { readWorkers } from '../cluster/workers.js';
 import { recordSequel } from '../commands.js';
-import { findTable, readAll } from '../database.js';
-import { KeptById, keptCheckpoints } from '../kept-records.js';
-import { oneByOne, regularly } from '../pulse.js';
+import { KeptById, KeptCheckpoints } from '../kept-records.js';
 import { replace } from '../stamps.js';
 import { putHead, readToldCommit } from '../sync/witnesses.js';
-import { scanEntries, textOf } from './scan.js';
+import { NodeLook } from './node-look.js';
+import { mendedAt, rejectedIds } from './notes.js';
+import { scanRecords, textOf } from './scan.js';
 
-/** How often to look whether something is to be removed. */
-const LOOK_MS = 2_000;
 /** The removals of one transaction. */
 const REMOVALS_AT_A_TIME = 300;
 /** How often it is stored how many there were so far. */
@@ -21,62 +19,29 @@ const TELL_MS = 5_000;
 
 /** @typedef {[id: string, stampMs: number, syncedAt: string | null, cursor: string | null]} Candidate */
 
-export class Sweeps {
-	#stopLooking = () => {};
-	#stopped = new AbortController();
+export class Sweeps extends NodeLook {
 	#states = new KeptById('SyncControlState');
 	#swept = new KeptById('SyncSweep');
-	/** @type {Map<string, import('../kept-records.js').KeptRecords>} */
-	#progress = new Map();
+	#progress = new KeptCheckpoints();
 
-	/**
-	 * @param {object} options
-	 * @param {number} options.haste Divides the waiting times.
-	 * @param {string} options.node
-	 * @param {() => string[]} options.nodes The nodes that are alive.
-	 * @param {() => boolean} options.isSpeaker Whether this thread removes for its node.
-	 * @param {() => [string, any][]} options.running The tables that this thread runs, each with its sync.
-	 * @param {(table: string) => string} options.targetOf The name of a table's target.
-	 * @param {{dead: boolean}} options.instance The instance of the core.
-	 */
-	constructor({ haste, node, nodes, isSpeaker, running, targetOf, instance }) {
-		this.haste = haste;
-		this.node = node;
-		this.nodes = nodes;
-		this.isSpeaker = isSpeaker;
-		this.running = running;
-		this.targetOf = targetOf;
-		this.instance = instance;
+	/** @param {import('./node-look.js').Surroundings} surroundings */
+	constructor(surroundings) {
+		super(surroundings, 'rows that are gone from the source are not removed');
 	}
 
-	start() {
-		const look = oneByOne(() => this.#lookAtAll(), 'rows that are gone from the source are not removed');
-		this.#stopLooking = regularly(look, LOOK_MS);
-	}
-
-	stop() {
-		this.#stopped.abort();
-		this.#stopLooking();
-	}
-
-	#isOver() {
-		return this.#stopped.signal.aborted || this.instance.dead;
-	}
-
-	async #lookAtAll() {
-		if (this.#isOver() || !this.isSpeaker()) return;
+	/** @override */
+	async lookAtAll() {
 		for (const [table, sync] of this.running()) {
 			const number = (await this.#states.read(table))?.resync?.number ?? 0;
 			const before = await this.#swept.read(`${table}@${this.node}`);
 			const swept = before === null || before.state === 'removing' ? 0 : before.number;
-			const target = findTable(this.targetOf(table));
+			const target = this.findTarget(table);
 			if (swept >= number || !target) continue;
-			const checkpoints = await this.#progressOf(table).read();
-			const [told, mendedAt] = await Promise.all([this.#told(table), this.#mendedAt(table)]);
-			if (this.#isOver()) return;
-			const rank = Math.max(0, this.nodes().sort().indexOf(this.node));
-			const place = { node: this.node, rank, haste: this.haste };
-			const sweep = sync.sweep(told, checkpoints, { swept, mendedAt, removed: before?.removed ?? 0 }, place);
+			const checkpoints = await this.#progress.read(table);
+			const [told, mended] = await Promise.all([this.#told(table), mendedAt(table, this.node)]);
+			if (this.isOver()) return;
+			const place = { node: this.node, rank: this.rank(), haste: this.haste };
+			const sweep = sync.sweep(told, checkpoints, { swept, mendedAt: mended, removed: before?.removed ?? 0 }, place);
 			if (sweep === undefined) continue;
 			try {
 				await this.#sweep(table, target, sweep);
@@ -86,28 +51,11 @@ export class Sweeps {
 		}
 	}
 
-	/** @param {string} table */
-	#progressOf(table) {
-		const known = this.#progress.get(table) ?? keptCheckpoints(table);
-		this.#progress.set(table, known);
-		return known;
-	}
-
 	/** What the other nodes' workers tell of their last commits. @param {string} table */
 	async #told(table) {
 		const others = (await readWorkers()).filter(({ node }) => node !== this.node);
 		const heads = await Promise.all(others.map(({ name }) => readToldCommit(table, name)));
 		return heads.filter((head) => head?.number !== undefined);
-	}
-
-	/** When this node last read rows again that had got lost. @param {string} table @returns {Promise<string | null>} */
-	async #mendedAt(table) {
-		const entries = await readAll('SyncAudit', [
-			{ attribute: 'tableId', value: table },
-			{ attribute: 'kind', value: 'lost_between_nodes' },
-		]);
-		const times = entries.filter(({ nodeId }) => nodeId === this.node).map(({ at }) => at);
-		return times.sort().at(-1) ?? null;
 	}
 
 	/** @param {string} table @param {any} target @param {any} sweep */
@@ -116,11 +64,9 @@ export class Sweeps {
 			sweep.excuse(JSON.stringify(await rejectedIds(table)));
 			await this.#removeAll(table, target, sweep);
 		}
-		if (this.#isOver()) return;
+		if (this.isOver()) return;
 		const { swept, note, sequel } = sweep.end();
-		const at = new Date().toISOString();
-		const id = `${table}:${note.kind}.${this.node}.${at}`;
-		await findTable('SyncAudit').put({ id, tableId: table, rowId: null, nodeId: this.node, at, ...note });
+		await this.tell(table, note);
 		if (sequel) await recordSequel(table, sequel);
 		await replace('SyncSweep', swept);
 		logger[swept.state === 'refused' ? 'error' : 'info']?.(`bigquery-sync: ${table}: ${note.reason}`);
@@ -136,42 +82,33 @@ export class Sweeps {
 		let toldAt = performance.now();
 		/** @type {{keys: any[], records: Candidate[]}} */
 		let found = { keys: [], records: [] };
-		/** @param {{key: any, value: any, version?: number}} entry @returns {{key: any, record: Candidate}[]} */
-		const read = ({ key, value, version }) => {
+		/** @param {{key: any, value: any, version?: number}} entry */
+		const visit = ({ key, value, version }) => {
 			// A store that does not tell when a record was written tells of none that it is gone.
-			if (version === undefined) return [];
+			if (version === undefined) return;
 			if (version >= staysFromMs) {
 				// The same text for the same time: so they can be compared as texts.
 				if (outdatedBefore && value._syncedAt < outdatedBefore) outdated++;
-				return [];
+				return;
 			}
 			const cursor = attribute === undefined ? null : textOf(value[attribute]);
-			return [{ key, record: [String(key), version, textOf(value._syncedAt), cursor] }];
+			found.keys.push(key);
+			found.records.push([String(key), version, textOf(value._syncedAt), cursor]);
 		};
-		await scanEntries(target, {
-			versions: true,
-			read,
-			take: (some) => {
-				for (const { key, record } of some) {
-					found.keys.push(key);
-					found.records.push(record);
-				}
-			},
-			pause: async () => {
-				if (found.keys.length === 0 || this.#isOver()) return;
-				const { keys, records } = found;
-				found = { keys: [], records: [] };
-				for (const { stampMs, places } of sweep.taken(JSON.stringify(records))) {
-					const gone = places.map((/** @type {number} */ place) => keys[place]);
-					await this.#remove({ table, target, sweep }, gone, stampMs);
-				}
-				if (this.#isOver() || performance.now() - toldAt < TELL_MS) return;
-				toldAt = performance.now();
-				await replace('SyncSweep', sweep.swept());
-			},
-			signal: this.#stopped.signal,
-		});
-		if (!this.#isOver()) sweep.foundOutdated(outdated);
+		const handOver = async () => {
+			if (found.keys.length === 0 || this.isOver()) return;
+			const { keys, records } = found;
+			found = { keys: [], records: [] };
+			for (const { stampMs, places } of sweep.taken(JSON.stringify(records))) {
+				const gone = places.map((/** @type {number} */ place) => keys[place]);
+				await this.#remove({ table, target, sweep }, gone, stampMs);
+			}
+			if (this.isOver() || performance.now() - toldAt < TELL_MS) return;
+			toldAt = performance.now();
+			await replace('SyncSweep', sweep.swept());
+		};
+		await scanRecords(target, { visit, handOver, signal: this.signal });
+		if (!this.isOver()) sweep.foundOutdated(outdated);
 	}
 
 	/**
@@ -183,23 +120,14 @@ export class Sweeps {
 	 */
 	async #remove({ table, target, sweep }, keys, timestamp) {
 		const writer = { tableId: table, owner: `${this.node}-sweep`, node: this.node };
-		for (let from = 0; from < keys.length && !this.#isOver(); from += REMOVALS_AT_A_TIME) {
+		for (let from = 0; from < keys.length && !this.isOver(); from += REMOVALS_AT_A_TIME) {
 			const some = keys.slice(from, from + REMOVALS_AT_A_TIME);
 			const context = { timestamp };
 			await transaction(context, async () => {
 				putHead(writer, null, context);
 				for (const key of some) await target.delete(key, context);
 			});
-			if (!this.#isOver()) sweep.removed(some.length);
+			if (!this.isOver()) sweep.removed(some.length);
 		}
 	}
-}
-
-/** The ids of rows that the source has and that cannot be written. @param {string} table @returns {Promise<string[]>} */
-async function rejectedIds(table) {
-	const entries = await readAll('SyncAudit', [
-		{ attribute: 'tableId', value: table },
-		{ attribute: 'kind', value: 'rejected_row' },
-	]);
-	return entries.flatMap(({ rowId }) => (rowId ? [String(rowId)] : []));
 }

@@ -1,12 +1,7 @@
 use super::*;
 use crate::cluster::{Share, Standing};
-use crate::engine::bookkeeper::Bookkeeper;
-use crate::engine::boundary::Worker;
 use crate::engine::holding::Holding;
-use crate::engine::samples::{at, checkpoint, described, moment, table, table_with};
-use crate::engine::sizes::Sizes;
-use crate::engine::source::Source;
-use crate::engine::{bill::Bill, schema::Schema};
+use crate::engine::samples::{Books, at, checkpoint, described, moment, table, table_with};
 use crate::partition::{Division, Rule, Span};
 use serde_json::json;
 
@@ -110,25 +105,13 @@ fn what_a_former_command_has_voided_stays_void_after_one_for_later_rows() {
 
 #[test]
 fn partitions_that_have_nothing_to_be_read_end_as_well() {
-    let config = table();
-    let worker = Worker { node: "n".to_owned(), index: 0 };
     let mut holding = holding(vec![begun(1), Checkpoint { partition: 1, ..begun(1) }], resync(1, None));
     holding.ledger.end(&[1], at(LATER));
     let ended = holding.take_ended();
     assert_eq!(ended, [(1, at(LATER))]);
     assert_eq!(holding.take_ended(), []);
-    let (schema, source, sizes) = (Schema::default(), Source::default(), Sizes::new(&config.pace));
-    let bill = Bill { unsaved_bytes: 7, ..Bill::default() };
-    let bookkeeper = Bookkeeper {
-        config: &config,
-        worker: &worker,
-        holding: &holding,
-        schema: &schema,
-        source: &source,
-        sizes: &sizes,
-        bill: &bill,
-        now: moment(5).now,
-    };
+    let books = Books::open();
+    let bookkeeper = books.keeper(&holding);
     let [row] = &bookkeeper.of_ended_rereads(&ended, true, &described(1))[..] else { panic!("not one row") };
     let reread = row.reread.unwrap();
     assert_eq!((row.partition, reread.done, reread.bytes_billed, row.bytes_billed), (1, true, 7, 7));
